@@ -1,0 +1,233 @@
+//! Everything the core asks of the world, in one enum: what to write, judge, deliver and answer.
+
+use bytes::Bytes;
+use sluice_log::record::{CursorId, Filter, GroupSettings, LeaseRange, PluginLimits, TopicSettings};
+use sluice_protocol::errors::Refusal;
+use sluice_protocol::ids::{Digest, Pass, Position, QueueId, QueueOffset, Sequence, TopicId};
+
+use crate::input::{RequestId, SubscriptionId};
+
+/// Names one `Effect::Judge` until its verdicts come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JudgeId(pub u64);
+
+/// Names one `Effect::Fetch` until its message comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FetchId(pub u64);
+
+/// Names one `Effect::Locate` until its offset comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LocateId(pub u64);
+
+/// What the core wants done. Each is released only when all it depends on is synced, so the shell may act on it at once.
+#[derive(Clone, Debug)]
+pub enum Effect {
+    /// Write these encoded records as one frame at `position` and sync it; answered by `Input::Synced` with the frame's end.
+    /// At most one is under way. No records at all ask for an empty frame.
+    Write { position: Position, records: Vec<Bytes> },
+    /// Judge the stored messages `from..to` of a queue; answered by `Input::Verdicts`.
+    Judge { judge: JudgeId, cursor: CursorId, rule: Rule, from: QueueOffset, to: QueueOffset },
+    /// Read these messages and hand them to their taker.
+    Deliver(Delivery),
+    /// Answer a request, once.
+    Answer { request: RequestId, answer: Result<Answer, Refusal> },
+    /// A stream ended by the broker's will: no further delivery follows on it.
+    StreamEnded { subscription: SubscriptionId, refusal: Refusal },
+    /// A seek voided what was pushed on this queue of the stream; numbers go on from 1 under the new pass.
+    StreamReset { subscription: SubscriptionId, queue: QueueId, pass: Pass },
+    /// Read one message for the dead-letter topic; answered by `Input::Fetched`.
+    Fetch { fetch: FetchId, source: QueueId, offset: QueueOffset, dead: DeadLetter },
+    /// Find the first offset of a queue stored at `wall_ms` or later; answered by `Input::Located`.
+    Locate { locate: LocateId, queue: QueueId, wall_ms: i64 },
+    /// Part of a checkpoint.
+    Checkpoint(CheckpointStep),
+}
+
+/// Which filter rules: the plugin version and the expression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// The version of the plugin.
+    pub digest: Digest,
+    /// What that version may use.
+    pub limits: PluginLimits,
+    /// What it is asked.
+    pub expression: String,
+}
+
+/// Messages of one queue for one taker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// Who gets them.
+    pub taker: Taker,
+    /// The group and queue.
+    pub cursor: CursorId,
+    /// The pass under which they are leased.
+    pub pass: Pass,
+    /// The messages and which attempt each is, in the order of delivery.
+    pub leases: Vec<LeaseRange>,
+}
+
+/// Where a delivery goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taker {
+    /// The answer to a receive: one receipt handle for each message, in order.
+    Receive { request: RequestId, handles: Vec<Bytes> },
+    /// Pushed on a stream: the messages are numbered from `first_number` on this queue and pass.
+    Stream { subscription: SubscriptionId, first_number: u64 },
+}
+
+/// What the copy in the dead-letter topic says of its origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The topic it came from.
+    pub topic: String,
+    /// The group that gave it up.
+    pub group: String,
+    /// How often it was delivered.
+    pub attempts: u16,
+    /// Why it was not settled the last time.
+    pub reason: &'static str,
+}
+
+/// A checkpoint is begun, filled slice by slice between turns, and finished. The shell answers the finish alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckpointStep {
+    /// Replay after this checkpoint begins at `replay_from`.
+    Begin { replay_from: Position },
+    /// Some encoded state entries, each with the position it reflects inside.
+    Slice { entries: Vec<Bytes> },
+    /// Make it durable; answered by `Input::Checkpointed`.
+    Finish,
+}
+
+/// What a request gets when it is not refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Where the messages of a publish are, one entry for each run of neighbours, in the order of the batch.
+    Stored { runs: Vec<StoredRun> },
+    /// The stream is open.
+    Subscribed { topic: TopicId, queues: u16 },
+    /// One result for each handle, or one for a stream's settlement.
+    Settled { results: Vec<Result<(), Refusal>> },
+    /// A receive waited in vain.
+    NothingReceived,
+    /// Done, nothing to say.
+    Done,
+    /// The topics.
+    Topics { topics: Vec<TopicInfo> },
+    /// One topic.
+    Topic { topic: TopicInfo, queues: Vec<QueueInfo> },
+    /// The groups.
+    Groups { groups: Vec<GroupInfo> },
+    /// One group.
+    Group { group: GroupInfo, cursors: Vec<CursorInfo>, members: Vec<MemberInfo> },
+    /// The bindings.
+    Plugins { plugins: Vec<PluginInfo> },
+}
+
+/// Neighbours of a batch that lie side by side in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredRun {
+    /// The sequence of the first.
+    pub first_sequence: Sequence,
+    /// How many.
+    pub count: u32,
+    /// The queue.
+    pub queue: QueueId,
+    /// The offset of the first.
+    pub first_offset: QueueOffset,
+    /// Whether it had been stored by an earlier try.
+    pub duplicate: bool,
+}
+
+/// A topic as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    /// Its incarnation.
+    pub id: TopicId,
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub settings: TopicSettings,
+    /// When it was created (wall clock, milliseconds).
+    pub created_wall_ms: i64,
+    /// Messages stored, over all queues.
+    pub messages: u64,
+}
+
+/// A queue as operators see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueInfo {
+    /// Which queue.
+    pub queue: QueueId,
+    /// The first stored offset.
+    pub start: QueueOffset,
+    /// One past the last stored offset.
+    pub end: QueueOffset,
+}
+
+/// A group as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub settings: GroupSettings,
+    /// The topics it reads, and by which filter.
+    pub subscriptions: Vec<(String, Filter)>,
+    /// How many members are connected.
+    pub members: u32,
+    /// Messages not yet settled or skipped, over all cursors.
+    pub lag: u64,
+}
+
+/// A group's place in one queue as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CursorInfo {
+    /// The topic's name.
+    pub topic: String,
+    /// Which queue.
+    pub queue: QueueId,
+    /// The pass.
+    pub pass: Pass,
+    /// The lowest unsettled offset.
+    pub cursor: QueueOffset,
+    /// The frontier.
+    pub frontier: QueueOffset,
+    /// The end of the queue.
+    pub end: QueueOffset,
+    /// Messages leased.
+    pub leased: u64,
+    /// Messages waiting for another delivery.
+    pub retrying: u64,
+    /// Messages matched and waiting to be leased.
+    pub matched: u64,
+    /// Messages whose evaluation failed since the broker started.
+    pub failed: u64,
+    /// Why nothing is judged at present, when that is so.
+    pub held: Option<String>,
+}
+
+/// A connected member as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberInfo {
+    /// Its name.
+    pub name: String,
+    /// The topic it reads.
+    pub topic: String,
+    /// Messages it holds.
+    pub leased: u64,
+}
+
+/// A binding as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginInfo {
+    /// The name that subscriptions use.
+    pub name: String,
+    /// The version that serves it.
+    pub digest: Digest,
+    /// What it may use.
+    pub limits: PluginLimits,
+    /// When it was bound (wall clock, milliseconds).
+    pub bound_wall_ms: i64,
+}

@@ -1,0 +1,155 @@
+//! Everything that can happen to the core, in one enum: what a client asks, what the disk and the plugins answer.
+
+use bytes::Bytes;
+use sluice_log::record::{Filter, GroupSettings, PluginLimits, StartPoint, TopicSettings};
+use sluice_protocol::ids::{Digest, Pass, Position, QueueId, QueueIndex, QueueOffset};
+
+use crate::effect::{FetchId, JudgeId, LocateId};
+
+/// A client's connection, numbered by the shell; never used again within an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(pub u64);
+
+/// One question that wants one answer, numbered by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// One open stream subscription, numbered by the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub u64);
+
+/// What the core is told. Names and batches have been checked by admission: the core trusts their form, not their sense.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Store the messages of a flat batch. Answered by `Answer::Stored` or a refusal.
+    Publish { request: RequestId, topic: String, batch: Bytes },
+    /// Open a stream subscription. Answered by `Answer::Subscribed`; ends by itself with `Effect::StreamEnded`.
+    Subscribe { request: RequestId, subscription: SubscriptionId, connection: ConnectionId, ask: Consume, invisible_ms: u64 },
+    /// Let the stream push so many further messages.
+    Credit { subscription: SubscriptionId, messages: u32 },
+    /// Settle what was pushed on a stream by delivery numbers.
+    SettleStream { request: RequestId, subscription: SubscriptionId, queue: QueueIndex, pass: Pass, which: Numbers, action: Action },
+    /// Close a stream in good order: what it still holds is returned without counting an attempt.
+    Unsubscribe { request: RequestId, subscription: SubscriptionId },
+    /// Take up to `max` messages. Answered by `Effect::Deliver` or, when `wait_ms` have passed, by `Answer::NothingReceived`.
+    Receive { request: RequestId, connection: ConnectionId, ask: Consume, max: u16, wait_ms: u32, invisible_ms: u64 },
+    /// Settle what was received by receipt handles. Answered by `Answer::Settled`, one result a handle in order.
+    SettleHandles { request: RequestId, handles: Vec<Bytes>, action: Action },
+    /// The client gave up waiting for this receive.
+    Cancelled { request: RequestId },
+    /// The connection is gone: its receives are void, its streams' leases are returned and count as an attempt.
+    Disconnected { connection: ConnectionId },
+    /// An administrative action or a question about state.
+    Admin { request: RequestId, admin: Admin },
+
+    /// The log is durable up to, not including, this position.
+    Synced { end: Position },
+    /// What the plugin said of the messages that `Effect::Judge` named.
+    Verdicts { judge: JudgeId, outcome: Result<Verdicts, JudgeFailure> },
+    /// The message that `Effect::Fetch` asked for, alone in a flat batch as the dead-letter topic is to hold it;
+    /// `None` when it can no longer be read.
+    Fetched { fetch: FetchId, batch: Option<Bytes> },
+    /// The first offset stored at the asked time or later (the queue's end when there is none).
+    Located { locate: LocateId, offset: QueueOffset },
+    /// The checkpoint that `Effect::Checkpoint` finished is durable.
+    Checkpointed,
+    /// Retention found that messages below `start` need no longer be kept.
+    Trim { queue: QueueId, start: QueueOffset },
+    /// The clock has reached `next_deadline()`.
+    Tick,
+}
+
+/// Who wants which messages.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Consume {
+    /// The consumer group, created on first use.
+    pub group: String,
+    /// The topic.
+    pub topic: String,
+    /// The member's name as `group describe` shows it.
+    pub member: String,
+    /// What is to be delivered. A plugin's expression was compiled by the bound version before it came here.
+    pub filter: Filter,
+    /// Where the group starts if it does not exist yet; `None` takes the default.
+    pub start: Option<StartPoint>,
+}
+
+/// Which deliveries of one queue's stream are meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// All that this member still holds up to and including this delivery number.
+    UpTo(u64),
+    /// Just these.
+    Each(Vec<u64>),
+}
+
+/// What becomes of leased messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Done: never delivered to the group again in this pass.
+    Ack,
+    /// Deliver again, after `delay_ms` or, when not given, by the group's back-off.
+    Nack { delay_ms: Option<u64> },
+    /// Keep for so long from now.
+    Extend { invisible_ms: u64 },
+}
+
+/// One verdict for each of the messages from `from` up to `to`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// The first offset judged; the one that was asked.
+    pub from: QueueOffset,
+    /// One past the last offset judged; at most what was asked, and greater than `from`.
+    pub to: QueueOffset,
+    /// The offsets to deliver, ascending.
+    pub deliver: Vec<QueueOffset>,
+    /// How many of the others were evaluation errors.
+    pub failed: u32,
+}
+
+/// Why a run could not be judged at all: the fault is the plugin's (trap, fuel, time, memory) or it is not loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JudgeFailure {
+    /// What went wrong, for operators.
+    pub reason: String,
+}
+
+/// What operators do and ask.
+#[derive(Clone, Debug)]
+pub enum Admin {
+    /// Create a topic; refused when the name is taken.
+    CreateTopic { name: String, settings: TopicSettings },
+    /// Delete a topic, its messages and every cursor on it.
+    DeleteTopic { name: String },
+    /// List topics.
+    ListTopics,
+    /// One topic with its queues.
+    DescribeTopic { name: String },
+    /// Create a group; refused when the name is taken.
+    CreateGroup { name: String, settings: GroupSettings },
+    /// Delete a group with its cursors.
+    DeleteGroup { name: String },
+    /// List groups.
+    ListGroups,
+    /// One group: subscriptions, members, cursors, lag.
+    DescribeGroup { name: String },
+    /// Begin a new pass of a group over one queue of a topic or all.
+    Seek { group: String, topic: String, queue: Option<QueueIndex>, to: SeekTo },
+    /// Serve `name` by this version of a plugin from now on; the shell holds the module already.
+    BindPlugin { name: String, digest: Digest, limits: PluginLimits },
+    /// List bindings.
+    ListPlugins,
+}
+
+/// Where a seek goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeekTo {
+    /// The earliest stored message.
+    Earliest,
+    /// After the newest.
+    Latest,
+    /// This offset, or the nearest stored one.
+    Offset(QueueOffset),
+    /// The first message stored at this time (wall clock, milliseconds) or later.
+    Time { wall_ms: i64 },
+}

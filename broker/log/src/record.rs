@@ -1,0 +1,189 @@
+//! What the log's frames hold: one record for each change of state, and nothing that is not one.
+
+use bytes::Bytes;
+use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, QueueId, QueueOffset, TopicId};
+use sluice_protocol::units::Now;
+
+/// One change of state. `State::apply(position, &record)` in the core is the only reader that acts on it.
+///
+/// Every record carries the instant at which it was made; along the log these stamps never decrease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When the core made it.
+    pub at: Now,
+    /// What changed.
+    pub change: Change,
+}
+
+/// The kinds of change. The codec gives each a number that is never used again for another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The broker started: what was leased to a stream connection of an earlier epoch is no longer held by anyone.
+    Opened { epoch: Epoch },
+    /// A topic came to be, empty.
+    TopicCreated { topic: TopicId, name: String, settings: TopicSettings },
+    /// A topic and all that is in it went.
+    TopicDeleted { topic: TopicId },
+    /// A consumer group came to be.
+    GroupCreated { group: GroupId, name: String, settings: GroupSettings },
+    /// A consumer group and its cursors went.
+    GroupDeleted { group: GroupId },
+    /// A group began to read a topic, or reads it by another expression from each cursor's frontier on.
+    /// `starts` holds the first offset of each queue that the group did not read before.
+    Subscribed { group: GroupId, topic: TopicId, filter: Filter, starts: Vec<QueueStart> },
+    /// A version of a plugin serves a name from here on.
+    PluginBound { name: String, digest: Digest, limits: PluginLimits },
+    /// Messages were stored at the end of a queue: a whole flat batch, its first row at `first`.
+    Appended { queue: QueueId, first: QueueOffset, batch: Bytes },
+    /// Messages were handed out, or looked at and skipped up to `frontier`.
+    Granted {
+        cursor: CursorId,
+        pass: Pass,
+        holder: Holder,
+        leases: Vec<LeaseRange>,
+        /// The first offset neither leased, parked nor skipped, after this grant.
+        frontier: QueueOffset,
+        /// On the monotonic clock.
+        expires_mono_ms: u64,
+    },
+    /// The frontier moved over messages that the filter rejected.
+    FrontierMoved { cursor: CursorId, pass: Pass, frontier: QueueOffset },
+    /// Leased messages were acknowledged.
+    Settled { cursor: CursorId, pass: Pass, offsets: Vec<OffsetRange> },
+    /// Leased messages came back and will be handed out again once `due_mono_ms` is reached.
+    Returned { cursor: CursorId, pass: Pass, leases: Vec<LeaseRange>, due_mono_ms: u64, reason: ReturnReason },
+    /// The time at which leases end was moved.
+    Extended { cursor: CursorId, pass: Pass, offsets: Vec<OffsetRange>, expires_mono_ms: u64 },
+    /// A message had its last attempt: it is settled at its origin and its copy stored at the end of a dead-letter queue.
+    DeadLettered { cursor: CursorId, pass: Pass, offset: QueueOffset, to: QueueId, at_offset: QueueOffset, batch: Bytes },
+    /// A new pass began at these offsets, without leases, retries and attempts.
+    Sought { group: GroupId, topic: TopicId, pass: Pass, starts: Vec<QueueStart> },
+    /// Retention moved the logical start of a queue.
+    Trimmed { queue: QueueId, start: QueueOffset },
+    /// A producer's window of sequences was dropped to keep within the memory limit.
+    ProducerForgotten { producer: ProducerId },
+}
+
+/// A group's place in one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CursorId {
+    /// The group.
+    pub group: GroupId,
+    /// The queue it reads.
+    pub queue: QueueId,
+}
+
+/// Where reading of a queue begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueStart {
+    /// The queue, of the topic that the record names.
+    pub queue: QueueId,
+    /// The first offset to be judged.
+    pub offset: QueueOffset,
+}
+
+/// Offsets from `first` up to, not including, `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OffsetRange {
+    /// The first offset.
+    pub first: QueueOffset,
+    /// One past the last; greater than `first`.
+    pub end: QueueOffset,
+}
+
+/// Neighbouring messages that are leased with the same attempt number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeaseRange {
+    /// The messages.
+    pub offsets: OffsetRange,
+    /// Which delivery this is (or was), from 1.
+    pub attempt: Attempt,
+}
+
+/// Who holds a lease: a stream's leases end with its connection, a receive's only with time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Pushed on a stream of the member with this name.
+    Stream { member: String },
+    /// Fetched by a receive of the member with this name.
+    Receive { member: String },
+}
+
+/// Why a lease ended without a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReturnReason {
+    /// The consumer asked for another delivery.
+    Nacked,
+    /// Its invisible time was over.
+    Expired,
+    /// The connection it was streamed on was lost.
+    ConnectionLost,
+    /// The member left in good order; the attempt is not counted.
+    Closed,
+}
+
+/// What a group asks of a message before it is delivered.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Filter {
+    /// Every message, without a plugin.
+    All,
+    /// What the plugin bound to `plugin` says of `expression`.
+    Plugin { plugin: String, expression: String },
+}
+
+/// What a plugin may use. Zero never means unlimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PluginLimits {
+    /// Fuel for one call, whatever the number of messages.
+    pub fuel_per_run: u64,
+    /// Further fuel for each message of the run.
+    pub fuel_per_message: u64,
+    /// Wall-clock backstop for one call, in milliseconds.
+    pub run_ms: u32,
+    /// Linear memory of one instance.
+    pub memory_bytes: u64,
+}
+
+/// What belongs to a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// 1 to 1,024.
+    pub queues: u16,
+    /// How long messages are kept; 0 keeps them until size rules.
+    pub retention_ms: u64,
+    /// How many bytes of its messages are kept; 0 sets no bound.
+    pub retention_bytes: u64,
+}
+
+/// What belongs to a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupSettings {
+    /// Deliveries in all, the first included, before a message is dead-lettered. 1 or more.
+    pub attempts_max: u16,
+    /// How long a returned message waits before each further delivery.
+    pub backoff: Backoff,
+    /// Where a new group begins in a topic.
+    pub start: StartPoint,
+}
+
+/// The wait before a redelivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backoff {
+    /// The n-th wait is the n-th entry in milliseconds, the last one for all that follow. Not empty.
+    Table { waits_ms: Vec<u64> },
+    /// Doubles from `first_ms` up to `max_ms`.
+    Exponential { first_ms: u64, max_ms: u64 },
+    /// Always the same.
+    Fixed { wait_ms: u64 },
+}
+
+/// Where reading begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StartPoint {
+    /// At the earliest stored message.
+    Earliest,
+    /// After the newest.
+    Latest,
+    /// At the first message stored at this time (wall clock, milliseconds) or later.
+    Time { wall_ms: i64 },
+}
