@@ -1,0 +1,151 @@
+//! The commands that call cargo and the project's own binaries.
+
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{root, tidy, toolchain};
+
+/// Seeds that every test run simulates, besides some from the commit.
+const SIMULATION_SEEDS_FIXED: u64 = 150;
+/// Seeds that change with the commit, so that every commit looks somewhere new.
+const SIMULATION_SEEDS_OF_COMMIT: u64 = 100;
+/// Kills of the real broker in every test run.
+const CRASH_ROUNDS: u32 = 5;
+/// Generated pairs of expression and message in every test run.
+const SQL_ORACLE_PAIRS: u64 = 200_000;
+
+/// Every test there is, in the order of what fails fastest.
+pub(crate) fn test() -> Result<()> {
+    toolchain::ensure_guest_target()?;
+    cargo(
+        "unit, property, golden, fuzz and end-to-end tests",
+        &["test", "--workspace", "--locked"],
+    )?;
+    cargo(
+        "planted bugs, each to be caught",
+        &["test", "--locked", "--package", "sluice-simulation", "--features", "planted-bugs"],
+    )?;
+    simulate(SIMULATION_SEEDS_FIXED, 1, None)?;
+    simulate(SIMULATION_SEEDS_OF_COMMIT, seed_of_commit(), None)?;
+    sql_oracle(SQL_ORACLE_PAIRS, seed_of_commit())?;
+    crash(CRASH_ROUNDS, seed_of_commit())?;
+    println!("all tests passed");
+    Ok(())
+}
+
+/// What continuous integration demands besides the tests.
+pub(crate) fn lint() -> Result<()> {
+    toolchain::ensure_guest_target()?;
+    cargo("format", &["fmt", "--all", "--check"])?;
+    tidy::check(&root())?;
+    cargo(
+        "clippy",
+        &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"],
+    )
+}
+
+/// The main job on real input, in the build that is shipped.
+pub(crate) fn demo(rest: &[String]) -> Result<()> {
+    toolchain::ensure_guest_target()?;
+    let mut arguments = vec!["run", "--release", "--locked", "--package", "sluice", "--", "demo"];
+    arguments.extend(rest.iter().map(String::as_str));
+    cargo("the demonstration", &arguments)
+}
+
+/// The simulation, in the optimised test build.
+pub(crate) fn simulate(seeds: u64, from: u64, bug: Option<&str>) -> Result<()> {
+    let (seeds, from) = (seeds.to_string(), from.to_string());
+    let mut arguments = vec!["run", "--locked", "--package", "sluice-simulation"];
+    if bug.is_some() {
+        arguments.extend(["--features", "planted-bugs"]);
+    }
+    arguments.extend(["--", "--seeds", &seeds, "--from", &from]);
+    if let Some(bug) = bug {
+        arguments.extend(["--bug", bug]);
+    }
+    cargo("the simulation", &arguments)
+}
+
+/// Kills of the real binary on real files.
+pub(crate) fn crash(rounds: u32, seed: u64) -> Result<()> {
+    toolchain::ensure_guest_target()?;
+    cargo("the broker", &["build", "--locked", "--package", "sluice"])?;
+    let (rounds, seed) = (rounds.to_string(), seed.to_string());
+    cargo(
+        "crashes",
+        &[
+            "run",
+            "--locked",
+            "--package",
+            "sluice-end-to-end",
+            "--bin",
+            "sluice-crash",
+            "--",
+            "--rounds",
+            &rounds,
+            "--seed",
+            &seed,
+        ],
+    )
+}
+
+/// The SQL filter against an oracle in Python.
+pub(crate) fn sql_oracle(pairs: u64, seed: u64) -> Result<()> {
+    toolchain::ensure_guest_target()?;
+    let (pairs, seed) = (pairs.to_string(), seed.to_string());
+    cargo(
+        "the SQL oracle",
+        &[
+            "run",
+            "--locked",
+            "--package",
+            "sluice-sql-oracle",
+            "--",
+            "--pairs",
+            &pairs,
+            "--seed",
+            &seed,
+        ],
+    )
+}
+
+/// The guests: their native tests, and their components as the plugin host carries them.
+pub(crate) fn plugins() -> Result<()> {
+    toolchain::ensure_guest_target()?;
+    cargo(
+        "the guests' unit tests",
+        &["test", "--locked", "--package", "filter-tag", "--package", "filter-sql"],
+    )?;
+    cargo("the components", &["build", "--locked", "--package", "sluice-plugin-host"])
+}
+
+/// A seed that is the same for the same commit and differs between commits.
+fn seed_of_commit() -> u64 {
+    let output = Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .current_dir(root())
+        .output();
+    let text = output
+        .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        .unwrap_or_default();
+    u64::from_str_radix(&text, 16).unwrap_or(1_000_000)
+}
+
+/// Runs cargo in the root and says how long it took.
+fn cargo(what: &str, arguments: &[&str]) -> Result<()> {
+    eprintln!("==> {what}: cargo {}", arguments.join(" "));
+    let begun = Instant::now();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(arguments)
+        .current_dir(root())
+        .status()
+        .context("run cargo")?;
+    if !status.success() {
+        bail!("{what} failed: cargo {}", arguments.join(" "));
+    }
+    eprintln!("==> {what}: done in {} s", begun.elapsed().as_secs());
+    Ok(())
+}
