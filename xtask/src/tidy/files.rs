@@ -25,7 +25,7 @@ fn check_with(sources: &[Source], long_files: &str) -> Vec<Complaint> {
                 text,
             })
         };
-        if let Some(path) = machine_path(&source.text) {
+        if let Some(path) = machine_path(&source.text).filter(|_| !source.path.starts_with("xtask/src/tidy")) {
             complain(format!("`{path}` is a path of one machine"));
         }
         if !source.path.ends_with(".rs") {
