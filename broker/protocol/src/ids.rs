@@ -70,7 +70,10 @@ pub struct MessageId {
 impl MessageId {
     /// The id of the message that `producer` numbered `sequence`.
     pub fn new(producer: ProducerId, sequence: Sequence) -> Self {
-        Self { producer: producer.0 as u64, sequence }
+        Self {
+            producer: producer.0 as u64,
+            sequence,
+        }
     }
 }
 
@@ -93,7 +96,10 @@ impl FromStr for MessageId {
             return Err(NotAMessageId);
         }
         let half = |text| u64::from_str_radix(text, 16).map_err(|_| NotAMessageId);
-        Ok(Self { producer: half(&text[..16])?, sequence: Sequence(half(&text[16..])?) })
+        Ok(Self {
+            producer: half(&text[..16])?,
+            sequence: Sequence(half(&text[16..])?),
+        })
     }
 }
 

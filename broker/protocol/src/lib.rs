@@ -1,4 +1,10 @@
 //! What crosses a boundary: names, ids, units, frames, the flat batch, control messages and the error registry.
 
+pub mod control;
+pub mod errors;
+pub mod frame;
 pub mod ids;
+pub mod limits;
+pub mod names;
 pub mod units;
+pub mod wire;
