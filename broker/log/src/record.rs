@@ -1,8 +1,12 @@
 //! What the log's frames hold: one record for each change of state, and nothing that is not one.
 
+mod codec;
+
 use bytes::Bytes;
 use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, QueueId, QueueOffset, TopicId};
 use sluice_protocol::units::Now;
+
+pub use codec::{RECORD_HEADER_BYTES, RecordError, kind_name, peek, stored};
 
 /// One change of state. `State::apply(position, &record)` in the core is the only reader that acts on it.
 ///
@@ -16,6 +20,7 @@ pub struct Record {
 }
 
 /// The kinds of change. The codec gives each a number that is never used again for another.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The broker started: what was leased to a stream connection of an earlier epoch is no longer held by anyone.
@@ -101,6 +106,7 @@ pub struct LeaseRange {
 }
 
 /// Who holds a lease: a stream's leases end with its connection, a receive's only with time.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// Pushed on a stream of the member with this name.
@@ -123,6 +129,7 @@ pub enum ReturnReason {
 }
 
 /// What a group asks of a message before it is delivered.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Filter {
     /// Every message, without a plugin.
@@ -167,6 +174,7 @@ pub struct GroupSettings {
 }
 
 /// The wait before a redelivery.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backoff {
     /// The n-th wait is the n-th entry in milliseconds, the last one for all that follow. Not empty.
@@ -178,6 +186,7 @@ pub enum Backoff {
 }
 
 /// Where reading begins.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartPoint {
     /// At the earliest stored message.

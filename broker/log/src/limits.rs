@@ -1,0 +1,33 @@
+//! Every bound of the log, with the relations between them checked when it is compiled.
+
+/// The default size of a segment file.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+/// The smallest segment a log may be asked for; tests and simulations use it.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+/// The largest segment a log may be asked for.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+/// How far a new segment is filled with zeros ahead of what is written, by default.
+pub const FILL_AHEAD_BYTES_DEFAULT: u64 = 4 << 20;
+/// Freed segments that are kept to be written again.
+pub const SPARE_SEGMENTS_MAX: usize = 2;
+/// The payload of one frame: lengths, records and nothing else.
+pub const FRAME_PAYLOAD_BYTES_MAX: u32 = 1 << 30;
+/// Records in one frame.
+pub const FRAME_RECORDS_MAX: u32 = 1 << 20;
+/// The default bound on the newest batches kept in memory.
+pub const TAIL_CACHE_BYTES_DEFAULT: usize = 16 << 20;
+/// Bound on the decoded indexes of sealed segments kept in memory.
+pub const INDEX_CACHE_BYTES_MAX: usize = 32 << 20;
+/// Segment files kept open for reading.
+pub const OPEN_FILES_MAX: usize = 128;
+/// Queues of a sealed segment whose offset ranges stay in memory; a segment with more is looked up in its sidecar.
+pub const SUMMARY_QUEUES_MAX: usize = 256;
+/// How much is read at once when a log is scanned.
+pub const SCAN_BYTES: usize = 1 << 20;
+/// Entries in one slice of a checkpoint.
+pub const CHECKPOINT_SLICE_ENTRIES_MAX: usize = 1 << 16;
+
+const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
+const _: () = assert!(FILL_AHEAD_BYTES_DEFAULT <= SEGMENT_BYTES_DEFAULT);
+const _: () = assert!(SCAN_BYTES.is_multiple_of(8));
+const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX < u32::MAX / 2);

@@ -1,0 +1,442 @@
+//! How a record is written: a fixed beginning (kind, version, the two clocks), then its fields, then its batch where it has one.
+//!
+//! A kind's number is never used again for another kind, and a version of a kind is never read as another.
+
+use bytes::Bytes;
+use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, QueueId, QueueIndex, QueueOffset, TopicId};
+use sluice_protocol::units::Now;
+use sluice_protocol::wire::{Reader, WireError, Writer};
+
+use super::{
+    Backoff, Change, CursorId, Filter, GroupSettings, Holder, LeaseRange, OffsetRange, PluginLimits, QueueStart, Record, ReturnReason,
+    StartPoint, TopicSettings,
+};
+
+/// The version in which every kind is written today.
+const VERSION: u16 = 1;
+/// Kind, version and the two clocks.
+pub const RECORD_HEADER_BYTES: usize = 20;
+
+/// Bytes that are not a record this version can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// A kind that this version does not know.
+    #[error("record kind {0} is not known: a newer version wrote this log")]
+    Kind(u16),
+    /// A version of a kind that this version does not know.
+    #[error("record kind {kind} has version {version}, which is not known: a newer version wrote this log")]
+    Version {
+        /// The kind.
+        kind: u16,
+        /// Its version.
+        version: u16,
+    },
+    /// The fields do not fit the bytes.
+    #[error("a record is malformed: {0}")]
+    Malformed(#[from] WireError),
+}
+
+/// The numbers of the kinds.
+mod kind {
+    pub(super) const OPENED: u16 = 1;
+    pub(super) const TOPIC_CREATED: u16 = 2;
+    pub(super) const TOPIC_DELETED: u16 = 3;
+    pub(super) const GROUP_CREATED: u16 = 4;
+    pub(super) const GROUP_DELETED: u16 = 5;
+    pub(super) const SUBSCRIBED: u16 = 6;
+    pub(super) const PLUGIN_BOUND: u16 = 7;
+    pub(super) const APPENDED: u16 = 8;
+    pub(super) const GRANTED: u16 = 9;
+    pub(super) const FRONTIER_MOVED: u16 = 10;
+    pub(super) const SETTLED: u16 = 11;
+    pub(super) const RETURNED: u16 = 12;
+    pub(super) const EXTENDED: u16 = 13;
+    pub(super) const DEAD_LETTERED: u16 = 14;
+    pub(super) const SOUGHT: u16 = 15;
+    pub(super) const TRIMMED: u16 = 16;
+    pub(super) const PRODUCER_FORGOTTEN: u16 = 17;
+}
+
+/// What a kind's number stands for, for reports; `None` when it is not known.
+pub fn kind_name(number: u16) -> Option<&'static str> {
+    Some(match number {
+        kind::OPENED => "opened",
+        kind::TOPIC_CREATED => "topic-created",
+        kind::TOPIC_DELETED => "topic-deleted",
+        kind::GROUP_CREATED => "group-created",
+        kind::GROUP_DELETED => "group-deleted",
+        kind::SUBSCRIBED => "subscribed",
+        kind::PLUGIN_BOUND => "plugin-bound",
+        kind::APPENDED => "appended",
+        kind::GRANTED => "granted",
+        kind::FRONTIER_MOVED => "frontier-moved",
+        kind::SETTLED => "settled",
+        kind::RETURNED => "returned",
+        kind::EXTENDED => "extended",
+        kind::DEAD_LETTERED => "dead-lettered",
+        kind::SOUGHT => "sought",
+        kind::TRIMMED => "trimmed",
+        kind::PRODUCER_FORGOTTEN => "producer-forgotten",
+        _ => return None,
+    })
+}
+
+/// The beginning of an encoded record: its kind's number and its stamp.
+pub fn peek(record: &[u8]) -> Result<(u16, Now), RecordError> {
+    let mut reader = Reader::new(record);
+    let kind = reader.u16()?;
+    let version = reader.u16()?;
+    if version != VERSION {
+        return Err(RecordError::Version { kind, version });
+    }
+    Ok((kind, Now { wall_ms: reader.i64()?, mono_ms: reader.u64()? }))
+}
+
+/// The queue, first offset and batch of an encoded record that stores messages; `None` for one that stores none.
+pub fn stored(record: &Bytes) -> Result<Option<(QueueId, QueueOffset, Bytes)>, RecordError> {
+    match peek(record)?.0 {
+        kind::APPENDED | kind::DEAD_LETTERED => {}
+        _ => return Ok(None),
+    }
+    match Record::decode(record)?.change {
+        Change::Appended { queue, first, batch } => Ok(Some((queue, first, batch))),
+        Change::DeadLettered { to, at_offset, batch, .. } => Ok(Some((to, at_offset, batch))),
+        _ => Ok(None),
+    }
+}
+
+impl Record {
+    /// The record as the log holds it.
+    pub fn encode(&self) -> Bytes {
+        let batch_bytes = match &self.change {
+            Change::Appended { batch, .. } | Change::DeadLettered { batch, .. } => batch.len(),
+            _ => 64,
+        };
+        let mut out = Writer::with_capacity(RECORD_HEADER_BYTES + 64 + batch_bytes);
+        self.encode_into(&mut out);
+        out.finish()
+    }
+
+    /// Writes the record as the log holds it at the end of `out`.
+    pub fn encode_into(&self, out: &mut Writer) {
+        let mut begin = |kind: u16| {
+            out.u16(kind).u16(VERSION).i64(self.at.wall_ms).u64(self.at.mono_ms);
+        };
+        begin(number(&self.change));
+        match &self.change {
+            Change::Opened { epoch } => {
+                out.u32(epoch.0);
+            }
+            Change::TopicCreated { topic, name, settings } => {
+                out.u64(topic.0).text(name).u16(settings.queues).u64(settings.retention_ms).u64(settings.retention_bytes);
+            }
+            Change::TopicDeleted { topic } => {
+                out.u64(topic.0);
+            }
+            Change::GroupCreated { group, name, settings } => {
+                put_group_settings(out.u64(group.0).text(name), settings);
+            }
+            Change::GroupDeleted { group } => {
+                out.u64(group.0);
+            }
+            Change::Subscribed { group, topic, filter, starts } => {
+                put_filter(out.u64(group.0).u64(topic.0), filter);
+                put_starts(out, starts);
+            }
+            Change::PluginBound { name, digest, limits } => {
+                out.text(name).bytes(&digest.0);
+                out.u64(limits.fuel_per_run).u64(limits.fuel_per_message).u32(limits.run_ms).u64(limits.memory_bytes);
+            }
+            Change::Appended { queue, first, batch } => {
+                put_queue(out, *queue).u64(first.0).blob(batch);
+            }
+            Change::Granted { cursor, pass, holder, leases, frontier, expires_mono_ms } => {
+                put_holder(put_cursor(out, *cursor).u32(pass.0), holder);
+                put_leases(out.u64(frontier.0).u64(*expires_mono_ms), leases);
+            }
+            Change::FrontierMoved { cursor, pass, frontier } => {
+                put_cursor(out, *cursor).u32(pass.0).u64(frontier.0);
+            }
+            Change::Settled { cursor, pass, offsets } => {
+                put_ranges(put_cursor(out, *cursor).u32(pass.0), offsets);
+            }
+            Change::Returned { cursor, pass, leases, due_mono_ms, reason } => {
+                put_cursor(out, *cursor).u32(pass.0).u64(*due_mono_ms).u8(reason_number(*reason));
+                put_leases(out, leases);
+            }
+            Change::Extended { cursor, pass, offsets, expires_mono_ms } => {
+                put_ranges(put_cursor(out, *cursor).u32(pass.0).u64(*expires_mono_ms), offsets);
+            }
+            Change::DeadLettered { cursor, pass, offset, to, at_offset, batch } => {
+                put_cursor(out, *cursor).u32(pass.0).u64(offset.0);
+                put_queue(out, *to).u64(at_offset.0).blob(batch);
+            }
+            Change::Sought { group, topic, pass, starts } => {
+                put_starts(out.u64(group.0).u64(topic.0).u32(pass.0), starts);
+            }
+            Change::Trimmed { queue, start } => {
+                put_queue(out, *queue).u64(start.0);
+            }
+            Change::ProducerForgotten { producer } => {
+                out.u128(producer.0);
+            }
+        }
+    }
+
+    /// Reads a record that fills `bytes` whole. Batches share the memory of `bytes`.
+    ///
+    /// # Errors
+    /// [`RecordError`] for an unknown kind or version and for fields that do not fit.
+    pub fn decode(bytes: &Bytes) -> Result<Self, RecordError> {
+        let (number, at) = peek(bytes)?;
+        let mut from = Reader::new(&bytes[RECORD_HEADER_BYTES..]);
+        let change = take_change(number, &mut from, bytes)?;
+        from.finish()?;
+        Ok(Self { at, change })
+    }
+}
+
+/// The number of a change's kind.
+fn number(change: &Change) -> u16 {
+    match change {
+        Change::Opened { .. } => kind::OPENED,
+        Change::TopicCreated { .. } => kind::TOPIC_CREATED,
+        Change::TopicDeleted { .. } => kind::TOPIC_DELETED,
+        Change::GroupCreated { .. } => kind::GROUP_CREATED,
+        Change::GroupDeleted { .. } => kind::GROUP_DELETED,
+        Change::Subscribed { .. } => kind::SUBSCRIBED,
+        Change::PluginBound { .. } => kind::PLUGIN_BOUND,
+        Change::Appended { .. } => kind::APPENDED,
+        Change::Granted { .. } => kind::GRANTED,
+        Change::FrontierMoved { .. } => kind::FRONTIER_MOVED,
+        Change::Settled { .. } => kind::SETTLED,
+        Change::Returned { .. } => kind::RETURNED,
+        Change::Extended { .. } => kind::EXTENDED,
+        Change::DeadLettered { .. } => kind::DEAD_LETTERED,
+        Change::Sought { .. } => kind::SOUGHT,
+        Change::Trimmed { .. } => kind::TRIMMED,
+        Change::ProducerForgotten { .. } => kind::PRODUCER_FORGOTTEN,
+    }
+}
+
+/// Reads the fields of a change, in the order in which `encode_into` writes them.
+fn take_change(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Change, RecordError> {
+    Ok(match number {
+        kind::OPENED => Change::Opened { epoch: Epoch(from.u32()?) },
+        kind::TOPIC_CREATED => Change::TopicCreated {
+            topic: TopicId(from.u64()?),
+            name: from.text()?.to_string(),
+            settings: TopicSettings { queues: from.u16()?, retention_ms: from.u64()?, retention_bytes: from.u64()? },
+        },
+        kind::TOPIC_DELETED => Change::TopicDeleted { topic: TopicId(from.u64()?) },
+        kind::GROUP_CREATED => Change::GroupCreated {
+            group: GroupId(from.u64()?),
+            name: from.text()?.to_string(),
+            settings: take_group_settings(from)?,
+        },
+        kind::GROUP_DELETED => Change::GroupDeleted { group: GroupId(from.u64()?) },
+        kind::SUBSCRIBED => Change::Subscribed {
+            group: GroupId(from.u64()?),
+            topic: TopicId(from.u64()?),
+            filter: take_filter(from)?,
+            starts: take_starts(from)?,
+        },
+        kind::PLUGIN_BOUND => {
+            let (name, digest) = (from.text()?.to_string(), Digest(from.array()?));
+            let (fuel_per_run, fuel_per_message, run_ms) = (from.u64()?, from.u64()?, from.u32()?);
+            Change::PluginBound { name, digest, limits: PluginLimits { fuel_per_run, fuel_per_message, run_ms, memory_bytes: from.u64()? } }
+        }
+        kind::APPENDED => {
+            Change::Appended { queue: take_queue(from)?, first: QueueOffset(from.u64()?), batch: whole.slice_ref(from.blob()?) }
+        }
+        kind::GRANTED => {
+            let (cursor, pass, holder) = (take_cursor(from)?, Pass(from.u32()?), take_holder(from)?);
+            let (frontier, expires_mono_ms) = (QueueOffset(from.u64()?), from.u64()?);
+            Change::Granted { cursor, pass, holder, leases: take_leases(from)?, frontier, expires_mono_ms }
+        }
+        kind::FRONTIER_MOVED => {
+            Change::FrontierMoved { cursor: take_cursor(from)?, pass: Pass(from.u32()?), frontier: QueueOffset(from.u64()?) }
+        }
+        kind::SETTLED => Change::Settled { cursor: take_cursor(from)?, pass: Pass(from.u32()?), offsets: take_ranges(from)? },
+        kind::RETURNED => {
+            let (cursor, pass, due_mono_ms) = (take_cursor(from)?, Pass(from.u32()?), from.u64()?);
+            let reason = take_reason(from)?;
+            Change::Returned { cursor, pass, leases: take_leases(from)?, due_mono_ms, reason }
+        }
+        kind::EXTENDED => {
+            let (cursor, pass, expires_mono_ms) = (take_cursor(from)?, Pass(from.u32()?), from.u64()?);
+            Change::Extended { cursor, pass, offsets: take_ranges(from)?, expires_mono_ms }
+        }
+        kind::DEAD_LETTERED => Change::DeadLettered {
+            cursor: take_cursor(from)?,
+            pass: Pass(from.u32()?),
+            offset: QueueOffset(from.u64()?),
+            to: take_queue(from)?,
+            at_offset: QueueOffset(from.u64()?),
+            batch: whole.slice_ref(from.blob()?),
+        },
+        kind::SOUGHT => Change::Sought {
+            group: GroupId(from.u64()?),
+            topic: TopicId(from.u64()?),
+            pass: Pass(from.u32()?),
+            starts: take_starts(from)?,
+        },
+        kind::TRIMMED => Change::Trimmed { queue: take_queue(from)?, start: QueueOffset(from.u64()?) },
+        kind::PRODUCER_FORGOTTEN => Change::ProducerForgotten { producer: ProducerId(from.u128()?) },
+        unknown => return Err(RecordError::Kind(unknown)),
+    })
+}
+
+fn put_queue(out: &mut Writer, queue: QueueId) -> &mut Writer {
+    out.u64(queue.topic.0).u16(queue.index.0)
+}
+
+fn take_queue(from: &mut Reader<'_>) -> Result<QueueId, WireError> {
+    Ok(QueueId { topic: TopicId(from.u64()?), index: QueueIndex(from.u16()?) })
+}
+
+fn put_cursor(out: &mut Writer, cursor: CursorId) -> &mut Writer {
+    put_queue(out.u64(cursor.group.0), cursor.queue)
+}
+
+fn take_cursor(from: &mut Reader<'_>) -> Result<CursorId, WireError> {
+    Ok(CursorId { group: GroupId(from.u64()?), queue: take_queue(from)? })
+}
+
+fn put_starts(out: &mut Writer, starts: &[QueueStart]) {
+    out.count(starts.len());
+    for start in starts {
+        put_queue(out, start.queue).u64(start.offset.0);
+    }
+}
+
+fn take_starts(from: &mut Reader<'_>) -> Result<Vec<QueueStart>, WireError> {
+    let count = from.count(18)?;
+    (0..count).map(|_| Ok(QueueStart { queue: take_queue(from)?, offset: QueueOffset(from.u64()?) })).collect()
+}
+
+fn put_ranges(out: &mut Writer, ranges: &[OffsetRange]) {
+    out.count(ranges.len());
+    for range in ranges {
+        out.u64(range.first.0).u64(range.end.0);
+    }
+}
+
+fn take_range(from: &mut Reader<'_>) -> Result<OffsetRange, WireError> {
+    let range = OffsetRange { first: QueueOffset(from.u64()?), end: QueueOffset(from.u64()?) };
+    if range.first < range.end { Ok(range) } else { Err(WireError::Impossible("offset range")) }
+}
+
+fn take_ranges(from: &mut Reader<'_>) -> Result<Vec<OffsetRange>, WireError> {
+    let count = from.count(16)?;
+    (0..count).map(|_| take_range(from)).collect()
+}
+
+fn put_leases(out: &mut Writer, leases: &[LeaseRange]) {
+    out.count(leases.len());
+    for lease in leases {
+        out.u64(lease.offsets.first.0).u64(lease.offsets.end.0).u16(lease.attempt.0);
+    }
+}
+
+fn take_leases(from: &mut Reader<'_>) -> Result<Vec<LeaseRange>, WireError> {
+    let count = from.count(18)?;
+    (0..count).map(|_| Ok(LeaseRange { offsets: take_range(from)?, attempt: Attempt(from.u16()?) })).collect()
+}
+
+/// A text that may be longer than 64 KiB.
+fn take_long_text(from: &mut Reader<'_>) -> Result<String, WireError> {
+    String::from_utf8(from.blob()?.to_vec()).map_err(|_| WireError::NotText)
+}
+
+fn put_filter(out: &mut Writer, filter: &Filter) {
+    match filter {
+        Filter::All => out.u8(0),
+        Filter::Plugin { plugin, expression } => out.u8(1).text(plugin).blob(expression.as_bytes()),
+    };
+}
+
+fn take_filter(from: &mut Reader<'_>) -> Result<Filter, WireError> {
+    match from.u8()? {
+        0 => Ok(Filter::All),
+        1 => Ok(Filter::Plugin { plugin: from.text()?.to_string(), expression: take_long_text(from)? }),
+        _ => Err(WireError::Impossible("filter")),
+    }
+}
+
+fn put_holder(out: &mut Writer, holder: &Holder) {
+    match holder {
+        Holder::Stream { member } => out.u8(0).blob(member.as_bytes()),
+        Holder::Receive { member } => out.u8(1).blob(member.as_bytes()),
+    };
+}
+
+fn take_holder(from: &mut Reader<'_>) -> Result<Holder, WireError> {
+    match from.u8()? {
+        0 => Ok(Holder::Stream { member: take_long_text(from)? }),
+        1 => Ok(Holder::Receive { member: take_long_text(from)? }),
+        _ => Err(WireError::Impossible("holder")),
+    }
+}
+
+fn reason_number(reason: ReturnReason) -> u8 {
+    match reason {
+        ReturnReason::Nacked => 1,
+        ReturnReason::Expired => 2,
+        ReturnReason::ConnectionLost => 3,
+        ReturnReason::Closed => 4,
+    }
+}
+
+fn take_reason(from: &mut Reader<'_>) -> Result<ReturnReason, WireError> {
+    match from.u8()? {
+        1 => Ok(ReturnReason::Nacked),
+        2 => Ok(ReturnReason::Expired),
+        3 => Ok(ReturnReason::ConnectionLost),
+        4 => Ok(ReturnReason::Closed),
+        _ => Err(WireError::Impossible("return reason")),
+    }
+}
+
+fn put_group_settings(out: &mut Writer, settings: &GroupSettings) {
+    out.u16(settings.attempts_max);
+    match &settings.backoff {
+        Backoff::Table { waits_ms } => {
+            out.u8(1).count(waits_ms.len());
+            waits_ms.iter().for_each(|wait_ms| {
+                out.u64(*wait_ms);
+            });
+        }
+        Backoff::Exponential { first_ms, max_ms } => {
+            out.u8(2).u64(*first_ms).u64(*max_ms);
+        }
+        Backoff::Fixed { wait_ms } => {
+            out.u8(3).u64(*wait_ms);
+        }
+    }
+    match settings.start {
+        StartPoint::Earliest => out.u8(1),
+        StartPoint::Latest => out.u8(2),
+        StartPoint::Time { wall_ms } => out.u8(3).i64(wall_ms),
+    };
+}
+
+fn take_group_settings(from: &mut Reader<'_>) -> Result<GroupSettings, WireError> {
+    let attempts_max = from.u16()?;
+    let backoff = match from.u8()? {
+        1 => {
+            let count = from.count(8)?;
+            Backoff::Table { waits_ms: (0..count).map(|_| from.u64()).collect::<Result<_, _>>()? }
+        }
+        2 => Backoff::Exponential { first_ms: from.u64()?, max_ms: from.u64()? },
+        3 => Backoff::Fixed { wait_ms: from.u64()? },
+        _ => return Err(WireError::Impossible("back-off")),
+    };
+    let start = match from.u8()? {
+        1 => StartPoint::Earliest,
+        2 => StartPoint::Latest,
+        3 => StartPoint::Time { wall_ms: from.i64()? },
+        _ => return Err(WireError::Impossible("start point")),
+    };
+    Ok(GroupSettings { attempts_max, backoff, start })
+}

@@ -1,0 +1,163 @@
+//! Real files in one directory, read and written at a place with pread and pwrite.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{Entry, Storage, StorageFile, StorageLock};
+
+/// The name of the file whose advisory lock stands for the directory.
+const LOCK_NAME: &str = "lock";
+/// Slices below this size are gathered, so that a group of small records is one system call.
+const GATHER_BYTES: usize = 64 << 10;
+
+/// A directory of real files.
+#[derive(Debug)]
+pub struct FileStorage {
+    directory: PathBuf,
+}
+
+impl FileStorage {
+    /// The directory at this path, created with its parents when it does not exist.
+    pub fn new(directory: impl Into<PathBuf>) -> io::Result<Self> {
+        let directory = directory.into();
+        std::fs::create_dir_all(&directory)?;
+        Ok(Self { directory })
+    }
+
+    /// The directory at this path, which must exist: for those who only look.
+    pub fn existing(directory: impl Into<PathBuf>) -> io::Result<Self> {
+        let directory = directory.into();
+        if !std::fs::metadata(&directory)?.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, directory.display().to_string()));
+        }
+        Ok(Self { directory })
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+}
+
+impl Storage for FileStorage {
+    fn list(&self) -> io::Result<Vec<Entry>> {
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(&self.directory)? {
+            let entry = entry?;
+            let facts = match entry.metadata() {
+                Ok(facts) => facts,
+                // Removed while we looked, as retention does beside an inspection.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            // Names that are not text are not ours.
+            if let (true, Ok(name)) = (facts.is_file(), entry.file_name().into_string()) {
+                entries.push(Entry { name, bytes: facts.len() });
+            }
+        }
+        Ok(entries)
+    }
+
+    fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.directory.join(name))?;
+        file.set_len(bytes)?;
+        Ok(Arc::new(RealFile { file }))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
+        let path = self.directory.join(name);
+        let file = match OpenOptions::new().read(true).write(true).open(&path) {
+            // Whoever may only look still can; a write through this handle fails by itself.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(&path)?,
+            opened => opened?,
+        };
+        Ok(Arc::new(RealFile { file }))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        std::fs::remove_file(self.directory.join(name))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        File::open(&self.directory)?.sync_all()
+    }
+
+    fn lock(&self) -> io::Result<StorageLock> {
+        let path = self.directory.join(LOCK_NAME);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            // The kernel lets go when the file is closed, so a killed process leaves nothing behind.
+            Ok(()) => Ok(StorageLock::new(file)),
+            Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.directory.display().to_string()
+    }
+}
+
+/// One open file.
+struct RealFile {
+    file: File,
+}
+
+impl StorageFile for RealFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(into, offset)
+    }
+
+    fn write_at(&self, mut offset: u64, slices: &[&[u8]]) -> io::Result<()> {
+        if let [only] = slices {
+            return self.file.write_all_at(only, offset);
+        }
+        let total: usize = slices.iter().map(|slice| slice.len()).sum();
+        let mut gathered = Vec::with_capacity(total.min(2 * GATHER_BYTES));
+        for slice in slices {
+            if slice.len() < GATHER_BYTES {
+                gathered.extend_from_slice(slice);
+            }
+            if gathered.len() >= GATHER_BYTES || slice.len() >= GATHER_BYTES {
+                self.file.write_all_at(&gathered, offset)?;
+                offset += gathered.len() as u64;
+                gathered.clear();
+            }
+            if slice.len() >= GATHER_BYTES {
+                self.file.write_all_at(slice, offset)?;
+                offset += slice.len() as u64;
+            }
+        }
+        self.file.write_all_at(&gathered, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::conformance;
+
+    #[test]
+    fn real_files_do_what_every_storage_must() {
+        let directory = tempfile::tempdir().unwrap();
+        conformance(&FileStorage::new(directory.path().join("made/here")).unwrap());
+    }
+
+    #[test]
+    fn a_missing_directory_is_not_made_by_those_who_only_look() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = FileStorage::existing(directory.path().join("missing"));
+        assert_eq!(missing.unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
