@@ -1,6 +1,8 @@
 //! What crosses a boundary: names, ids, units, frames, the flat batch, control messages and the error registry.
 
+pub mod batch;
 pub mod control;
+pub mod delivery;
 pub mod errors;
 pub mod frame;
 pub mod ids;

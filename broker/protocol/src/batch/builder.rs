@@ -1,0 +1,254 @@
+//! Making a batch of new messages, as producers do.
+
+use bytes::Bytes;
+
+use super::layout::{HEADER_BYTES, Header, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, tag_hash};
+use super::merger::BatchParts;
+use super::names::Interner;
+use super::row::{BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, PROPERTY_COUNT_AT};
+use crate::errors::{ErrorCode, Refusal};
+use crate::ids::{ProducerId, Sequence};
+use crate::limits::{
+    ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, BATCH_NAMES_MAX, BORN_MS_MAX, KEYS_MAX, PROPERTIES_MAX,
+    PROPERTY_VALUE_BYTES_MAX,
+};
+use crate::names::{check_key, check_property_name, check_tag};
+
+/// A message that is to be sent, without its body. `S` is what texts are held as, `&str` or `String`.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMessage<'a, S = &'a str> {
+    /// The tag, 1 to 128 bytes.
+    pub tag: Option<&'a str>,
+    /// Up to 16 keys of 1 to 128 bytes.
+    pub keys: &'a [S],
+    /// Up to 128 properties: names of 1 to 128 bytes, each once, and values.
+    pub properties: &'a [(S, S)],
+    /// When the message was made: wall clock, milliseconds since 1970.
+    pub born_ms: i64,
+}
+
+/// Why a message was not taken into a batch.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// The message breaks a rule; the broker would refuse it with these words.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The batch is full: finish it, and begin the next with this message.
+    #[error("the batch is full")]
+    BatchFull,
+}
+
+/// Builds one batch of one producer's messages with ascending sequences.
+#[derive(Debug)]
+pub struct BatchBuilder {
+    base_ms: i64,
+    producer: ProducerId,
+    first_sequence: Sequence,
+    count: u32,
+    names: Interner,
+    /// For each name, one more than the last row that used it.
+    used_by: Vec<u32>,
+    rows: Vec<u8>,
+    bodies: Vec<u8>,
+    last_tag: (String, u32),
+}
+
+impl BatchBuilder {
+    /// An empty batch. `base_ms` is about the time at which the messages are made (wall clock, milliseconds since 1970);
+    /// `first_sequence` is the first message's.
+    pub fn new(base_ms: i64, producer: ProducerId, first_sequence: Sequence) -> Self {
+        Self {
+            base_ms: base_ms.clamp(-BORN_MS_MAX, BORN_MS_MAX),
+            producer,
+            first_sequence,
+            count: 0,
+            names: Interner::new(),
+            used_by: Vec::new(),
+            rows: Vec::new(),
+            bodies: Vec::new(),
+            last_tag: (String::new(), 0),
+        }
+    }
+
+    /// How many messages were taken.
+    pub fn len(&self) -> usize {
+        self.count as usize
+    }
+
+    /// Whether none was taken.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes of the batch as it stands.
+    pub fn total_bytes(&self) -> usize {
+        HEADER_BYTES + RUN_BYTES + self.names.bytes().len() + self.rows.len() + self.bodies.len()
+    }
+
+    /// Takes a message as the next in sequence.
+    ///
+    /// # Errors
+    /// [`MessageError`]; the batch is as before then. The size of the body is the caller's to check against the welcome.
+    pub fn push<S: AsRef<str>>(&mut self, message: &NewMessage<'_, S>, body: &[u8]) -> Result<(), MessageError> {
+        if self.len() == BATCH_MESSAGES_MAX || self.total_bytes() + ATTRIBUTES_BYTES_MAX * 3 + body.len() > BATCH_BYTES_MAX {
+            return Err(MessageError::BatchFull);
+        }
+        let row_at = self.rows.len();
+        let pushed = self.push_row(message, body);
+        match pushed {
+            Ok(()) => {
+                self.bodies.extend_from_slice(body);
+                self.count += 1;
+            }
+            Err(_) => {
+                self.rows.truncate(row_at);
+                // No row with this number stays: what it stamped is free for the next.
+                self.used_by
+                    .iter_mut()
+                    .filter(|row| **row == self.count + 1)
+                    .for_each(|row| *row = 0);
+            }
+        }
+        pushed
+    }
+
+    /// The finished batch; the builder goes on, empty, with the sequence after the last.
+    pub fn finish(&mut self) -> Bytes {
+        self.finish_parts().into_bytes()
+    }
+
+    /// As [`Self::finish`], without copying the bodies behind the attributes.
+    pub fn finish_parts(&mut self) -> BatchParts {
+        let header = Header {
+            count: self.count,
+            runs: u32::from(self.count > 0),
+            names: self.names.len() as u16,
+            names_bytes: self.names.bytes().len() as u32,
+            rows_bytes: self.rows.len() as u32,
+            bodies_bytes: self.bodies.len() as u32,
+            checksum: 0,
+            base_ms: self.base_ms,
+        };
+        let mut attributes = Vec::with_capacity(header.attribute_bytes());
+        attributes.extend_from_slice(&[0; HEADER_BYTES]);
+        if self.count > 0 {
+            Run {
+                producer: self.producer,
+                first_sequence: self.first_sequence,
+                rows: self.count,
+            }
+            .write(&mut attributes);
+        }
+        attributes.extend_from_slice(self.names.bytes());
+        attributes.append(&mut self.rows);
+        let sealed = header.seal(&attributes[HEADER_BYTES..]);
+        attributes[..HEADER_BYTES].copy_from_slice(&sealed);
+        self.first_sequence.0 += u64::from(self.count);
+        self.count = 0;
+        self.names.clear();
+        self.used_by.clear();
+        let bodies = std::mem::take(&mut self.bodies);
+        BatchParts {
+            attributes: attributes.into(),
+            bodies: if bodies.is_empty() { Vec::new() } else { vec![bodies.into()] },
+        }
+    }
+
+    fn push_row<S: AsRef<str>>(&mut self, message: &NewMessage<'_, S>, body: &[u8]) -> Result<(), MessageError> {
+        let refuse = |code, text: String| Err(MessageError::Refused(Refusal::new(code, text)));
+        if message.keys.len() > KEYS_MAX {
+            return refuse(
+                ErrorCode::BadMessage,
+                format!("a message has at most {KEYS_MAX} keys, this one has {}", message.keys.len()),
+            );
+        }
+        if message.properties.len() > PROPERTIES_MAX {
+            let text = format!(
+                "a message has at most {PROPERTIES_MAX} properties, this one has {}",
+                message.properties.len()
+            );
+            return refuse(ErrorCode::BadMessage, text);
+        }
+        if !(-BORN_MS_MAX..=BORN_MS_MAX).contains(&message.born_ms) {
+            return refuse(
+                ErrorCode::BadMessage,
+                format!("the time of birth {} ms is out of range", message.born_ms),
+            );
+        }
+        let row_at = self.rows.len();
+        self.rows.resize(row_at + ROW_FIXED_BYTES, 0);
+        let tag_hash = self.push_tag(message.tag)?;
+        for key in message.keys {
+            check_key(key.as_ref())?;
+            self.rows.push(key.as_ref().len() as u8);
+        }
+        message
+            .keys
+            .iter()
+            .for_each(|key| self.rows.extend_from_slice(key.as_ref().as_bytes()));
+        self.push_properties(message.properties)?;
+        let row_bytes = self.rows.len() - row_at;
+        if row_bytes > ATTRIBUTES_BYTES_MAX {
+            let text = format!("the attributes have {row_bytes} bytes, the limit is {ATTRIBUTES_BYTES_MAX}");
+            return refuse(ErrorCode::AttributesTooLarge, text);
+        }
+        let born = (message.born_ms - self.base_ms).to_le_bytes();
+        let row = &mut self.rows[row_at..];
+        let mut put = |at: usize, field: &[u8]| row[at..at + field.len()].copy_from_slice(field);
+        put(0, &(row_bytes as u32).to_le_bytes());
+        put(4, &tag_hash.to_le_bytes());
+        put(8, &(self.bodies.len() as u32).to_le_bytes());
+        put(BODY_LENGTH_AT, &(body.len() as u32).to_le_bytes());
+        put(16, &crc32c(body).to_le_bytes());
+        put(BORN_LOW_AT, &born[..4]);
+        put(BORN_HIGH_AT, &born[4..6]);
+        put(32, &[message.tag.map_or(0, str::len) as u8, message.keys.len() as u8]);
+        put(PROPERTY_COUNT_AT, &[message.properties.len() as u8]);
+        Ok(())
+    }
+
+    /// Writes the tag; its hash. Neighbours often have the same tag, so the last hash is kept.
+    fn push_tag(&mut self, tag: Option<&str>) -> Result<u32, Refusal> {
+        let Some(tag) = tag else { return Ok(0) };
+        if tag != self.last_tag.0 || tag.is_empty() {
+            check_tag(tag)?;
+            self.last_tag.0.clear();
+            self.last_tag.0.push_str(tag);
+            self.last_tag.1 = tag_hash(tag);
+        }
+        self.rows.extend_from_slice(tag.as_bytes());
+        Ok(self.last_tag.1)
+    }
+
+    fn push_properties<S: AsRef<str>>(&mut self, properties: &[(S, S)]) -> Result<(), MessageError> {
+        for (name, value) in properties {
+            let (name, value) = (name.as_ref(), value.as_ref());
+            if value.len() > PROPERTY_VALUE_BYTES_MAX {
+                let text = format!(
+                    "the value of property {name:?} has {} bytes, the limit is {PROPERTY_VALUE_BYTES_MAX}",
+                    value.len()
+                );
+                return Err(Refusal::new(ErrorCode::AttributesTooLarge, text).into());
+            }
+            let index = match self.names.find(name.as_bytes()) {
+                Ok(index) => index,
+                Err(_) if self.names.len() == BATCH_NAMES_MAX => return Err(MessageError::BatchFull),
+                Err(slot) => {
+                    check_property_name(name)?;
+                    self.used_by.push(0);
+                    self.names.insert(slot, name.as_bytes())
+                }
+            };
+            let used_by = &mut self.used_by[usize::from(index.0)];
+            if std::mem::replace(used_by, self.count + 1) == self.count + 1 {
+                return Err(Refusal::new(ErrorCode::BadMessage, format!("the property {name:?} is there twice")).into());
+            }
+            let ([n0, n1], [l0, l1]) = (index.0.to_le_bytes(), (value.len() as u16).to_le_bytes());
+            self.rows.extend_from_slice(&[n0, n1, l0, l1]);
+        }
+        properties
+            .iter()
+            .for_each(|(_, value)| self.rows.extend_from_slice(value.as_ref().as_bytes()));
+        Ok(())
+    }
+}

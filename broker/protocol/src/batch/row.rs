@@ -1,0 +1,275 @@
+//! One message's attributes: reading a row in place.
+
+use std::ops::Range;
+use std::{slice, str};
+
+use super::attributes::Attributes;
+use super::layout::{ROW_FIXED_BYTES, Run};
+use super::names::NameIndex;
+use crate::ids::{MessageId, ProducerId, Sequence};
+use crate::limits::BORN_MS_MAX;
+
+// Where the fields of a row's fixed part are.
+pub(super) const BODY_OFFSET_AT: usize = 8;
+pub(super) const BODY_LENGTH_AT: usize = 12;
+pub(super) const BODY_CRC_AT: usize = 16;
+pub(super) const BORN_LOW_AT: usize = 20;
+pub(super) const PROPERTY_COUNT_AT: usize = 34;
+pub(super) const BORN_HIGH_AT: usize = 38;
+/// Bytes of a property's head: name u16, value length u16.
+pub(super) const HEAD_BYTES: usize = 4;
+
+/// One message of a batch without its body.
+///
+/// The fixed part: row length u32, tag hash u32, body offset u32, body length u32, body CRC-32C u32, low half of the birth date
+/// u32, deliver-at i64, tag length u8, key count u8, property count u8, priority u8, flags u16, high part of the birth date i16.
+/// Then the tag, the keys' lengths (u8 each), the keys, the properties' heads (name u16, value length u16), the values one after
+/// the other, and extensions (kind u8, length u16, bytes), of which unknown ones are skipped.
+#[derive(Clone, Copy, Debug)]
+pub struct Row<'a> {
+    attributes: &'a Attributes,
+    index: u32,
+    fixed: &'a [u8; ROW_FIXED_BYTES],
+    /// What follows the fixed part.
+    rest: &'a [u8],
+}
+
+impl<'a> Row<'a> {
+    #[inline]
+    pub(super) fn new(attributes: &'a Attributes, index: u32, bytes: &'a [u8]) -> Option<Self> {
+        let (fixed, rest) = bytes.split_first_chunk()?;
+        Some(Self {
+            attributes,
+            index,
+            fixed,
+            rest,
+        })
+    }
+
+    #[inline]
+    fn u32_at(&self, at: usize) -> u32 {
+        u32::from_le_bytes([self.fixed[at], self.fixed[at + 1], self.fixed[at + 2], self.fixed[at + 3]])
+    }
+
+    /// Which row of the batch this is, from 0.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Bytes of the row: the size of the message's attributes.
+    pub fn attribute_bytes(&self) -> usize {
+        ROW_FIXED_BYTES + self.rest.len()
+    }
+
+    /// The hash of the tag ([`super::tag_hash`]), 0 without a tag.
+    #[inline]
+    pub fn tag_hash(&self) -> u32 {
+        self.u32_at(4)
+    }
+
+    /// The tag, if there is one.
+    #[inline]
+    pub fn tag_bytes(&self) -> Option<&'a [u8]> {
+        match self.tag_length() {
+            0 => None,
+            length => self.rest.get(..length),
+        }
+    }
+
+    /// The tag as text, if there is one.
+    pub fn tag(&self) -> Option<&'a str> {
+        self.tag_bytes().and_then(|tag| str::from_utf8(tag).ok())
+    }
+
+    /// The keys, in the producer's order.
+    pub fn keys(&self) -> Keys<'a> {
+        let after_tag = self.rest.get(self.tag_length()..).unwrap_or_default();
+        let (lengths, texts) = after_tag.split_at_checked(self.key_count()).unwrap_or_default();
+        Keys {
+            lengths: lengths.iter(),
+            texts,
+        }
+    }
+
+    /// The properties, in the producer's order: the name's number within the batch, and the value.
+    #[inline]
+    pub fn properties(&self) -> Properties<'a> {
+        let heads = self.rest.get(self.heads_at()..).unwrap_or_default();
+        let (heads, values) = heads.split_at_checked(self.property_count() * HEAD_BYTES).unwrap_or_default();
+        Properties {
+            heads: heads.as_chunks().0.iter(),
+            values,
+        }
+    }
+
+    /// The value of the property of this name, if the message has it.
+    pub fn property(&self, name: &str) -> Option<&'a [u8]> {
+        let wanted = self.attributes.name_index(name)?;
+        self.properties().find(|(name, _)| *name == wanted).map(|(_, value)| value)
+    }
+
+    /// How many properties there are.
+    pub fn property_count(&self) -> usize {
+        usize::from(self.fixed[PROPERTY_COUNT_AT])
+    }
+
+    /// How many keys there are.
+    pub fn key_count(&self) -> usize {
+        usize::from(self.fixed[33])
+    }
+
+    /// Where the body is, counted from the first body.
+    #[inline]
+    pub fn body_range(&self) -> Range<usize> {
+        let start = self.u32_at(BODY_OFFSET_AT) as usize;
+        start..start + self.body_len()
+    }
+
+    /// Bytes of the body.
+    #[inline]
+    pub fn body_len(&self) -> usize {
+        self.u32_at(BODY_LENGTH_AT) as usize
+    }
+
+    /// CRC-32C of the body.
+    pub fn body_crc(&self) -> u32 {
+        self.u32_at(BODY_CRC_AT)
+    }
+
+    /// When the producer made the message: wall clock, milliseconds since 1970.
+    pub fn born_ms(&self) -> i64 {
+        let high = i16::from_le_bytes([self.fixed[BORN_HIGH_AT], self.fixed[BORN_HIGH_AT + 1]]);
+        let delta = i64::from(high) << 32 | i64::from(self.u32_at(BORN_LOW_AT));
+        self.attributes.base_ms().saturating_add(delta)
+    }
+
+    /// When the message is to be delivered: wall clock, milliseconds since 1970; 0 for at once.
+    pub fn deliver_at_ms(&self) -> i64 {
+        i64::from(self.u32_at(24)) | i64::from(self.u32_at(28)) << 32
+    }
+
+    /// The priority; 0 is the ordinary one.
+    pub fn priority(&self) -> u8 {
+        self.fixed[35]
+    }
+
+    /// The flags; none is defined yet.
+    pub fn flags(&self) -> u16 {
+        u16::from_le_bytes([self.fixed[36], self.fixed[37]])
+    }
+
+    /// The producer that sent the message.
+    pub fn producer(&self) -> ProducerId {
+        self.run().0.producer
+    }
+
+    /// The number that its producer gave the message.
+    pub fn sequence(&self) -> Sequence {
+        let (run, first) = self.run();
+        Sequence(run.first_sequence.0 + u64::from(self.index - first))
+    }
+
+    /// The identity of the message.
+    pub fn message_id(&self) -> MessageId {
+        MessageId::new(self.producer(), self.sequence())
+    }
+
+    /// Row number of the run's first row, and the run.
+    fn run(&self) -> (Run, u32) {
+        self.attributes.run_of(self.index)
+    }
+
+    fn tag_length(&self) -> usize {
+        usize::from(self.fixed[32])
+    }
+
+    /// Where the heads of the properties begin in `rest`.
+    #[inline]
+    fn heads_at(&self) -> usize {
+        let keys_at = self.tag_length();
+        let texts_at = keys_at + self.key_count();
+        let lengths = self.rest.get(keys_at..texts_at).unwrap_or_default();
+        texts_at + lengths.iter().map(|&length| usize::from(length)).sum::<usize>()
+    }
+
+    /// Where the heads of the properties begin within the row, and the whole row.
+    pub(super) fn parts(&self) -> (usize, [&'a [u8]; 2]) {
+        (ROW_FIXED_BYTES + self.heads_at(), [self.fixed, self.rest])
+    }
+
+    /// The extensions, as they are.
+    pub(super) fn extensions(&self) -> &'a [u8] {
+        let mut properties = self.properties();
+        properties.by_ref().for_each(drop);
+        properties.values
+    }
+
+    /// Whether the inside of the row adds up: all that the accessors rely on, but for texts and the body.
+    pub(super) fn is_sound(&self, names: u16) -> bool {
+        let heads_at = self.heads_at();
+        let Some(heads) = self.rest.get(heads_at..heads_at + self.property_count() * HEAD_BYTES) else {
+            return false;
+        };
+        let mut end = heads_at + heads.len();
+        for &[n0, n1, l0, l1] in heads.as_chunks().0 {
+            if u16::from_le_bytes([n0, n1]) >= names {
+                return false;
+            }
+            end += usize::from(u16::from_le_bytes([l0, l1]));
+        }
+        let Some(mut extensions) = self.rest.get(end..) else { return false };
+        while let Some((&[_, l0, l1], rest)) = extensions.split_first_chunk() {
+            let Some(rest) = rest.get(usize::from(u16::from_le_bytes([l0, l1]))..) else {
+                return false;
+            };
+            extensions = rest;
+        }
+        let born = -BORN_MS_MAX..=BORN_MS_MAX;
+        extensions.is_empty() && (self.tag_length() == 0) == (self.tag_hash() == 0) && born.contains(&self.born_ms())
+    }
+}
+
+/// The keys of a message.
+#[derive(Clone, Debug)]
+pub struct Keys<'a> {
+    lengths: slice::Iter<'a, u8>,
+    texts: &'a [u8],
+}
+
+impl<'a> Iterator for Keys<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let length = usize::from(*self.lengths.next()?);
+        let (key, rest) = self.texts.split_at_checked(length)?;
+        self.texts = rest;
+        Some(key)
+    }
+}
+
+/// The properties of a message: numbers of names, and values.
+#[derive(Clone, Debug)]
+pub struct Properties<'a> {
+    heads: slice::Iter<'a, [u8; HEAD_BYTES]>,
+    values: &'a [u8],
+}
+
+impl<'a> Properties<'a> {
+    /// All values one after the other, then the extensions.
+    pub(super) fn values(&self) -> &'a [u8] {
+        self.values
+    }
+}
+
+impl<'a> Iterator for Properties<'a> {
+    type Item = (NameIndex, &'a [u8]);
+
+    #[inline]
+    fn next(&mut self) -> Option<(NameIndex, &'a [u8])> {
+        let &[n0, n1, l0, l1] = self.heads.next()?;
+        let (value, rest) = self.values.split_at_checked(usize::from(u16::from_le_bytes([l0, l1])))?;
+        self.values = rest;
+        Some((NameIndex(u16::from_le_bytes([n0, n1])), value))
+    }
+}

@@ -1,0 +1,244 @@
+//! The payloads that carry messages to a client: deliveries on a stream, answers to a receive, a message that was looked up.
+
+use bytes::Bytes;
+use prost::Message;
+
+use crate::batch::{Batch, BatchError};
+use crate::control;
+use crate::errors::Refusal;
+use crate::ids::{Attempt, QueueIndex, QueueOffset, TopicId};
+use crate::limits::{DELIVERY_RANGES_MAX, HANDLE_BYTES_MAX};
+use crate::wire::{Reader, WireError, Writer};
+
+/// Neighbouring messages of a queue that are delivered for the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeliveredRange {
+    /// The offset of the first.
+    pub first_offset: QueueOffset,
+    /// How many; at least 1.
+    pub count: u32,
+    /// Which delivery this is.
+    pub attempt: Attempt,
+    /// When the first was stored: wall clock, milliseconds since 1970.
+    pub stored_wall_ms: i64,
+}
+
+const RANGE_BYTES: usize = 8 + 4 + 2 + 8;
+
+/// Messages pushed on a queue's stream: the payload of a DELIVERY frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The number of the first message on this stream and pass, from 1; each further one is one more.
+    pub first_number: u64,
+    /// Where they come from, in the order of the batch's rows.
+    pub ranges: Vec<DeliveredRange>,
+    /// The messages. Their bodies' checksums are the receiver's to verify.
+    pub batch: Batch,
+}
+
+/// Messages handed out by a receive: the payload of a RECEIVED frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The topic's incarnation.
+    pub topic: TopicId,
+    /// The queue that they all come from.
+    pub queue: QueueIndex,
+    /// Where they come from, in the order of the batch's rows.
+    pub ranges: Vec<DeliveredRange>,
+    /// The receipt handle of each message, in order.
+    pub handles: Vec<Bytes>,
+    /// The messages. Their bodies' checksums are the receiver's to verify.
+    pub batch: Batch,
+}
+
+/// A message that was looked up: the payload of a FOUND frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundMessage {
+    /// Where it is.
+    pub found: control::Found,
+    /// A batch of this one message.
+    pub batch: Batch,
+}
+
+/// A payload that carries no messages in good order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PayloadError {
+    /// The fields before the batch.
+    #[error("the fields before the batch cannot be decoded: {0}")]
+    Fields(#[from] WireError),
+    /// The batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// Ranges, handles and rows are not equally many.
+    #[error("ranges, handles and messages do not agree in number")]
+    Count,
+}
+
+impl From<PayloadError> for Refusal {
+    fn from(error: PayloadError) -> Self {
+        match error {
+            PayloadError::Batch(error) => error.into(),
+            PayloadError::Fields(_) | PayloadError::Count => Self::new(crate::errors::ErrorCode::MalformedFrame, error.to_string()),
+        }
+    }
+}
+
+impl Delivery {
+    /// What stands before the batch in a DELIVERY payload.
+    ///
+    /// # Panics
+    /// When there are more than [`DELIVERY_RANGES_MAX`] ranges, which the sender bounds.
+    pub fn encode_head(first_number: u64, ranges: &[DeliveredRange]) -> Bytes {
+        let mut writer = Writer::with_capacity(8 + 2 + ranges.len() * RANGE_BYTES);
+        writer.u64(first_number);
+        write_ranges(&mut writer, ranges);
+        writer.finish()
+    }
+
+    /// Reads the payload of a DELIVERY frame; the batch shares its memory.
+    ///
+    /// # Errors
+    /// [`PayloadError`].
+    pub fn decode(payload: Bytes) -> Result<Self, PayloadError> {
+        let mut reader = Reader::new(&payload);
+        let first_number = reader.u64()?;
+        let ranges = read_ranges(&mut reader)?;
+        let batch = Batch::parse(payload.slice_ref(reader.rest()))?;
+        check_count(&ranges, &batch)?;
+        Ok(Self {
+            first_number,
+            ranges,
+            batch,
+        })
+    }
+
+    /// Each message's place in the queue and attempt, in the order of the batch's rows.
+    pub fn places(&self) -> impl Iterator<Item = (QueueOffset, Attempt)> + '_ {
+        places(&self.ranges)
+    }
+}
+
+impl Received {
+    /// What stands before the batch in a RECEIVED payload.
+    ///
+    /// # Panics
+    /// When there are more than [`DELIVERY_RANGES_MAX`] ranges or a handle is longer than [`HANDLE_BYTES_MAX`]; the sender bounds
+    /// both.
+    pub fn encode_head(topic: TopicId, queue: QueueIndex, ranges: &[DeliveredRange], handles: &[Bytes]) -> Bytes {
+        let handle_bytes: usize = handles.iter().map(|handle| 1 + handle.len()).sum();
+        let mut writer = Writer::with_capacity(8 + 2 + 2 + ranges.len() * RANGE_BYTES + handle_bytes);
+        writer.u64(topic.0).u16(queue.0);
+        write_ranges(&mut writer, ranges);
+        for handle in handles {
+            assert!(handle.len() <= HANDLE_BYTES_MAX, "handles are made by this broker and short");
+            writer.u8(handle.len() as u8).bytes(handle);
+        }
+        writer.finish()
+    }
+
+    /// Reads the payload of a RECEIVED frame; batch and handles share its memory.
+    ///
+    /// # Errors
+    /// [`PayloadError`].
+    pub fn decode(payload: Bytes) -> Result<Self, PayloadError> {
+        let mut reader = Reader::new(&payload);
+        let (topic, queue) = (TopicId(reader.u64()?), QueueIndex(reader.u16()?));
+        let ranges = read_ranges(&mut reader)?;
+        let count: u64 = ranges.iter().map(|range| u64::from(range.count)).sum();
+        if count > reader.remaining() as u64 {
+            return Err(WireError::Truncated.into());
+        }
+        let mut handles = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let length = reader.u8()?;
+            handles.push(payload.slice_ref(reader.bytes(usize::from(length))?));
+        }
+        let batch = Batch::parse(payload.slice_ref(reader.rest()))?;
+        check_count(&ranges, &batch)?;
+        Ok(Self {
+            topic,
+            queue,
+            ranges,
+            handles,
+            batch,
+        })
+    }
+
+    /// Each message's place in the queue and attempt, in the order of the batch's rows.
+    pub fn places(&self) -> impl Iterator<Item = (QueueOffset, Attempt)> + '_ {
+        places(&self.ranges)
+    }
+}
+
+impl FoundMessage {
+    /// What stands before the batch in a FOUND payload: the length of the message `Found` in four bytes, and that message.
+    pub fn encode_head(found: &control::Found) -> Bytes {
+        let mut writer = Writer::new();
+        writer.blob(&found.encode_to_vec());
+        writer.finish()
+    }
+
+    /// Reads the payload of a FOUND frame; the batch shares its memory.
+    ///
+    /// # Errors
+    /// [`PayloadError`].
+    pub fn decode(payload: Bytes) -> Result<Self, PayloadError> {
+        let mut reader = Reader::new(&payload);
+        let found = control::Found::decode(reader.blob()?).map_err(|_| WireError::Impossible("found"))?;
+        let batch = Batch::parse(payload.slice_ref(reader.rest()))?;
+        if batch.count() == 1 {
+            Ok(Self { found, batch })
+        } else {
+            Err(PayloadError::Count)
+        }
+    }
+}
+
+fn places(ranges: &[DeliveredRange]) -> impl Iterator<Item = (QueueOffset, Attempt)> + '_ {
+    let offsets = |range: &DeliveredRange| range.first_offset.0..range.first_offset.0.saturating_add(u64::from(range.count));
+    ranges
+        .iter()
+        .flat_map(move |range| offsets(range).map(|offset| (QueueOffset(offset), range.attempt)))
+}
+
+fn write_ranges(writer: &mut Writer, ranges: &[DeliveredRange]) {
+    assert!(ranges.len() <= DELIVERY_RANGES_MAX, "the sender bounds the ranges of a delivery");
+    writer.u16(ranges.len() as u16);
+    for range in ranges {
+        writer
+            .u64(range.first_offset.0)
+            .u32(range.count)
+            .u16(range.attempt.0)
+            .i64(range.stored_wall_ms);
+    }
+}
+
+fn read_ranges(reader: &mut Reader<'_>) -> Result<Vec<DeliveredRange>, WireError> {
+    let count = usize::from(reader.u16()?);
+    if count > DELIVERY_RANGES_MAX || count * RANGE_BYTES > reader.remaining() {
+        return Err(WireError::Impossible("range count"));
+    }
+    let mut ranges = Vec::with_capacity(count);
+    for _ in 0..count {
+        let range = DeliveredRange {
+            first_offset: QueueOffset(reader.u64()?),
+            count: reader.u32()?,
+            attempt: Attempt(reader.u16()?),
+            stored_wall_ms: reader.i64()?,
+        };
+        if range.count == 0 || range.attempt.0 == 0 || range.first_offset.0.checked_add(u64::from(range.count)).is_none() {
+            return Err(WireError::Impossible("range"));
+        }
+        ranges.push(range);
+    }
+    Ok(ranges)
+}
+
+fn check_count(ranges: &[DeliveredRange], batch: &Batch) -> Result<(), PayloadError> {
+    let count: u64 = ranges.iter().map(|range| u64::from(range.count)).sum();
+    if count == u64::from(batch.count()) {
+        Ok(())
+    } else {
+        Err(PayloadError::Count)
+    }
+}
