@@ -32,3 +32,6 @@ pub use merger::{BatchMerger, BatchParts, MergeError};
 pub use names::NameIndex;
 pub use row::{Keys, Properties, Row};
 pub use whole::Batch;
+
+#[cfg(test)]
+mod tests;

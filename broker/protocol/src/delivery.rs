@@ -242,3 +242,111 @@ fn check_count(ranges: &[DeliveredRange], batch: &Batch) -> Result<(), PayloadEr
         Err(PayloadError::Count)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::batch::{BatchBuilder, NewMessage};
+    use crate::ids::{ProducerId, Sequence};
+
+    fn batch(count: u32) -> Batch {
+        let mut builder = BatchBuilder::new(1_700_000_000_000, ProducerId(1), Sequence(0));
+        for number in 0..count {
+            let message = NewMessage {
+                tag: None,
+                keys: &["k"],
+                properties: &[("p", "v")],
+                born_ms: 1_700_000_000_000,
+            };
+            builder.push(&message, &number.to_le_bytes()).unwrap();
+        }
+        Batch::parse(builder.finish()).unwrap()
+    }
+
+    fn with_batch(head: &Bytes, batch: &Batch) -> Bytes {
+        let mut payload = BytesMut::from(&head[..]);
+        payload.extend_from_slice(batch.bytes());
+        payload.freeze()
+    }
+
+    fn range(first_offset: u64, count: u32, attempt: u16) -> DeliveredRange {
+        let (first_offset, attempt) = (QueueOffset(first_offset), Attempt(attempt));
+        DeliveredRange {
+            first_offset,
+            count,
+            attempt,
+            stored_wall_ms: 1_700_000_000_123,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn deliveries_survive_the_wire(
+            first_number in any::<u64>(),
+            counts in prop::collection::vec((0u64..1 << 40, 1u32..4, 1u16..17), 1..6),
+            handle in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let ranges: Vec<_> = counts.iter().map(|&(first, count, attempt)| range(first, count, attempt)).collect();
+            let batch = batch(ranges.iter().map(|range| range.count).sum());
+            let payload = with_batch(&Delivery::encode_head(first_number, &ranges), &batch);
+            let expected = Delivery { first_number, ranges: ranges.clone(), batch: batch.clone() };
+            prop_assert_eq!(expected.places().count(), batch.count() as usize);
+            prop_assert_eq!(Delivery::decode(payload), Ok(expected));
+
+            let handles = vec![Bytes::from(handle); batch.count() as usize];
+            let (topic, queue) = (TopicId(3), QueueIndex(2));
+            let payload = with_batch(&Received::encode_head(topic, queue, &ranges, &handles), &batch);
+            prop_assert_eq!(Received::decode(payload), Ok(Received { topic, queue, ranges, handles, batch }));
+        }
+
+        #[test]
+        fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Delivery::decode(bytes.clone().into());
+            let _ = Received::decode(bytes.clone().into());
+            let _ = FoundMessage::decode(bytes.into());
+        }
+    }
+
+    #[test]
+    fn a_message_that_was_found_survives_the_wire() {
+        let found = control::Found {
+            topic: "t".into(),
+            topic_id: 1,
+            queue: 2,
+            offset: 3,
+            stored_wall_ms: 4,
+        };
+        let payload = with_batch(&FoundMessage::encode_head(&found), &batch(1));
+        assert_eq!(
+            FoundMessage::decode(payload),
+            Ok(FoundMessage {
+                found: found.clone(),
+                batch: batch(1)
+            })
+        );
+        let two = with_batch(&FoundMessage::encode_head(&found), &batch(2));
+        assert_eq!(FoundMessage::decode(two), Err(PayloadError::Count));
+    }
+
+    #[test]
+    fn ranges_that_do_not_agree_with_the_batch_are_refused() {
+        let payload = with_batch(&Delivery::encode_head(1, &[range(0, 3, 1)]), &batch(2));
+        assert_eq!(Delivery::decode(payload), Err(PayloadError::Count));
+        let payload = with_batch(&Delivery::encode_head(1, &[range(0, 2, 0)]), &batch(2));
+        assert_eq!(Delivery::decode(payload), Err(PayloadError::Fields(WireError::Impossible("range"))));
+    }
+
+    #[test]
+    fn the_payloads_of_version_1_are_what_they_were() {
+        let ranges = [range(7, 1, 1), range(90, 1, 3)];
+        crate::golden::check("delivery-1.bin", &with_batch(&Delivery::encode_head(41, &ranges), &batch(2)));
+        let handles = [Bytes::from_static(b"first"), Bytes::from_static(b"second")];
+        crate::golden::check(
+            "received-1.bin",
+            &with_batch(&Received::encode_head(TopicId(3), QueueIndex(2), &ranges, &handles), &batch(2)),
+        );
+    }
+}

@@ -5,6 +5,8 @@ pub mod control;
 pub mod delivery;
 pub mod errors;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 pub mod ids;
 pub mod limits;
 pub mod names;

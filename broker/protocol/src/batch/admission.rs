@@ -2,6 +2,8 @@
 
 use std::str;
 
+use bytes::Bytes;
+
 use super::layout::tag_hash;
 use super::merger::BatchMerger;
 use super::names::NameIndex;
@@ -53,12 +55,13 @@ pub struct RefusedRow {
     pub refusal: Refusal,
 }
 
-/// Checks every message of a published batch, bodies included. A batch without fault is handed on as it came.
+/// Parses a published batch and checks every message of it, bodies included. A batch without fault is handed on as it came.
 ///
 /// # Errors
-/// A refusal of the whole batch: more messages than allowed, or messages of another producer than `producer`, the one that the
-/// connection belongs to.
-pub fn admit(batch: Batch, producer: ProducerId, limits: &AdmissionLimits) -> Result<Admission, Refusal> {
+/// A refusal of the whole batch: bytes that are no batch, more messages than allowed, or messages of another producer than
+/// `producer`, the one that the connection belongs to.
+pub fn admit(bytes: Bytes, producer: ProducerId, limits: &AdmissionLimits) -> Result<Admission, Refusal> {
+    let batch = Batch::parse(bytes)?;
     let attributes = batch.attributes();
     if batch.count() as usize > limits.batch_messages_max {
         let text = format!(
