@@ -1,0 +1,217 @@
+//! What operators do and ask: topics, groups, seeks, plugins, and looking a message up.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sluice_protocol::control::{self, seek::To};
+use sluice_protocol::delivery::FoundMessage;
+use sluice_protocol::frame::FrameKind;
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::filter::Filter;
+use crate::message::Message;
+use crate::wire;
+
+/// What a topic and a group are like, as the protocol says it. Their fields are documented in `docs/protocol.md`.
+pub use sluice_protocol::control::{
+    Backoff, CursorInfo, GroupInfo, GroupSettings, MemberInfo, PluginInfo, PluginLimits, QueueInfo, TopicInfo, TopicSettings,
+};
+
+/// Where a seek goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SeekTo {
+    /// The earliest stored message.
+    Earliest,
+    /// After the newest.
+    Latest,
+    /// This offset, or the nearest stored one.
+    Offset(u64),
+    /// The first message stored at this time (wall clock, milliseconds since 1970) or later.
+    Time(i64),
+}
+
+/// Every call answers when what it did is durable. All fail with `Error::Refused` as the broker says, `Error::Unreachable` without a
+/// connection, and `Error::Unknown` or `Error::TimedOut` when no answer came: then it may have been done. None is tried twice.
+impl Client {
+    /// Creates a topic. Settings left out take the broker's defaults.
+    ///
+    /// # Errors
+    /// `TopicExists`, `BadName`, `BadSetting`.
+    pub async fn create_topic(&self, name: &str, settings: Option<TopicSettings>) -> Result<(), Error> {
+        self.done(
+            FrameKind::CreateTopic,
+            &control::CreateTopic {
+                name: name.to_owned(),
+                settings,
+            },
+        )
+        .await
+    }
+
+    /// Deletes a topic with its messages and every group's place in it.
+    ///
+    /// # Errors
+    /// `NoSuchTopic`.
+    pub async fn delete_topic(&self, name: &str) -> Result<(), Error> {
+        self.done(FrameKind::DeleteTopic, &named(name)).await
+    }
+
+    /// All topics, without their queues.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub async fn topics(&self) -> Result<Vec<TopicInfo>, Error> {
+        let topics: control::Topics = self.query(FrameKind::ListTopics, &control::Empty {}, FrameKind::Topics).await?;
+        Ok(topics.topics)
+    }
+
+    /// One topic with its queues.
+    ///
+    /// # Errors
+    /// `NoSuchTopic`.
+    pub async fn topic(&self, name: &str) -> Result<TopicInfo, Error> {
+        self.query(FrameKind::DescribeTopic, &named(name), FrameKind::Topic).await
+    }
+
+    /// Creates a consumer group. Settings left out take the broker's defaults.
+    ///
+    /// # Errors
+    /// `GroupExists`, `BadName`, `BadSetting`.
+    pub async fn create_group(&self, name: &str, settings: Option<GroupSettings>) -> Result<(), Error> {
+        self.done(
+            FrameKind::CreateGroup,
+            &control::CreateGroup {
+                name: name.to_owned(),
+                settings,
+            },
+        )
+        .await
+    }
+
+    /// Deletes a group with its places in all topics.
+    ///
+    /// # Errors
+    /// `NoSuchGroup`.
+    pub async fn delete_group(&self, name: &str) -> Result<(), Error> {
+        self.done(FrameKind::DeleteGroup, &named(name)).await
+    }
+
+    /// All groups, without cursors and members.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub async fn groups(&self) -> Result<Vec<GroupInfo>, Error> {
+        let groups: control::Groups = self.query(FrameKind::ListGroups, &control::Empty {}, FrameKind::Groups).await?;
+        Ok(groups.groups)
+    }
+
+    /// One group with its cursors and members.
+    ///
+    /// # Errors
+    /// `NoSuchGroup`.
+    pub async fn group(&self, name: &str) -> Result<GroupInfo, Error> {
+        self.query(FrameKind::DescribeGroup, &named(name), FrameKind::Group).await
+    }
+
+    /// Begins a new pass of a group over one queue of a topic, or over all: running leases are void.
+    ///
+    /// # Errors
+    /// `NoSuchGroup`, `NoSuchTopic`, `NoSuchQueue`.
+    pub async fn seek(&self, group: &str, topic: &str, queue: Option<u16>, to: SeekTo) -> Result<(), Error> {
+        let to = match to {
+            SeekTo::Earliest => To::Earliest(true),
+            SeekTo::Latest => To::Latest(true),
+            SeekTo::Offset(offset) => To::Offset(offset),
+            SeekTo::Time(wall_ms) => To::WallMs(wall_ms),
+        };
+        let seek = control::Seek {
+            group: group.to_owned(),
+            topic: topic.to_owned(),
+            one_queue: queue.is_some(),
+            queue: queue.unwrap_or(0).into(),
+            to: Some(to),
+        };
+        self.done(FrameKind::Seek, &seek).await
+    }
+
+    /// Loads a plugin's module (a WebAssembly component, or a core module that carries its component type) and binds it to a name from
+    /// now on. Limits left out take the broker's defaults.
+    ///
+    /// # Errors
+    /// `BadPlugin` with the reason, `BadName`.
+    pub async fn load_plugin(&self, name: &str, module: impl Into<Bytes>, limits: Option<PluginLimits>) -> Result<PluginInfo, Error> {
+        let load = control::LoadPlugin {
+            name: name.to_owned(),
+            module: module.into(),
+            limits,
+        };
+        self.query(FrameKind::LoadPlugin, &load, FrameKind::Plugin).await
+    }
+
+    /// The plugins that are bound.
+    ///
+    /// # Errors
+    /// None of its own.
+    pub async fn plugins(&self) -> Result<Vec<PluginInfo>, Error> {
+        let plugins: control::Plugins = self.query(FrameKind::ListPlugins, &control::Empty {}, FrameKind::Plugins).await?;
+        Ok(plugins.plugins)
+    }
+
+    /// One plugin.
+    ///
+    /// # Errors
+    /// `NoSuchPlugin`.
+    pub async fn plugin(&self, name: &str) -> Result<PluginInfo, Error> {
+        self.query(FrameKind::DescribePlugin, &named(name), FrameKind::Plugin).await
+    }
+
+    /// A stored message by its id.
+    ///
+    /// # Errors
+    /// `NoSuchMessage`, `BadMessageId`; `Error::Protocol` when its body does not fit its checksum.
+    pub async fn message(&self, id: &str) -> Result<Message, Error> {
+        let ask = control::GetMessage { id: id.to_owned() };
+        let frame = self.link.ask(FrameKind::GetMessage, &ask, Duration::ZERO).await?;
+        if frame.kind != FrameKind::Found {
+            return Err(wire::unexpected(&frame));
+        }
+        let FoundMessage { found, batch } = FoundMessage::decode(frame.payload).map_err(wire::protocol)?;
+        let message = Message {
+            topic: Arc::from(found.topic),
+            queue: u16::try_from(found.queue).map_err(wire::protocol)?,
+            offset: found.offset,
+            attempt: 0,
+            stored_ms: found.stored_wall_ms,
+            batch,
+            row: 0,
+        };
+        match message.verify() {
+            true => Ok(message),
+            false => Err(Error::Protocol("the body does not fit its checksum".to_owned())),
+        }
+    }
+
+    async fn done(&self, kind: FrameKind, message: &impl prost::Message) -> Result<(), Error> {
+        self.query::<control::Empty>(kind, message, FrameKind::Done).await.map(drop)
+    }
+
+    async fn query<A: prost::Message + Default>(
+        &self,
+        kind: FrameKind,
+        message: &impl prost::Message,
+        answer: FrameKind,
+    ) -> Result<A, Error> {
+        wire::expect(self.link.ask(kind, message, Duration::ZERO).await?, answer)
+    }
+}
+
+/// The filter of a subscription as a group's description shows it.
+pub fn filter_of(subscription: &control::Subscription) -> Filter {
+    Filter::from_wire(subscription.filter.clone())
+}
+
+fn named(name: &str) -> control::Named {
+    control::Named { name: name.to_owned() }
+}

@@ -1,0 +1,182 @@
+//! Messages as an application sees them: one to be sent, and one that was stored.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use sluice_protocol::batch::{Batch, Row};
+use sluice_protocol::ids::MessageId;
+
+/// A message to be sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewMessage {
+    /// What is carried; the broker never looks into it.
+    pub body: Bytes,
+    /// What the tag filter reads: 1 to 128 bytes.
+    pub tag: Option<String>,
+    /// What it is found by later: up to 16, of 1 to 128 bytes.
+    pub keys: Vec<String>,
+    /// What filters read: up to 128, names of 1 to 128 bytes, each once.
+    pub properties: Vec<(String, String)>,
+    /// When it was made (wall clock, milliseconds since 1970); `None` takes the time of sending.
+    pub born_ms: Option<i64>,
+}
+
+impl NewMessage {
+    /// A message with this body and no attributes.
+    pub fn new(body: impl Into<Bytes>) -> Self {
+        Self {
+            body: body.into(),
+            ..Self::default()
+        }
+    }
+
+    /// The same message with this tag.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tag = Some(tag.into());
+        self
+    }
+
+    /// The same message with a further key.
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.keys.push(key.into());
+        self
+    }
+
+    /// The same message with a further property.
+    pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.properties.push((name.into(), value.into()));
+        self
+    }
+
+    /// At most what the message takes in a batch, in bytes.
+    pub(crate) fn bytes_max(&self) -> usize {
+        // The fixed part of a row, and for each property its head, its value and its name with the length before it.
+        let texts: usize = self.keys.iter().map(|key| key.len() + 1).sum();
+        let properties: usize = self.properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum();
+        40 + self.body.len() + self.tag.as_ref().map_or(0, String::len) + texts + properties
+    }
+}
+
+/// Where a sent message is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its identity, by which `message get` finds it.
+    pub id: MessageId,
+    /// Its queue within the topic.
+    pub queue: u16,
+    /// Its number within the queue.
+    pub offset: u64,
+    /// Whether an earlier try had stored it already; it is stored once.
+    pub duplicate: bool,
+}
+
+/// A stored message as it was delivered or found. Cheap to clone: the batch it came in is shared.
+#[derive(Clone)]
+pub struct Message {
+    pub(crate) topic: Arc<str>,
+    pub(crate) queue: u16,
+    pub(crate) offset: u64,
+    pub(crate) attempt: u16,
+    pub(crate) stored_ms: i64,
+    pub(crate) batch: Batch,
+    pub(crate) row: u32,
+}
+
+impl Message {
+    /// The topic it is stored in.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Its queue within the topic.
+    pub fn queue(&self) -> u16 {
+        self.queue
+    }
+
+    /// Its number within the queue.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Which delivery to the group this is, from 1; 0 for a message that was looked up.
+    pub fn attempt(&self) -> u16 {
+        self.attempt
+    }
+
+    /// About when it was stored: its batch's time, wall clock, milliseconds since 1970.
+    pub fn stored_ms(&self) -> i64 {
+        self.stored_ms
+    }
+
+    /// When it was made, by its producer's clock, milliseconds since 1970.
+    pub fn born_ms(&self) -> i64 {
+        self.row().born_ms()
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> MessageId {
+        self.row().message_id()
+    }
+
+    /// Its tag.
+    pub fn tag(&self) -> Option<&str> {
+        self.row().tag()
+    }
+
+    /// Its keys.
+    pub fn keys(&self) -> impl Iterator<Item = &str> + '_ {
+        self.row().keys().map(text)
+    }
+
+    /// Its properties: names and values.
+    pub fn properties(&self) -> impl Iterator<Item = (&str, &str)> + '_ {
+        let attributes = self.batch.attributes();
+        self.row().properties().map(|(name, value)| (attributes.name(name), text(value)))
+    }
+
+    /// The value of a property, if the message has it.
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.row().property(name).map(text)
+    }
+
+    /// What it carries. Its checksum has been verified.
+    pub fn body(&self) -> Bytes {
+        self.batch.body(&self.row())
+    }
+
+    fn row(&self) -> Row<'_> {
+        self.batch.row(self.row).expect("a message is made for a row that its batch has")
+    }
+
+    /// Whether the body is what the producer sent.
+    pub(crate) fn verify(&self) -> bool {
+        self.batch.verify_body(&self.row())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("id", &format_args!("{}", self.id()))
+            .field("topic", &self.topic)
+            .field("queue", &self.queue)
+            .field("offset", &self.offset)
+            .field("attempt", &self.attempt)
+            .field("tag", &self.tag())
+            .field("body_bytes", &self.row().body_len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The broker admits only UTF-8; what is not, though the checksum fits, is shown as nothing.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+/// The wall clock, milliseconds since 1970.
+pub(crate) fn wall_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,119 @@
+//! Sending: messages are gathered into batches, pipelined, and confirmed one by one; a lost connection neither loses nor doubles them.
+
+mod sent;
+mod task;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::error::{Error, SendError};
+use crate::limits;
+use crate::link::Link;
+use crate::message::{NewMessage, Receipt};
+
+/// How a producer gathers and how long it holds on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProducerConfig {
+    /// How long a message may wait for others to share its batch, in milliseconds. 0, the default, sends at once; what comes while a
+    /// batch is being written still shares the next.
+    pub linger_ms: u64,
+    /// Messages in one batch, at most the half of what the broker lets be unconfirmed.
+    pub batch_messages: u32,
+    /// Bytes in one batch; a larger message travels alone.
+    pub batch_bytes: usize,
+    /// How long a message may wait for its confirmation, reconnects included, before it is given up with `SendError::Unknown`.
+    pub confirm_within: Duration,
+}
+
+impl Default for ProducerConfig {
+    fn default() -> Self {
+        Self {
+            linger_ms: 0,
+            batch_messages: limits::BATCH_MESSAGES_DEFAULT,
+            batch_bytes: limits::BATCH_BYTES_DEFAULT,
+            confirm_within: limits::CONFIRM_WITHIN_DEFAULT,
+        }
+    }
+}
+
+/// Sends messages to one topic. Shared by reference among tasks; dropping it lets what was enqueued still be sent.
+pub struct Producer {
+    queue: mpsc::Sender<Submitted>,
+    topic: Arc<str>,
+    task: JoinHandle<()>,
+}
+
+/// Where the outcome of one message goes.
+pub(crate) type Reply = oneshot::Sender<Result<Receipt, SendError>>;
+
+/// A message on its way to the task.
+pub(crate) struct Submitted {
+    pub(crate) message: NewMessage,
+    pub(crate) reply: Reply,
+}
+
+impl Producer {
+    pub(crate) fn open(link: Arc<Link>, topic: &str, config: ProducerConfig) -> Self {
+        let (queue, submitted) = mpsc::channel(limits::PRODUCER_QUEUE_MESSAGES);
+        let topic: Arc<str> = topic.into();
+        let task = tokio::spawn(task::run(link, topic.clone(), config, submitted));
+        Self { queue, topic, task }
+    }
+
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// Sends a message and waits until the broker has confirmed it as durable.
+    ///
+    /// Dropped before it has a place in the queue, the message is not sent; dropped later, it is sent and nobody learns the outcome.
+    ///
+    /// # Errors
+    /// [`SendError`]; this message alone is concerned.
+    pub async fn send(&self, message: NewMessage) -> Result<Receipt, SendError> {
+        self.enqueue(message).await?.await
+    }
+
+    /// Puts a message in the queue, waiting for a place if need be, and returns its confirmation, to be awaited whenever it suits.
+    /// This is how one task keeps many messages under way. Cancel safe: dropped before it returns, the message is not sent.
+    ///
+    /// # Errors
+    /// `SendError::Closed` when the client is closed.
+    pub async fn enqueue(&self, message: NewMessage) -> Result<Confirmation, SendError> {
+        let (reply, outcome) = oneshot::channel();
+        self.queue.send(Submitted { message, reply }).await.map_err(|_| SendError::Closed)?;
+        Ok(Confirmation { outcome })
+    }
+
+    /// Takes nothing more and waits until all that was enqueued is confirmed, refused or given up.
+    ///
+    /// # Errors
+    /// `Error::Closed` when the client was closed before.
+    pub async fn close(self) -> Result<(), Error> {
+        drop(self.queue);
+        self.task.await.map_err(|_| Error::Closed)
+    }
+}
+
+/// The outcome of one enqueued message, to come. Dropping it does not take the message back.
+pub struct Confirmation {
+    outcome: oneshot::Receiver<Result<Receipt, SendError>>,
+}
+
+impl Future for Confirmation {
+    type Output = Result<Receipt, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // The task answers each message before it ends, unless the runtime is torn down.
+        Pin::new(&mut self.outcome)
+            .poll(context)
+            .map(|outcome| outcome.unwrap_or(Err(SendError::Closed)))
+    }
+}
