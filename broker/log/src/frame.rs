@@ -12,9 +12,11 @@ pub const FRAME_HEADER_BYTES: u64 = 48;
 /// What stands before each record in a frame: its length.
 pub const RECORD_LENGTH_BYTES: u64 = 4;
 /// Frames begin and end at multiples of this.
-pub const FRAME_ALIGNMENT: u64 = 8;
+pub(crate) const FRAME_ALIGNMENT: u64 = 8;
 
-const MAGIC: [u8; 4] = *b"SLF1";
+/// What a frame begins with.
+pub(crate) const FRAME_MAGIC: [u8; 4] = *b"SLF1";
+
 const VERSION: u16 = 1;
 /// Where the checksum stands in the header; it covers what is before it and the payload.
 const CHECKSUM_AT: usize = 44;
@@ -25,11 +27,11 @@ const _: () = assert!(FRAME_HEADER_BYTES as usize == CHECKSUM_AT + 4);
 /// The secret of a log that makes its frames its own: it stands in every frame's header and seeds every frame's checksum, so that neither
 /// a frame of another log nor bytes made up by a client pass for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameSecret(pub u64);
+pub(crate) struct FrameSecret(pub u64);
 
 /// What a frame's header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameHeader {
+pub(crate) struct FrameHeader {
     /// Where the frame begins.
     pub position: Position,
     /// Up to where the log was synced, as its writer knew it then.
@@ -63,12 +65,12 @@ impl FrameHeader {
     ///
     /// # Panics
     /// When the records are too many or too large for one frame, which the core's bounds exclude.
-    pub fn seal(secret: FrameSecret, position: Position, synced: Position, epoch: Epoch, records: &[Bytes]) -> [u8; 48] {
+    pub(crate) fn seal(secret: FrameSecret, position: Position, synced: Position, epoch: Epoch, records: &[Bytes]) -> [u8; 48] {
         let payload: u64 = records.iter().map(|record| RECORD_LENGTH_BYTES + record.len() as u64).sum();
         assert!(payload <= u64::from(FRAME_PAYLOAD_BYTES_MAX), "a turn's records are bounded far below a frame's payload");
         assert!(records.len() <= FRAME_RECORDS_MAX as usize, "a turn's records are bounded far below a frame's count");
         let mut header = [0; FRAME_HEADER_BYTES as usize];
-        header[0..4].copy_from_slice(&MAGIC);
+        header[0..4].copy_from_slice(&FRAME_MAGIC);
         header[4..6].copy_from_slice(&VERSION.to_le_bytes());
         header[8..16].copy_from_slice(&secret.0.to_le_bytes());
         header[16..24].copy_from_slice(&position.0.to_le_bytes());
@@ -86,10 +88,10 @@ impl FrameHeader {
     }
 
     /// Reads a header of this log; `None` when these bytes are none. The checksum is not verified: [`FrameHeader::verify`].
-    pub fn parse(secret: FrameSecret, bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(secret: FrameSecret, bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
         let (magic, version, reserved, own) = (reader.array::<4>().ok()?, reader.u16().ok()?, reader.u16().ok()?, reader.u64().ok()?);
-        if magic != MAGIC || version != VERSION || reserved != 0 || own != secret.0 {
+        if magic != FRAME_MAGIC || version != VERSION || reserved != 0 || own != secret.0 {
             return None;
         }
         let header = Self {
@@ -108,7 +110,7 @@ impl FrameHeader {
     }
 
     /// Whether header and payload are what was written. `header` is the header's bytes.
-    pub fn verify(&self, secret: FrameSecret, header: &[u8], payload: &[u8]) -> bool {
+    pub(crate) fn verify(&self, secret: FrameSecret, header: &[u8], payload: &[u8]) -> bool {
         #[cfg(feature = "planted-bugs")]
         if crate::planted::is(crate::planted::Bug::ChecksumUnverified) {
             return true;
@@ -119,12 +121,12 @@ impl FrameHeader {
     }
 
     /// The size of the frame in the log.
-    pub fn frame_bytes(&self) -> u64 {
+    pub(crate) fn frame_bytes(&self) -> u64 {
         FRAME_HEADER_BYTES + u64::from(self.payload_bytes).next_multiple_of(FRAME_ALIGNMENT)
     }
 
     /// Where the next frame begins.
-    pub fn end(&self) -> Position {
+    pub(crate) fn end(&self) -> Position {
         Position(self.position.0 + self.frame_bytes())
     }
 }
@@ -137,7 +139,7 @@ fn begin_checksum(secret: FrameSecret, header: &[u8]) -> Digest {
 }
 
 /// The records of a frame with their positions; ends early (and `None` last) where the lengths do not fit, which a verified frame excludes.
-pub fn records(header: &FrameHeader, payload: &Bytes) -> impl Iterator<Item = Option<(Position, Bytes)>> {
+pub(crate) fn records(header: &FrameHeader, payload: &Bytes) -> impl Iterator<Item = Option<(Position, Bytes)>> {
     let (payload, first, count) = (payload.clone(), header.position.0 + FRAME_HEADER_BYTES, header.records);
     let mut at = 0;
     let mut failed = false;

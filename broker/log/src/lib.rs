@@ -1,13 +1,31 @@
 //! The bytes that survive: record formats, segments, recovery, checkpoints, sidecar indexes, and the one trait that touches a disk.
 
+mod cache;
+mod checkpoint;
 mod error;
+mod format;
 mod frame;
+mod index;
 pub mod limits;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+mod reader;
 pub mod record;
+mod recovery;
+mod replay;
+mod retention;
+mod scan;
+mod segment;
+mod sidecar;
 mod storage;
+mod writer;
 
 pub use error::LogError;
+pub use format::FORMAT_VERSION;
 pub use frame::{FRAME_HEADER_BYTES, RECORD_LENGTH_BYTES, frame_bytes, record_positions};
+pub use index::BatchPlace;
+pub use reader::{LogReader, StoredQueue};
+pub use recovery::{Log, Opened, Recovery, Start};
+pub use replay::Replay;
 pub use storage::{Entry, FaultyStorage, FileStorage, SECTOR_BYTES, Storage, StorageFile, StorageLock};
+pub use writer::{LogConfig, LogWriter};

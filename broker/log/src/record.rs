@@ -6,7 +6,8 @@ use bytes::Bytes;
 use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, QueueId, QueueOffset, TopicId};
 use sluice_protocol::units::Now;
 
-pub use codec::{RECORD_HEADER_BYTES, RecordError, kind_name, peek, stored};
+pub(crate) use codec::{Origin, StoredBatch, stored};
+pub use codec::{RECORD_HEADER_BYTES, RecordError, kind_name, peek};
 
 /// One change of state. `State::apply(position, &record)` in the core is the only reader that acts on it.
 ///

@@ -92,15 +92,39 @@ pub fn peek(record: &[u8]) -> Result<(u16, Now), RecordError> {
     Ok((kind, Now { wall_ms: reader.i64()?, mono_ms: reader.u64()? }))
 }
 
-/// The queue, first offset and batch of an encoded record that stores messages; `None` for one that stores none.
-pub fn stored(record: &Bytes) -> Result<Option<(QueueId, QueueOffset, Bytes)>, RecordError> {
+/// A batch that a record stores.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredBatch {
+    /// The queue at whose end it is.
+    pub(crate) queue: QueueId,
+    /// The offset of its first message.
+    pub(crate) first: QueueOffset,
+    /// The flat batch.
+    pub(crate) batch: Bytes,
+    /// Whether its messages came from their producer or from another queue, where they keep their ids.
+    pub(crate) origin: Origin,
+}
+
+/// Where a stored batch came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Its producer.
+    Producer,
+    /// Another queue.
+    Queue,
+}
+
+/// The batch that an encoded record stores; `None` for a record that stores none.
+pub(crate) fn stored(record: &Bytes) -> Result<Option<StoredBatch>, RecordError> {
     match peek(record)?.0 {
         kind::APPENDED | kind::DEAD_LETTERED => {}
         _ => return Ok(None),
     }
     match Record::decode(record)?.change {
-        Change::Appended { queue, first, batch } => Ok(Some((queue, first, batch))),
-        Change::DeadLettered { to, at_offset, batch, .. } => Ok(Some((to, at_offset, batch))),
+        Change::Appended { queue, first, batch } => Ok(Some(StoredBatch { queue, first, batch, origin: Origin::Producer })),
+        Change::DeadLettered { to, at_offset, batch, .. } => {
+            Ok(Some(StoredBatch { queue: to, first: at_offset, batch, origin: Origin::Queue }))
+        }
         _ => Ok(None),
     }
 }

@@ -1,0 +1,151 @@
+//! Checkpoints: files of state entries, so that a start replays only what came after.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crc_fast::CrcAlgorithm::Crc32Iscsi;
+use crc_fast::Digest;
+use sluice_protocol::ids::{Epoch, Position};
+use sluice_protocol::units::Now;
+use sluice_protocol::wire::{Reader, WireError, Writer};
+
+use crate::error::LogError;
+use crate::frame::FrameSecret;
+use crate::segment::checkpoint_name;
+use crate::storage::{Storage, StorageFile};
+
+const MAGIC: [u8; 4] = *b"SLC1";
+const END_MAGIC: [u8; 4] = *b"SLCE";
+const VERSION: u16 = 1;
+
+/// What a checkpoint says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckpointFacts {
+    pub(crate) number: u64,
+    /// Records from here on are replayed.
+    pub(crate) replay_from: Position,
+    /// The frame at `replay_from`, if there is one, is not of an earlier epoch.
+    pub(crate) epoch_floor: Epoch,
+    /// The stamp of the last record written before the checkpoint was begun.
+    pub(crate) stamp: Now,
+}
+
+/// A whole checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Checkpoint {
+    pub(crate) facts: CheckpointFacts,
+    /// Up to where the log was durable when it was finished: a log that ends before has lost something.
+    pub(crate) covers: Position,
+    pub(crate) entries: Vec<Bytes>,
+}
+
+/// A checkpoint that is being written.
+pub(crate) struct Draft {
+    pub(crate) facts: CheckpointFacts,
+    name: String,
+    file: Arc<dyn StorageFile>,
+    digest: Digest,
+    written: u64,
+    entries: u64,
+}
+
+impl Draft {
+    /// Creates the file; it counts for nothing before `finish`.
+    pub(crate) fn begin(storage: &dyn Storage, secret: FrameSecret, facts: CheckpointFacts) -> Result<Self, LogError> {
+        let name = checkpoint_name(facts.number);
+        let file = storage.create(&name, 0).map_err(LogError::io("creating", &name))?;
+        let mut draft = Self { facts, name, file, digest: begin_digest(secret), written: 0, entries: 0 };
+        let mut out = Writer::new();
+        out.bytes(&MAGIC).u16(VERSION).u16(0).u64(facts.number).u64(facts.replay_from.0).u32(facts.epoch_floor.0).u32(0);
+        out.i64(facts.stamp.wall_ms).u64(facts.stamp.mono_ms);
+        draft.write(&out.finish())?;
+        Ok(draft)
+    }
+
+    /// Adds entries.
+    pub(crate) fn slice(&mut self, entries: &[Bytes]) -> Result<(), LogError> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let mut out = Writer::with_capacity(4 + entries.iter().map(|entry| entry.len() + 4).sum::<usize>());
+        out.count(entries.len());
+        entries.iter().for_each(|entry| {
+            out.blob(entry);
+        });
+        self.entries += entries.len() as u64;
+        self.write(&out.finish())
+    }
+
+    /// Writes the end and makes all of it durable.
+    pub(crate) fn finish(mut self, storage: &dyn Storage, covers: Position) -> Result<CheckpointFacts, LogError> {
+        let mut out = Writer::new();
+        out.u32(0).u64(covers.0).u64(self.entries).bytes(&END_MAGIC);
+        self.write(&out.finish())?;
+        let sum = (self.digest.finalize() as u32).to_le_bytes();
+        self.file.write_at(self.written, &[&sum]).map_err(LogError::io("writing", &self.name))?;
+        self.file.sync_data().map_err(LogError::io("syncing", &self.name))?;
+        storage.sync_directory().map_err(LogError::io("syncing", &self.name))?;
+        Ok(self.facts)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
+        self.file.write_at(self.written, &[bytes]).map_err(LogError::io("writing", &self.name))?;
+        self.digest.update(bytes);
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+fn begin_digest(secret: FrameSecret) -> Digest {
+    let mut digest = Digest::new(Crc32Iscsi);
+    digest.update(&secret.0.to_le_bytes());
+    digest
+}
+
+/// Reads a checkpoint's bytes.
+///
+/// # Errors
+/// [`WireError`] for whatever is not a whole checkpoint of this log: one that was cut short, damaged, or of another version.
+pub(crate) fn decode(secret: FrameSecret, bytes: &Bytes) -> Result<Checkpoint, WireError> {
+    let (body, sum) = bytes.split_last_chunk::<4>().ok_or(WireError::Truncated)?;
+    let mut digest = begin_digest(secret);
+    digest.update(body);
+    if digest.finalize() as u32 != u32::from_le_bytes(*sum) {
+        return Err(WireError::Impossible("checksum"));
+    }
+    let mut from = Reader::new(body);
+    if from.array::<4>()? != MAGIC || from.u16()? != VERSION || from.u16()? != 0 {
+        return Err(WireError::Impossible("beginning"));
+    }
+    let (number, replay_from, epoch_floor) = (from.u64()?, Position(from.u64()?), Epoch(from.u32()?));
+    from.u32()?;
+    let stamp = Now { wall_ms: from.i64()?, mono_ms: from.u64()? };
+    let mut entries = Vec::new();
+    loop {
+        let count = from.count(4)?;
+        if count == 0 {
+            break;
+        }
+        for _ in 0..count {
+            entries.push(bytes.slice_ref(from.blob()?));
+        }
+    }
+    let (covers, counted, end) = (Position(from.u64()?), from.u64()?, from.array::<4>()?);
+    from.finish()?;
+    if counted != entries.len() as u64 || end != END_MAGIC {
+        return Err(WireError::Impossible("end"));
+    }
+    Ok(Checkpoint { facts: CheckpointFacts { number, replay_from, epoch_floor, stamp }, covers, entries })
+}
+
+/// Reads a checkpoint's file; `Ok(Err)` when it is not whole.
+pub(crate) fn read(storage: &dyn Storage, secret: FrameSecret, number: u64) -> Result<Result<Checkpoint, WireError>, LogError> {
+    let name = checkpoint_name(number);
+    let file = storage.open(&name).map_err(LogError::io("opening", &name))?;
+    let mut bytes = vec![0; file.len().map_err(LogError::io("reading", &name))? as usize];
+    file.read_at(0, &mut bytes).map_err(LogError::io("reading", &name))?;
+    Ok(decode(secret, &bytes.into()).and_then(|checkpoint| match checkpoint.facts.number == number {
+        true => Ok(checkpoint),
+        false => Err(WireError::Impossible("number")),
+    }))
+}

@@ -1,0 +1,163 @@
+//! What a segment holds, by queue and by message id: in memory while it is written, in its sidecar once it is sealed.
+
+use std::collections::BTreeMap;
+
+use sluice_protocol::batch::{Attributes, Row};
+use sluice_protocol::ids::{MessageId, Position, QueueId, QueueOffset, Sequence};
+
+use crate::record::Origin;
+
+/// Where a stored batch is and what is known of it without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPlace {
+    /// The queue it is in.
+    pub queue: QueueId,
+    /// The offset of its first message.
+    pub first: QueueOffset,
+    /// How many messages.
+    pub count: u32,
+    /// The position of its first byte.
+    pub position: Position,
+    /// The size of all before the bodies.
+    pub attribute_bytes: u32,
+    /// The size of the whole.
+    pub total_bytes: u32,
+    /// When it was stored: wall clock, milliseconds.
+    pub stored_wall_ms: i64,
+}
+
+impl BatchPlace {
+    /// One past the offset of its last message.
+    pub fn end(&self) -> QueueOffset {
+        QueueOffset(self.first.0 + u64::from(self.count))
+    }
+}
+
+/// The offsets of one queue that a segment holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct QueueSpan {
+    pub(crate) queue: QueueId,
+    pub(crate) first: QueueOffset,
+    /// One past the last.
+    pub(crate) end: QueueOffset,
+    /// The size of its batches here.
+    pub(crate) bytes: u64,
+}
+
+/// The batches of one queue in one segment, in offset order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct QueueEntries {
+    pub(crate) batches: Vec<BatchPlace>,
+    /// For each batch, where the hashes of its messages begin.
+    pub(crate) rows_from: Vec<u32>,
+    /// One tag hash a message; 0 where there is no tag.
+    pub(crate) tags: Vec<u32>,
+    pub(crate) bytes: u64,
+}
+
+/// Neighbouring messages of one producer in one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ProducerRun {
+    /// The low half of the producer's identity.
+    pub(crate) producer: u64,
+    pub(crate) first_sequence: Sequence,
+    pub(crate) rows: u32,
+    pub(crate) queue: QueueId,
+    pub(crate) first: QueueOffset,
+}
+
+/// The index of one segment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SegmentIndex {
+    pub(crate) queues: BTreeMap<QueueId, QueueEntries>,
+    /// The first `sorted` are in order; what was added since follows as it came.
+    pub(crate) producers: Vec<ProducerRun>,
+    pub(crate) sorted: usize,
+}
+
+impl SegmentIndex {
+    /// Takes in one more stored batch; batches of a queue come in offset order.
+    pub(crate) fn add(&mut self, place: BatchPlace, attributes: &Attributes, origin: Origin) {
+        let entries = self.queues.entry(place.queue).or_default();
+        entries.rows_from.push(entries.tags.len() as u32);
+        entries.tags.extend(attributes.rows().map(|row: Row<'_>| row.tag_hash()));
+        entries.bytes += u64::from(place.total_bytes);
+        entries.batches.push(place);
+        match origin {
+            // A copy keeps the id of its source, and the id means the source.
+            Origin::Queue => {}
+            Origin::Producer => {
+                let mut first = place.first;
+                for run in attributes.runs() {
+                    let producer = MessageId::new(run.producer, run.first_sequence).producer;
+                    self.producers.push(ProducerRun {
+                        producer,
+                        first_sequence: run.first_sequence,
+                        rows: run.rows,
+                        queue: place.queue,
+                        first,
+                    });
+                    first.0 += u64::from(run.rows);
+                }
+            }
+        }
+    }
+
+    /// The batches of `queue` that hold offsets from `from` up to `to`.
+    pub(crate) fn batches(&self, queue: QueueId, from: QueueOffset, to: QueueOffset) -> &[BatchPlace] {
+        let Some(entries) = self.queues.get(&queue) else { return &[] };
+        let first = entries.batches.partition_point(|batch| batch.end() <= from);
+        let end = entries.batches.partition_point(|batch| batch.first < to).max(first);
+        &entries.batches[first..end]
+    }
+
+    /// Appends to `out` the offsets of `queue` from `from` up to `to` whose tag hash is among `hashes`.
+    pub(crate) fn tagged(&self, queue: QueueId, from: QueueOffset, to: QueueOffset, hashes: &[u32], out: &mut Vec<QueueOffset>) {
+        let Some(entries) = self.queues.get(&queue) else { return };
+        let first = entries.batches.partition_point(|batch| batch.end() <= from);
+        for (batch, rows_from) in entries.batches.iter().zip(&entries.rows_from).skip(first).take_while(|(batch, _)| batch.first < to) {
+            let skip = from.0.saturating_sub(batch.first.0) as usize;
+            let take = (to.0 - batch.first.0).min(u64::from(batch.count)) as usize;
+            let rows = *rows_from as usize..*rows_from as usize + batch.count as usize;
+            let tags = entries.tags.get(rows).and_then(|tags| tags.get(skip..take)).unwrap_or(&[]);
+            for (row, tag) in tags.iter().enumerate() {
+                if hashes.contains(tag) {
+                    out.push(QueueOffset(batch.first.0 + (skip + row) as u64));
+                }
+            }
+        }
+    }
+
+    /// The first offset of `queue` here whose batch was stored at `wall_ms` or later.
+    pub(crate) fn stored_since(&self, queue: QueueId, wall_ms: i64) -> Option<QueueOffset> {
+        let batches = &self.queues.get(&queue)?.batches;
+        batches.get(batches.partition_point(|batch| batch.stored_wall_ms < wall_ms)).map(|batch| batch.first)
+    }
+
+    /// Where the message with this id is.
+    pub(crate) fn find(&self, id: MessageId) -> Option<(QueueId, QueueOffset)> {
+        let (sorted, recent) = self.producers.split_at(self.sorted);
+        let holds = |run: &&ProducerRun| {
+            run.producer == id.producer
+                && id.sequence >= run.first_sequence
+                && id.sequence.0 - run.first_sequence.0 < u64::from(run.rows)
+        };
+        let last = sorted.partition_point(|run| (run.producer, run.first_sequence) <= (id.producer, id.sequence));
+        let found = recent.iter().rev().find(holds).or_else(|| sorted[..last].last().filter(holds))?;
+        Some((found.queue, QueueOffset(found.first.0 + (id.sequence.0 - found.first_sequence.0))))
+    }
+
+    /// Which offsets of which queues are here, by queue.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = QueueSpan> + '_ {
+        self.queues.iter().filter_map(|(queue, entries)| {
+            let (first, last) = (entries.batches.first()?, entries.batches.last()?);
+            Some(QueueSpan { queue: *queue, first: first.first, end: last.end(), bytes: entries.bytes })
+        })
+    }
+
+    /// About how much memory it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let queues: usize = self.queues.values().map(|entries| 128 + entries.batches.len() * 68 + entries.tags.len() * 4).sum();
+        queues + self.producers.len() * size_of::<ProducerRun>()
+    }
+}

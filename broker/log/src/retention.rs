@@ -1,0 +1,71 @@
+//! Letting go of segments that nobody keeps anything of.
+
+use std::sync::Arc;
+
+use sluice_protocol::ids::{QueueId, QueueOffset};
+
+use crate::error::LogError;
+use crate::limits::SPARE_SEGMENTS_MAX;
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, segment_name, sidecar_name};
+use crate::writer::LogWriter;
+
+impl LogWriter {
+    /// Removes, or keeps to be written again, each sealed segment that lies behind the newest checkpoint and holds nothing at or after
+    /// the logical start of any queue. `starts` tells a queue's logical start; `None` means that its topic is gone. Returns how many
+    /// segments went. Starts must be durable: told from trim and delete records that are synced.
+    ///
+    /// # Errors
+    /// The disk failed; the writer is stopped.
+    pub fn retain(&mut self, starts: impl Fn(QueueId) -> Option<QueueOffset>) -> Result<usize, LogError> {
+        self.guarded(|writer| {
+            let replay_from = writer.replay_from();
+            let sealed = writer.shared.view().sealed.clone();
+            let mut gone = 0;
+            for segment in sealed.into_iter().filter(|segment| segment.end <= replay_from) {
+                let spans = match &segment.summary {
+                    Some(spans) => spans.clone(),
+                    None => writer.shared.index(&segment)?.spans().collect(),
+                };
+                let kept = |queue, end| starts(queue).is_some_and(|start| start < end);
+                if spans.iter().any(|span| kept(span.queue, span.end)) {
+                    continue;
+                }
+                {
+                    let mut view = writer.shared.view_mut();
+                    view.sealed.retain(|other| other.base != segment.base);
+                    for span in &spans {
+                        let bytes = view.topics.entry(span.queue.topic).or_default();
+                        *bytes = bytes.saturating_sub(span.bytes);
+                        if *bytes == 0 {
+                            view.topics.remove(&span.queue.topic);
+                        }
+                    }
+                }
+                writer.let_go(segment)?;
+                gone += 1;
+            }
+            Ok(gone)
+        })
+    }
+
+    /// Frees the file of a segment that no reader can find any more.
+    fn let_go(&mut self, segment: Arc<Segment>) -> Result<(), LogError> {
+        self.shared.forget(&segment);
+        let storage = Arc::clone(&self.shared.storage);
+        // First the sidecar, durably: one without its segment means that a segment was lost.
+        self.remove(&sidecar_name(segment.base))?;
+        let name = segment_name(segment.number);
+        storage.sync_directory().map_err(LogError::io("syncing", &name))?;
+        // A reader that still holds the segment is reading its file, which must then keep its bytes: removed files do.
+        let unread = Arc::strong_count(&segment) == 1;
+        if unread && segment.bytes == self.config.segment_bytes && self.spares.len() < SPARE_SEGMENTS_MAX {
+            let file = storage.open(&name).map_err(LogError::io("opening", &name))?;
+            file.write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]]).map_err(LogError::io("writing", &name))?;
+            file.sync_data().map_err(LogError::io("syncing", &name))?;
+            self.spares.push(segment.number);
+            return Ok(());
+        }
+        self.remove(&name)?;
+        storage.sync_directory().map_err(LogError::io("syncing", &name))
+    }
+}

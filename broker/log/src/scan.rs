@@ -1,0 +1,137 @@
+//! Reading a segment's frames one after the other, and looking for frames where none should be.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sluice_protocol::batch::Attributes;
+use sluice_protocol::ids::{Epoch, Position};
+
+use crate::error::LogError;
+use crate::frame::{FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameSecret, records};
+use crate::index::BatchPlace;
+use crate::limits::SCAN_BYTES;
+use crate::record::{Origin, StoredBatch, peek, stored};
+use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
+use crate::storage::{Storage, StorageFile};
+
+/// A segment's file read in large pieces.
+pub(crate) struct Scan {
+    pub(crate) name: String,
+    pub(crate) file: Arc<dyn StorageFile>,
+    pub(crate) bytes: u64,
+    secret: FrameSecret,
+    buffer: Bytes,
+    buffer_at: u64,
+}
+
+impl Scan {
+    /// Opens a segment's file.
+    pub(crate) fn open(storage: &dyn Storage, secret: FrameSecret, number: u64) -> Result<Self, LogError> {
+        let name = segment_name(number);
+        let file = storage.open(&name).map_err(LogError::io("opening", &name))?;
+        let bytes = file.len().map_err(LogError::io("reading", &name))?;
+        Ok(Self { name, file, bytes, secret, buffer: Bytes::new(), buffer_at: 0 })
+    }
+
+    /// The segment's header; `None` for a spare and for one that is damaged.
+    pub(crate) fn header(&mut self) -> Result<Option<SegmentHeader>, LogError> {
+        let secret = self.secret;
+        Ok(self.get(0, SEGMENT_HEADER_BYTES)?.and_then(|bytes| SegmentHeader::decode(secret, &bytes)))
+    }
+
+    /// The whole frame at `offset` of the file; `None` when there is none.
+    pub(crate) fn frame(&mut self, offset: u64) -> Result<Option<(FrameHeader, Bytes)>, LogError> {
+        let Some(header_bytes) = self.get(offset, FRAME_HEADER_BYTES)? else { return Ok(None) };
+        let Some(header) = FrameHeader::parse(self.secret, &header_bytes) else { return Ok(None) };
+        let Some(payload) = self.get(offset + FRAME_HEADER_BYTES, u64::from(header.payload_bytes))? else { return Ok(None) };
+        Ok(header.verify(self.secret, &header_bytes, &payload).then_some((header, payload)))
+    }
+
+    /// The frame at `offset` if it is the log's next: in its place, and of no lower epoch than its predecessor.
+    pub(crate) fn next(&mut self, offset: u64, position: Position, floor: Epoch) -> Result<Option<(FrameHeader, Bytes)>, LogError> {
+        let fresh = |header: &FrameHeader| {
+            #[cfg(feature = "planted-bugs")]
+            if crate::planted::is(crate::planted::Bug::StaleFrame) {
+                return true;
+            }
+            header.epoch >= floor
+        };
+        Ok(self.frame(offset)?.filter(|(header, _)| header.position == position && fresh(header)))
+    }
+
+    /// Looks from `offset` on for a frame which proves that the log was synced beyond `bad`.
+    pub(crate) fn proof_of_damage(&mut self, offset: u64, bad: Position, floor: Epoch) -> Result<Option<FrameHeader>, LogError> {
+        let mut at = offset.next_multiple_of(FRAME_ALIGNMENT);
+        while at < self.bytes {
+            let Some(piece) = self.get(at, (self.bytes - at).min(SCAN_BYTES as u64))? else { break };
+            // Almost every place is ruled out by its first bytes.
+            let likely = piece.chunks(FRAME_ALIGNMENT as usize).enumerate().filter(|(_, place)| place.starts_with(&FRAME_MAGIC));
+            for (index, _) in likely {
+                let frame = self.frame(at + index as u64 * FRAME_ALIGNMENT)?;
+                if let Some((header, _)) = frame.filter(|(header, _)| header.epoch >= floor && header.synced > bad) {
+                    return Ok(Some(header));
+                }
+            }
+            at += SCAN_BYTES as u64;
+        }
+        Ok(None)
+    }
+
+    /// `length` bytes at `offset`, out of what was read ahead where possible; `None` beyond the end of the file.
+    fn get(&mut self, offset: u64, length: u64) -> Result<Option<Bytes>, LogError> {
+        if offset.checked_add(length).is_none_or(|end| end > self.bytes) {
+            return Ok(None);
+        }
+        let within = offset >= self.buffer_at && offset + length <= self.buffer_at + self.buffer.len() as u64;
+        if !within {
+            let read = length.max(SCAN_BYTES as u64).min(self.bytes - offset);
+            let mut bytes = vec![0; read as usize];
+            self.file.read_at(offset, &mut bytes).map_err(LogError::io("reading", &self.name))?;
+            self.buffer = bytes.into();
+            self.buffer_at = offset;
+        }
+        let from = (offset - self.buffer_at) as usize;
+        Ok(Some(self.buffer.slice(from..from + length as usize)))
+    }
+}
+
+/// What the index wants to know of a record that stores a batch.
+pub(crate) struct Indexed {
+    pub(crate) place: BatchPlace,
+    pub(crate) attributes: Attributes,
+    pub(crate) origin: Origin,
+    pub(crate) batch: Bytes,
+}
+
+/// What the index wants to know of the record at `position`; `None` when it stores no batch.
+pub(crate) fn indexed(position: Position, record: &Bytes) -> Result<Option<Indexed>, LogError> {
+    let unreadable = |source| LogError::Unreadable { position, source };
+    let Some(StoredBatch { queue, first, batch, origin }) = stored(record).map_err(unreadable)? else { return Ok(None) };
+    let (_, at) = peek(record).map_err(unreadable)?;
+    // The batch is the last field of its record.
+    let batch_position = Position(position.0 + crate::frame::RECORD_LENGTH_BYTES + (record.len() - batch.len()) as u64);
+    let bad = |reason: String| LogError::BadBatch { position: batch_position, reason };
+    let attributes = Attributes::parse_stored(batch.clone()).map_err(|error| bad(error.to_string()))?;
+    if attributes.total_bytes() != batch.len() {
+        return Err(bad("its length is not what it says".to_string()));
+    }
+    let place = BatchPlace {
+        queue,
+        first,
+        count: attributes.count(),
+        position: batch_position,
+        attribute_bytes: attributes.attribute_bytes() as u32,
+        total_bytes: batch.len() as u32,
+        stored_wall_ms: at.wall_ms,
+    };
+    Ok(Some(Indexed { place, attributes, origin, batch }))
+}
+
+/// The records of a verified frame.
+pub(crate) fn frame_records(header: &FrameHeader, payload: &Bytes) -> Result<Vec<(Position, Bytes)>, LogError> {
+    let misfit = LogError::Unreadable {
+        position: header.position,
+        source: sluice_protocol::wire::WireError::Impossible("record length").into(),
+    };
+    records(header, payload).collect::<Option<Vec<_>>>().ok_or(misfit)
+}

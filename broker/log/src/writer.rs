@@ -1,0 +1,342 @@
+//! Writing the log: frames at the end of the active segment, the next segment when that is full, checkpoints beside.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sluice_protocol::ids::{Epoch, Position};
+use sluice_protocol::units::Now;
+
+use crate::checkpoint::{CheckpointFacts, Draft};
+use crate::error::LogError;
+use crate::frame::{FRAME_ALIGNMENT, FrameHeader, frame_bytes, record_positions};
+use crate::index::SegmentIndex;
+use crate::limits::{
+    FILL_AHEAD_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SUMMARY_QUEUES_MAX, TAIL_CACHE_BYTES_DEFAULT,
+};
+use crate::reader::Shared;
+use crate::record::peek;
+use crate::scan::{Indexed, indexed};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, checkpoint_name, file_offset, segment_name, sidecar_name};
+use crate::sidecar;
+use crate::storage::{Storage, StorageFile, StorageLock};
+
+/// How a log is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The size of a segment file, in bytes: 4 KiB to 1 GiB, a multiple of 8. A frame that is larger gets a segment of its own size.
+    pub segment_bytes: u64,
+    /// How far new files are filled with zeros ahead of what is written, in bytes.
+    pub fill_ahead_bytes: u64,
+    /// Bound on the newest batches kept in memory, in bytes.
+    pub tail_cache_bytes: usize,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self {
+            segment_bytes: SEGMENT_BYTES_DEFAULT,
+            fill_ahead_bytes: FILL_AHEAD_BYTES_DEFAULT,
+            tail_cache_bytes: TAIL_CACHE_BYTES_DEFAULT,
+        }
+    }
+}
+
+impl LogConfig {
+    pub(crate) fn check(&self) -> Result<(), LogError> {
+        let in_range = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes);
+        if in_range && self.segment_bytes.is_multiple_of(FRAME_ALIGNMENT) {
+            return Ok(());
+        }
+        let wanted = format!("a multiple of 8 from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}");
+        Err(LogError::Setting(format!("segment_bytes is {}: set it to {wanted}", self.segment_bytes)))
+    }
+}
+
+/// The one writer of a log, owned by its disk thread. After an error every call answers `Stopped`.
+pub struct LogWriter {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) config: LogConfig,
+    pub(crate) epoch: Epoch,
+    /// Where this epoch's opening frame is.
+    pub(crate) opened_at: Position,
+    pub(crate) end: Position,
+    pub(crate) synced: Position,
+    pub(crate) active: Active,
+    /// Segments whose files may be written again.
+    pub(crate) spares: Vec<u64>,
+    pub(crate) next_number: u64,
+    /// Appended and not yet shown to readers.
+    pub(crate) pending: Vec<Indexed>,
+    pub(crate) last_stamp: Now,
+    /// The newest checkpoint that counts.
+    pub(crate) checkpoint: Option<CheckpointFacts>,
+    pub(crate) next_checkpoint: u64,
+    pub(crate) draft: Option<Draft>,
+    pub(crate) stopped: bool,
+    pub(crate) _lock: StorageLock,
+}
+
+/// The segment that is written.
+pub(crate) struct Active {
+    pub(crate) number: u64,
+    pub(crate) base: Position,
+    pub(crate) bytes: u64,
+    pub(crate) file: Arc<dyn StorageFile>,
+    /// Up to where the file has been written, with frames or zeros.
+    pub(crate) filled: u64,
+}
+
+impl LogWriter {
+    /// The epoch of this start.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Where the next frame goes.
+    pub fn end(&self) -> Position {
+        self.end
+    }
+
+    /// Up to where everything is durable.
+    pub fn synced(&self) -> Position {
+        self.synced
+    }
+
+    /// Writes one frame with these encoded records, which are durable and readable only after `sync`. Returns where it ends.
+    ///
+    /// # Errors
+    /// The disk failed; the writer is stopped.
+    ///
+    /// # Panics
+    /// When `position` is not the log's end: core and log would count positions differently.
+    pub fn append(&mut self, position: Position, records: &[Bytes]) -> Result<Position, LogError> {
+        assert_eq!(position, self.end, "a frame goes to the end of the log");
+        self.guarded(|writer| writer.append_frame(records))
+    }
+
+    /// Makes everything appended durable and shows it to readers. Returns up to where the log is synced.
+    ///
+    /// # Errors
+    /// The disk failed; the writer is stopped, since a sync that failed cannot be made good by another.
+    pub fn sync(&mut self) -> Result<Position, LogError> {
+        self.guarded(Self::sync_active)
+    }
+
+    /// Shows readers what was appended though it is not durable: for `durability = "async"`, which says so.
+    pub fn expose(&mut self) {
+        let pending = std::mem::take(&mut self.pending);
+        let mut tail = self.shared.tail();
+        let mut view = self.shared.view_mut();
+        for Indexed { place, attributes, origin, batch } in pending {
+            tail.push(place.position, batch);
+            *view.topics.entry(place.queue.topic).or_default() += u64::from(place.total_bytes);
+            view.active_index.add(place, &attributes, origin);
+        }
+        view.visible = self.end;
+    }
+
+    /// Prepares a little of what is to be written into, so that an append need not: to be called when the disk is idle.
+    ///
+    /// # Errors
+    /// The disk failed; the writer is stopped.
+    pub fn prepare(&mut self) -> Result<(), LogError> {
+        self.guarded(|writer| writer.fill_ahead(file_offset(writer.active.base, writer.end)))
+    }
+
+    /// Begins a checkpoint whose replay begins at `replay_from`. One that was begun before and not finished is given up.
+    ///
+    /// # Errors
+    /// The disk failed; the writer is stopped.
+    pub fn begin_checkpoint(&mut self, replay_from: Position) -> Result<(), LogError> {
+        self.guarded(|writer| {
+            if let Some(draft) = writer.draft.take() {
+                writer.remove(&checkpoint_name(draft.facts.number))?;
+            }
+            // A frame at or after this start's opening is of this epoch. Before it, there is one that is synced: nothing stale can follow.
+            let epoch_floor = if replay_from >= writer.opened_at { writer.epoch } else { Epoch(0) };
+            let facts = CheckpointFacts { number: writer.next_checkpoint, replay_from, epoch_floor, stamp: writer.last_stamp };
+            writer.next_checkpoint += 1;
+            writer.draft = Some(Draft::begin(&*writer.shared.storage, writer.shared.secret, facts)?);
+            Ok(())
+        })
+    }
+
+    /// Adds encoded entries to the checkpoint that was begun.
+    ///
+    /// # Errors
+    /// The disk failed; the writer is stopped.
+    ///
+    /// # Panics
+    /// When no checkpoint was begun.
+    pub fn checkpoint_slice(&mut self, entries: &[Bytes]) -> Result<(), LogError> {
+        self.guarded(|writer| writer.draft.as_mut().expect("a slice follows a begin").slice(entries))
+    }
+
+    /// Makes the checkpoint durable and removes the one before. The caller sees to it that every record that an entry reflects has been
+    /// appended; what is appended is synced here if it is not.
+    ///
+    /// # Errors
+    /// The disk failed; the writer is stopped.
+    ///
+    /// # Panics
+    /// When no checkpoint was begun.
+    pub fn finish_checkpoint(&mut self) -> Result<(), LogError> {
+        self.guarded(|writer| {
+            writer.sync_active()?;
+            let draft = writer.draft.take().expect("a finish follows a begin");
+            let facts = draft.finish(&*writer.shared.storage, writer.synced)?;
+            if let Some(before) = writer.checkpoint.replace(facts) {
+                writer.remove(&checkpoint_name(before.number))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Where replay would begin after a crash now: at the newest checkpoint's `replay_from`, or at 0.
+    pub fn replay_from(&self) -> Position {
+        self.checkpoint.map_or(Position(0), |facts| facts.replay_from)
+    }
+
+    /// Runs `act` unless an earlier call failed, and remembers whether this one did.
+    pub(crate) fn guarded<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, LogError>) -> Result<T, LogError> {
+        if self.stopped {
+            return Err(LogError::Stopped);
+        }
+        // Set during the call, so that a panic within it stops the writer too.
+        self.stopped = true;
+        let done = act(self)?;
+        self.stopped = false;
+        Ok(done)
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> Result<(), LogError> {
+        self.shared.storage.remove(name).map_err(LogError::io("removing", name))
+    }
+
+    fn append_frame(&mut self, records: &[Bytes]) -> Result<Position, LogError> {
+        let bytes = frame_bytes(records.iter().map(Bytes::len));
+        if file_offset(self.active.base, self.end) + bytes > self.active.bytes {
+            self.roll(bytes)?;
+        }
+        for (position, record) in record_positions(self.end, records.iter().map(Bytes::len)).zip(records) {
+            self.pending.extend(indexed(position, record)?);
+        }
+        if let Some(last) = records.last() {
+            let (_, stamp) = peek(last).map_err(|source| LogError::Unreadable { position: self.end, source })?;
+            self.last_stamp = stamp;
+        }
+        let header = FrameHeader::seal(self.shared.secret, self.end, self.synced, self.epoch, records);
+        let lengths: Vec<[u8; 4]> = records.iter().map(|record| (record.len() as u32).to_le_bytes()).collect();
+        let mut slices: Vec<&[u8]> = Vec::with_capacity(2 + 2 * records.len());
+        slices.push(&header);
+        for (length, record) in lengths.iter().zip(records) {
+            slices.push(length);
+            slices.push(record);
+        }
+        let written: usize = slices.iter().map(|slice| slice.len()).sum();
+        slices.push(&[0; FRAME_ALIGNMENT as usize][..bytes as usize - written]);
+        let offset = file_offset(self.active.base, self.end);
+        // A large frame is as quick without zeros before it; a small one is not.
+        if offset + bytes > self.active.filled && bytes < self.config.fill_ahead_bytes {
+            self.fill_ahead(offset)?;
+        }
+        let name = segment_name(self.active.number);
+        self.active.file.write_at(offset, &slices).map_err(LogError::io("writing", &name))?;
+        self.active.filled = self.active.filled.max(offset + bytes);
+        self.end.0 += bytes;
+        Ok(self.end)
+    }
+
+    /// Fills with zeros what lies behind `offset` and has not been written, as far as the setting says.
+    fn fill_ahead(&mut self, offset: u64) -> Result<(), LogError> {
+        let from = self.active.filled.max(offset);
+        let to = (offset + self.config.fill_ahead_bytes).min(self.active.bytes);
+        if from < to {
+            let zeros = vec![0; (to - from) as usize];
+            let name = segment_name(self.active.number);
+            self.active.file.write_at(from, &[&zeros]).map_err(LogError::io("writing", &name))?;
+            self.active.filled = to;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sync_active(&mut self) -> Result<Position, LogError> {
+        if self.synced < self.end {
+            self.active.file.sync_data().map_err(LogError::io("syncing", &segment_name(self.active.number)))?;
+            self.synced = self.end;
+            self.expose();
+        }
+        Ok(self.synced)
+    }
+
+    /// Seals the active segment and begins the next, with room for a frame of `bytes`.
+    fn roll(&mut self, bytes: u64) -> Result<(), LogError> {
+        self.sync_active()?;
+        let storage = Arc::clone(&self.shared.storage);
+        let encoded = sidecar::encode(&self.shared.view().active_index, self.active.base, self.end);
+        write_sidecar(&*storage, self.active.base, &encoded)?;
+        let sealed = {
+            let view = self.shared.view();
+            Arc::new(Segment { end: self.end, summary: summary(&view.active_index), ..(*view.active).clone() })
+        };
+        self.begin_segment(bytes)?;
+        let active = self.active.segment();
+        let mut view = self.shared.view_mut();
+        view.sealed.push(sealed);
+        view.active = Arc::new(active);
+        view.active_index = SegmentIndex::default();
+        Ok(())
+    }
+
+    /// Makes a spare or new file the active segment, based at the end of the log. Its header is durable when this returns.
+    pub(crate) fn begin_segment(&mut self, frame: u64) -> Result<(), LogError> {
+        let storage = Arc::clone(&self.shared.storage);
+        let needed = SEGMENT_HEADER_BYTES + frame;
+        let spare = if needed <= self.config.segment_bytes { self.spares.pop() } else { None };
+        let bytes = needed.max(self.config.segment_bytes);
+        let number = spare.unwrap_or(self.next_number);
+        let name = segment_name(number);
+        let file = match spare {
+            Some(_) => storage.open(&name).map_err(LogError::io("opening", &name))?,
+            None => storage.create(&name, bytes).map_err(LogError::io("creating", &name))?,
+        };
+        let filled = if spare.is_some() { bytes } else { SEGMENT_HEADER_BYTES };
+        self.next_number = self.next_number.max(number + 1);
+        self.active = Active { number, base: self.end, bytes, file, filled };
+        let header = SegmentHeader { base: self.end, epoch: self.epoch, bytes }.encode(self.shared.secret);
+        self.active.file.write_at(0, &[&header]).map_err(LogError::io("writing", &name))?;
+        if frame < self.config.fill_ahead_bytes {
+            self.fill_ahead(SEGMENT_HEADER_BYTES)?;
+        }
+        self.active.file.sync_data().map_err(LogError::io("syncing", &name))?;
+        match spare {
+            Some(_) => Ok(()),
+            None => storage.sync_directory().map_err(LogError::io("syncing", &name)),
+        }
+    }
+}
+
+impl Active {
+    /// The segment as readers know it.
+    pub(crate) fn segment(&self) -> Segment {
+        Segment { number: self.number, base: self.base, end: self.base, bytes: self.bytes, summary: None }
+    }
+}
+
+/// The spans to keep in memory for a sealed segment.
+pub(crate) fn summary(index: &SegmentIndex) -> Option<Vec<crate::index::QueueSpan>> {
+    (index.queues.len() <= SUMMARY_QUEUES_MAX).then(|| index.spans().collect())
+}
+
+/// Writes a sealed segment's sidecar and makes it durable; one that is there already is replaced.
+pub(crate) fn write_sidecar(storage: &dyn Storage, base: Position, encoded: &Bytes) -> Result<(), LogError> {
+    let name = sidecar_name(base);
+    match storage.remove(&name) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LogError::io("removing", &name)(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let file = storage.create(&name, encoded.len() as u64).map_err(LogError::io("creating", &name))?;
+    file.write_at(0, &[encoded]).map_err(LogError::io("writing", &name))?;
+    file.sync_data().map_err(LogError::io("syncing", &name))?;
+    storage.sync_directory().map_err(LogError::io("syncing", &name))
+}
