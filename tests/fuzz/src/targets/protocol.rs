@@ -23,8 +23,9 @@ pub(super) const CONTROL: Target = Target {
     name: "control",
     valid: || {
         control_messages()
-            .into_iter()
-            .map(|(kind, payload)| [&[kind as u8], &payload[..]].concat())
+            .iter()
+            .enumerate()
+            .map(|(number, (_, payload))| [&[number as u8], &payload[..]].concat())
             .collect()
     },
     repair: nothing_to_repair,
