@@ -1,0 +1,206 @@
+//! Putting leased messages together, a frame's worth at a time: whole stored batches as they are, parts of them merged.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+use sluice_log::record::{LeaseRange, OffsetRange};
+use sluice_log::{BatchPlace, LogError, LogReader};
+use sluice_protocol::batch::{Attributes, BatchError, BatchMerger, BatchParts, MergeError};
+use sluice_protocol::delivery::DeliveredRange;
+use sluice_protocol::ids::{Attempt, QueueId, QueueOffset};
+
+use crate::limits;
+
+/// Messages of one queue that are still to be read.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    queue: QueueId,
+    leases: VecDeque<LeaseRange>,
+    /// How many messages were read or passed over.
+    place: u64,
+    /// A chunk that has this much ends there.
+    bytes: usize,
+    merger: BatchMerger,
+}
+
+/// Messages that travel in one frame.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// How many of the leased messages come before the first of these.
+    pub(crate) place: u64,
+    /// How many these are.
+    pub(crate) messages: u64,
+    /// Where they come from.
+    pub(crate) ranges: Vec<DeliveredRange>,
+    /// A flat batch, in pieces that follow one another.
+    pub(crate) batch: Vec<Bytes>,
+}
+
+/// Why stored messages could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReadFailure {
+    /// The log says so.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// What is stored is not a batch.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// Batches do not go together.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+}
+
+impl Reading {
+    /// Reads these leases in order, in chunks of the usual size.
+    pub(crate) fn new(queue: QueueId, leases: Vec<LeaseRange>) -> Self {
+        Self {
+            queue,
+            leases: leases.into(),
+            place: 0,
+            bytes: limits::DELIVERY_BODY_BYTES_MAX,
+            merger: BatchMerger::new(),
+        }
+    }
+
+    /// Reads a single message.
+    pub(crate) fn one(queue: QueueId, offset: QueueOffset) -> Self {
+        let offsets = OffsetRange {
+            first: offset,
+            end: QueueOffset(offset.0 + 1),
+        };
+        Self::new(
+            queue,
+            vec![LeaseRange {
+                offsets,
+                attempt: Attempt(1),
+            }],
+        )
+    }
+
+    /// The same reading in chunks that come near to `frame_bytes` and keep below it, but for a message that is larger alone.
+    pub(crate) fn of_at_most(self, frame_bytes: usize) -> Self {
+        Self {
+            bytes: frame_bytes - frame_bytes / 8,
+            ..self
+        }
+    }
+
+    /// The next chunk; `None` when all is read. Messages that are no longer stored are passed over. Blocks while it reads.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub(crate) fn next(&mut self, reader: &LogReader) -> Result<Option<Chunk>, ReadFailure> {
+        let mut chunk = Chunk {
+            place: self.place,
+            messages: 0,
+            ranges: Vec::new(),
+            batch: Vec::new(),
+        };
+        while let Some(&lease) = self.leases.front() {
+            let places = reader.batches(self.queue, lease.offsets.first, lease.offsets.end)?;
+            let Some(place) = places.first() else {
+                self.pass_over(lease, lease.offsets.end);
+                if chunk.messages > 0 {
+                    break;
+                }
+                chunk.place = self.place;
+                continue;
+            };
+            let from = place.first.max(lease.offsets.first);
+            if from > lease.offsets.first {
+                // A gap ends the chunk, since the numbers within a frame follow one another.
+                if chunk.messages > 0 {
+                    break;
+                }
+                self.pass_over(lease, from);
+                chunk.place = self.place;
+                continue;
+            }
+            match self.take(reader, place, lease, &mut chunk) {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Retention took it since its place was found: the next round finds it gone.
+                Err(ReadFailure::Log(LogError::Gone { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if chunk.messages == 0 {
+            return Ok(None);
+        }
+        if chunk.batch.is_empty() {
+            let BatchParts { attributes, bodies } = self.merger.take();
+            chunk.batch = [attributes].into_iter().chain(bodies).collect();
+        }
+        Ok(Some(chunk))
+    }
+
+    /// Takes what the chunk has room for of one stored batch, and says whether more may follow in it.
+    fn take(&mut self, reader: &LogReader, place: &BatchPlace, lease: LeaseRange, chunk: &mut Chunk) -> Result<bool, ReadFailure> {
+        let end = place.end().min(lease.offsets.end);
+        let whole = lease.offsets.first == place.first && end == place.end();
+        if whole && chunk.messages == 0 && place.total_bytes as usize <= self.bytes {
+            let batch = reader.batch(place)?;
+            if place.count as usize >= limits::DELIVERY_MESSAGES_MAX / 4 {
+                chunk.batch = vec![batch.bytes().clone()];
+                self.note(place, lease, end, chunk);
+                return Ok(false);
+            }
+            self.merger.add_batch(&batch, 0..place.count)?;
+            self.note(place, lease, end, chunk);
+            return Ok(true);
+        }
+        let attributes = reader.attributes(place)?;
+        let first = (lease.offsets.first.0 - place.first.0) as u32;
+        let rows = first..(end.0 - place.first.0) as u32;
+        let rows = self.that_fit(&attributes, rows, chunk.messages);
+        if rows.is_empty() {
+            return Ok(false);
+        }
+        let range = attributes.bodies_range(rows.clone()).ok_or(MergeError::NoSuchRows)?;
+        let bodies = reader.read(place, range.start as u32..range.end as u32)?;
+        self.merger.add(&attributes, rows.clone(), bodies)?;
+        self.note(place, lease, QueueOffset(place.first.0 + u64::from(rows.end)), chunk);
+        Ok(self.merger.total_bytes() < self.bytes && (chunk.messages as usize) < limits::DELIVERY_MESSAGES_MAX)
+    }
+
+    /// As many of the rows as the chunk has room for; at least one when it is empty.
+    fn that_fit(&self, attributes: &Attributes, rows: Range<u32>, messages: u64) -> Range<u32> {
+        let mut bytes = self.merger.total_bytes();
+        let mut end = rows.start;
+        let room = (limits::DELIVERY_MESSAGES_MAX as u64).saturating_sub(messages);
+        for row in rows.clone().map_while(|index| attributes.row(index)) {
+            bytes += row.attribute_bytes() + row.body_len();
+            let alone = messages == 0 && end == rows.start;
+            if (bytes > self.bytes && !alone) || u64::from(end - rows.start) >= room {
+                break;
+            }
+            end += 1;
+        }
+        rows.start..end
+    }
+
+    /// Notes that the messages of the lease up to `end` are in the chunk.
+    fn note(&mut self, place: &BatchPlace, lease: LeaseRange, end: QueueOffset, chunk: &mut Chunk) {
+        let count = end.0 - lease.offsets.first.0;
+        chunk.ranges.push(DeliveredRange {
+            first_offset: lease.offsets.first,
+            count: u32::try_from(count).expect("a stored batch has at most u32::MAX messages"),
+            attempt: lease.attempt,
+            stored_wall_ms: place.stored_wall_ms,
+        });
+        chunk.messages += count;
+        self.pass_over(lease, end);
+    }
+
+    /// Moves behind the messages of the first lease up to `end`.
+    fn pass_over(&mut self, lease: LeaseRange, end: QueueOffset) {
+        self.place += end.0 - lease.offsets.first.0;
+        match self.leases.front_mut() {
+            Some(front) if end < lease.offsets.end => front.offsets.first = end,
+            Some(_) | None => {
+                self.leases.pop_front();
+            }
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! One connection: the handshake, hello and welcome, then a task for each stream until the client or the broker ends it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::{RecvStream, SendStream, VarInt};
+use sluice_core::input::ConnectionId;
+use sluice_protocol::control::{Hello, Limits, Refused, Welcome};
+use sluice_protocol::errors::{ErrorCode, Refusal};
+use sluice_protocol::frame::{self, FrameKind};
+use sluice_protocol::ids::ProducerId;
+use sluice_protocol::limits as wire;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{debug, error};
+
+use crate::frames::{self, Broken, FrameReader, FrameRoom};
+use crate::serving::{Serving, shutting_down};
+use crate::{admission, limits, publish, request, subscription};
+
+/// The version of the protocol that is spoken here.
+const VERSION: u32 = 1;
+
+/// A client that said hello, as its streams see it.
+pub(crate) struct Client {
+    pub(crate) serving: Arc<Serving>,
+    pub(crate) quic: quinn::Connection,
+    pub(crate) id: ConnectionId,
+    pub(crate) name: String,
+    pub(crate) producer: ProducerId,
+    pub(crate) room: FrameRoom,
+}
+
+/// Serves one connection until it ends.
+pub(crate) async fn serve(serving: Arc<Serving>, incoming: quinn::Incoming) {
+    let remote = incoming.remote_address();
+    let Ok(Ok(quic)) = timeout(limits::HANDSHAKE_TIMEOUT, async { incoming.await }).await else {
+        debug!(%remote, "a handshake was not completed");
+        return;
+    };
+    serving.metrics.connections_opened.one();
+    let room = FrameRoom::new(serving.config.limits.frame_bytes);
+    match timeout(limits::HANDSHAKE_TIMEOUT, welcome(&serving, &quic, &room)).await {
+        Ok(Ok((hello, first))) => {
+            let id = ConnectionId(serving.shard.number());
+            debug!(%remote, connection = id.0, client = %hello.name, "connected");
+            let client = Client {
+                serving: serving.clone(),
+                quic,
+                id,
+                name: hello.name,
+                producer: hello.producer,
+                room,
+            };
+            run(Arc::new(client), first).await;
+            debug!(%remote, connection = id.0, "disconnected");
+        }
+        Ok(Err(Broken::Refused(refusal))) => {
+            debug!(%remote, %refusal, "a client was refused");
+            quic.close(code(refusal.code), refusal.text.as_bytes());
+        }
+        Ok(Err(Broken::Gone)) => {}
+        Err(_) => quic.close(code(ErrorCode::UnexpectedFrame), b"no hello in time"),
+    }
+    serving.metrics.connections_closed.one();
+}
+
+fn code(code: ErrorCode) -> VarInt {
+    VarInt::from_u32(u32::from(code as u16))
+}
+
+struct Introduced {
+    name: String,
+    producer: ProducerId,
+}
+
+/// Reads the hello on the first stream and answers it. The stream stays open as long as the connection.
+async fn welcome(serving: &Serving, quic: &quinn::Connection, room: &FrameRoom) -> Result<(Introduced, (SendStream, FrameReader)), Broken> {
+    let (mut send, receive) = quic.accept_bi().await.map_err(|_| Broken::Gone)?;
+    let mut reader = FrameReader::new(receive, wire::CONTROL_FRAME_BYTES_MAX as u32, room.clone());
+    match introduce(&mut reader).await {
+        Ok(introduced) => {
+            frames::write(&mut send, frame::message(FrameKind::Welcome, &welcome_message(serving))).await?;
+            Ok((introduced, (send, reader)))
+        }
+        Err(Broken::Refused(refusal)) => {
+            frames::refuse(&mut send, refusal.clone()).await;
+            Err(Broken::Refused(refusal))
+        }
+        Err(Broken::Gone) => Err(Broken::Gone),
+    }
+}
+
+async fn introduce(reader: &mut FrameReader) -> Result<Introduced, Broken> {
+    let Some((FrameKind::Hello, frame)) = reader.next().await? else {
+        return Err(Refusal::new(ErrorCode::UnexpectedFrame, "the first frame of a connection is a hello").into());
+    };
+    let hello: Hello = frame.message(FrameKind::Hello).map_err(Refusal::from)?;
+    if !(hello.version_min..=hello.version_max).contains(&VERSION) {
+        let text = format!(
+            "versions {} to {} are offered, {VERSION} is spoken here",
+            hello.version_min, hello.version_max
+        );
+        return Err(Refusal::new(ErrorCode::UnsupportedVersion, text).into());
+    }
+    admission::check_member(&hello.client_name)?;
+    let producer: [u8; 16] = hello.producer_id.as_ref().try_into().map_err(|_| {
+        let text = format!("a producer's identity has 16 bytes, not {}", hello.producer_id.len());
+        Refusal::new(ErrorCode::MalformedFrame, text)
+    })?;
+    Ok(Introduced {
+        name: hello.client_name,
+        producer: ProducerId(u128::from_le_bytes(producer)),
+    })
+}
+
+fn welcome_message(serving: &Serving) -> Welcome {
+    let configured = &serving.config.limits;
+    Welcome {
+        version: VERSION,
+        server: concat!("sluice ", env!("CARGO_PKG_VERSION")).to_owned(),
+        epoch: serving.epoch,
+        limits: Some(Limits {
+            frame_bytes_max: configured.frame_bytes,
+            body_bytes_max: configured.body_bytes,
+            attributes_bytes_max: wire::ATTRIBUTES_BYTES_MAX as u32,
+            batch_messages_max: wire::BATCH_MESSAGES_MAX as u32,
+            producer_unconfirmed_max: configured.unconfirmed,
+            receive_messages_max: wire::RECEIVE_MESSAGES_MAX as u32,
+            credit_messages_max: limits::CREDIT_MESSAGES_MAX,
+        }),
+    }
+}
+
+/// Serves the client's streams. When the connection is lost its tasks end first, then the core is told; when the broker drains, the
+/// connection is closed as soon as its streams have come to their end.
+async fn run(client: Arc<Client>, mut first: (SendStream, FrameReader)) {
+    let mut streams = JoinSet::new();
+    let mut draining = client.serving.draining();
+    loop {
+        tokio::select! {
+            opened = client.quic.accept_bi() => match opened {
+                Ok((send, receive)) => { streams.spawn(stream(client.clone(), send, receive)); }
+                Err(_) => break,
+            },
+            Some(ended) = streams.join_next() => report(ended),
+            () = draining.begun() => break,
+        }
+    }
+    if client.serving.draining.has_begun() {
+        // Whoever is not told on the first stream learns it from its streams, or when the connection is closed.
+        let _ = frames::write(&mut first.0, frame::message(FrameKind::Refused, &Refused::from(shutting_down()))).await;
+        finish(&client, &mut streams).await;
+    }
+    streams.shutdown().await;
+    client.serving.shard.disconnected(client.id);
+}
+
+/// Lets the open streams come to their end while new ones are turned away.
+async fn finish(client: &Arc<Client>, streams: &mut JoinSet<()>) {
+    while !streams.is_empty() {
+        tokio::select! {
+            opened = client.quic.accept_bi() => match opened {
+                Ok((send, receive)) => { streams.spawn(stream(client.clone(), send, receive)); }
+                Err(_) => return,
+            },
+            Some(ended) = streams.join_next() => report(ended),
+        }
+    }
+    client
+        .quic
+        .close(code(ErrorCode::ShuttingDown), ErrorCode::ShuttingDown.text().as_bytes());
+}
+
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(failure) = ended
+        && failure.is_panic()
+    {
+        error!(error = %failure, "a stream's task failed");
+    }
+}
+
+/// Serves one stream by what its first frame asks. A malformed frame ends this stream and nothing else.
+async fn stream(client: Arc<Client>, mut send: SendStream, receive: RecvStream) {
+    let mut reader = FrameReader::new(receive, client.serving.config.limits.frame_bytes, client.room.clone());
+    if let Err(Broken::Refused(refusal)) = begin(&client, &mut send, &mut reader).await {
+        if matches!(
+            refusal.code,
+            ErrorCode::MalformedFrame | ErrorCode::UnknownFrame | ErrorCode::UnexpectedFrame
+        ) {
+            client.serving.metrics.frames_refused.one();
+        }
+        debug!(connection = client.id.0, %refusal, "a stream was refused");
+        reader.stop(refusal.code);
+        frames::refuse(&mut send, refusal).await;
+    }
+}
+
+async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameReader) -> Result<(), Broken> {
+    let mut draining = client.serving.draining();
+    let first = tokio::select! {
+        first = reader.next() => first?,
+        () = draining.begun() => return Err(shutting_down().into()),
+    };
+    let Some((kind, frame)) = first else { return Ok(()) };
+    if client.serving.draining.has_begun() {
+        return Err(shutting_down().into());
+    }
+    match kind {
+        FrameKind::PublishStart => publish::run(client, send, reader, frame.message(kind).map_err(Refusal::from)?).await,
+        FrameKind::Subscribe => subscription::run(client, send, reader, frame.message(kind).map_err(Refusal::from)?).await,
+        FrameKind::Receive
+        | FrameKind::SettleHandles
+        | FrameKind::CreateTopic
+        | FrameKind::DeleteTopic
+        | FrameKind::ListTopics
+        | FrameKind::DescribeTopic
+        | FrameKind::CreateGroup
+        | FrameKind::DeleteGroup
+        | FrameKind::ListGroups
+        | FrameKind::DescribeGroup
+        | FrameKind::Seek
+        | FrameKind::LoadPlugin
+        | FrameKind::ListPlugins
+        | FrameKind::DescribePlugin
+        | FrameKind::GetMessage => {
+            let mut answer: Vec<Bytes> = request::answer(client, kind, &frame, reader).await?;
+            send.write_all_chunks(&mut answer).await.map_err(|_| Broken::Gone)?;
+            frames::finish(send).await;
+            Ok(())
+        }
+        FrameKind::Hello
+        | FrameKind::Welcome
+        | FrameKind::Refused
+        | FrameKind::Publish
+        | FrameKind::Confirm
+        | FrameKind::Subscribed
+        | FrameKind::Credit
+        | FrameKind::SettleStream
+        | FrameKind::Unsubscribe
+        | FrameKind::StreamEnded
+        | FrameKind::DeliveryStart
+        | FrameKind::Delivery
+        | FrameKind::Received
+        | FrameKind::NothingReceived
+        | FrameKind::Settled
+        | FrameKind::Done
+        | FrameKind::Topics
+        | FrameKind::Topic
+        | FrameKind::Groups
+        | FrameKind::Group
+        | FrameKind::Plugins
+        | FrameKind::Plugin
+        | FrameKind::Found => Err(unexpected(kind)),
+    }
+}
+
+/// The refusal of a frame that has no place here.
+pub(crate) fn unexpected(kind: FrameKind) -> Broken {
+    Refusal::new(
+        ErrorCode::UnexpectedFrame,
+        format!("a frame of kind {kind:?} has no place at this point of the stream"),
+    )
+    .into()
+}

@@ -1,0 +1,219 @@
+//! Delivery: leased messages are read, put together as frames and written, in order, on each queue's stream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quinn::{SendStream, VarInt};
+use sluice_core::effect::{self, Delivery, Taker};
+use sluice_core::input::{Action, Input, SubscriptionId};
+use sluice_log::record::LeaseRange;
+use sluice_protocol::control::{DeliveryStart, Found};
+use sluice_protocol::delivery::{self, FoundMessage, Received};
+use sluice_protocol::errors::{ErrorCode, Refusal};
+use sluice_protocol::frame::{self, FrameKind};
+use sluice_protocol::ids::{MessageId, Pass, QueueId, QueueIndex};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::assembly::{Chunk, Reading};
+use crate::connection::Client;
+use crate::serving::Serving;
+
+/// What a queue's delivery task is told.
+#[derive(Debug)]
+pub(crate) enum QueueNews {
+    /// Push these messages.
+    Deliver(Delivery),
+    /// What follows belongs to this pass; its numbers begin at 1.
+    Reset { pass: Pass },
+}
+
+/// Pushes one queue of a subscription on a stream of its own, until the subscription ends or the client stops the stream. While the
+/// client's window is full this task waits, holding one frame; what it has not read yet are numbers within the client's credit.
+pub(crate) async fn run_queue(
+    client: Arc<Client>,
+    subscription: SubscriptionId,
+    queue: QueueIndex,
+    first_pass: Pass,
+    mut news: UnboundedReceiver<QueueNews>,
+) {
+    let Ok(stream) = client.quic.open_uni().await else { return };
+    let mut push = Push {
+        client: &client,
+        stream,
+        subscription,
+        queue,
+    };
+    if push.start(first_pass).await.is_err() {
+        return;
+    }
+    let mut pass = first_pass;
+    while let Some(told) = news.recv().await {
+        let written = match told {
+            QueueNews::Deliver(delivery) => push.deliver(delivery).await,
+            QueueNews::Reset { pass: next } if next == pass => Ok(()),
+            QueueNews::Reset { pass: next } => {
+                pass = next;
+                push.start(pass).await
+            }
+        };
+        if let Err(stopped) = written {
+            tracing::debug!(subscription = subscription.0, queue = queue.0, reason = %stopped, "a delivery stream ended");
+            return;
+        }
+    }
+}
+
+/// A queue's stream; it ends as reset, because its subscription says how it ends.
+struct Push<'a> {
+    client: &'a Client,
+    stream: SendStream,
+    subscription: SubscriptionId,
+    queue: QueueIndex,
+}
+
+impl Drop for Push<'_> {
+    fn drop(&mut self) {
+        // A stream that the client stopped needs no reset.
+        let _ = self.stream.reset(VarInt::from_u32(0));
+    }
+}
+
+/// Why a delivery stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Stopped {
+    #[error(transparent)]
+    Stream(#[from] quinn::WriteError),
+    #[error("{0}")]
+    Read(Refusal),
+}
+
+impl Push<'_> {
+    async fn start(&mut self, pass: Pass) -> Result<(), Stopped> {
+        let start = DeliveryStart {
+            subscription: self.subscription.0,
+            queue: self.queue.0.into(),
+            pass: pass.0,
+        };
+        Ok(self.stream.write_chunk(frame::message(FrameKind::DeliveryStart, &start)).await?)
+    }
+
+    async fn deliver(&mut self, delivery: Delivery) -> Result<(), Stopped> {
+        let Taker::Stream { first_number, .. } = delivery.taker else {
+            unreachable!("a stream's events are for streams");
+        };
+        let mut reading = Reading::new(delivery.cursor.queue, delivery.leases);
+        loop {
+            let (chunk, rest) = read_chunk(&self.client.serving, reading).await.map_err(Stopped::Read)?;
+            let Some(chunk) = chunk else { return Ok(()) };
+            reading = rest;
+            self.write(first_number, chunk).await?;
+        }
+    }
+
+    async fn write(&mut self, first_number: u64, chunk: Chunk) -> Result<(), Stopped> {
+        let head = delivery::Delivery::encode_head(first_number + chunk.place, &chunk.ranges);
+        let mut pieces = framed(FrameKind::Delivery, head, chunk.batch);
+        let bytes: usize = pieces.iter().map(Bytes::len).sum();
+        self.stream.write_all_chunks(&mut pieces).await?;
+        let metrics = &self.client.serving.metrics;
+        metrics.messages_delivered.add(chunk.messages);
+        metrics.delivery_bytes.add(bytes as u64);
+        Ok(())
+    }
+}
+
+/// A frame in pieces that are not copied together.
+fn framed(kind: FrameKind, head: Bytes, batch: Vec<Bytes>) -> Vec<Bytes> {
+    let payload_bytes = head.len() + batch.iter().map(Bytes::len).sum::<usize>();
+    let header = Bytes::copy_from_slice(&frame::header(kind, payload_bytes));
+    [header, head].into_iter().chain(batch).collect()
+}
+
+/// Reads the next chunk where blocking is allowed.
+async fn read_chunk(serving: &Serving, mut reading: Reading) -> Result<(Option<Chunk>, Reading), Refusal> {
+    let reader = serving.reader.clone();
+    let read = tokio::task::spawn_blocking(move || reading.next(&reader).map(|chunk| (chunk, reading))).await;
+    unreadable(read)
+}
+
+/// What cannot be read is our fault or the disk's; the client is told no more than that.
+pub(crate) fn unreadable<T, E: std::fmt::Display>(read: Result<Result<T, E>, tokio::task::JoinError>) -> Result<T, Refusal> {
+    match read {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "stored messages cannot be read");
+            Err(Refusal::new(
+                ErrorCode::Internal,
+                "stored messages cannot be read; the broker's log says more",
+            ))
+        }
+        Err(error) => {
+            tracing::error!(%error, "a reading task failed");
+            Err(Refusal::plain(ErrorCode::Internal))
+        }
+    }
+}
+
+/// The frame that answers a receive, in pieces. Messages that do not fit into one frame are returned at once, to be received again.
+///
+/// # Errors
+/// `Internal` when they cannot be read.
+pub(crate) async fn received(
+    serving: &Serving,
+    queue: QueueId,
+    leases: Vec<LeaseRange>,
+    handles: Vec<Bytes>,
+) -> Result<Vec<Bytes>, Refusal> {
+    let reading = Reading::new(queue, leases).of_at_most(serving.config.limits.frame_bytes as usize);
+    let (chunk, _) = read_chunk(serving, reading).await?;
+    let Some(chunk) = chunk else {
+        return Err(Refusal::new(ErrorCode::Internal, "the messages are no longer stored"));
+    };
+    let taken = chunk.place as usize..(chunk.place + chunk.messages) as usize;
+    let mut given = Vec::with_capacity(taken.len());
+    let mut returned = Vec::new();
+    for (place, handle) in handles.into_iter().enumerate() {
+        if taken.contains(&place) {
+            given.push(handle)
+        } else {
+            returned.push(handle)
+        }
+    }
+    if !returned.is_empty() {
+        let action = Action::Nack { delay_ms: Some(0) };
+        serving
+            .shard
+            .ask(|request| Input::SettleHandles {
+                request,
+                handles: returned,
+                action,
+            })
+            .await?;
+    }
+    serving.metrics.messages_delivered.add(chunk.messages);
+    let head = Received::encode_head(queue.topic, queue.index, &chunk.ranges, &given);
+    Ok(framed(FrameKind::Received, head, chunk.batch))
+}
+
+/// The frame that answers a question for a message by its id, in pieces. `topics` are those there are.
+///
+/// # Errors
+/// `NoSuchMessage`; `Internal` when it cannot be read.
+pub(crate) async fn found(serving: &Serving, id: MessageId, topics: Vec<effect::TopicInfo>) -> Result<Vec<Bytes>, Refusal> {
+    let reader = serving.reader.clone();
+    let located = unreadable(tokio::task::spawn_blocking(move || reader.find(id)).await)?;
+    let no_such = || Refusal::plain(ErrorCode::NoSuchMessage);
+    let (queue, offset) = located.ok_or_else(no_such)?;
+    let topic = topics.into_iter().find(|topic| topic.id == queue.topic).ok_or_else(no_such)?;
+    let (chunk, _) = read_chunk(serving, Reading::one(queue, offset)).await?;
+    let chunk = chunk.ok_or_else(no_such)?;
+    let stored_wall_ms = chunk.ranges.first().map_or(0, |range| range.stored_wall_ms);
+    let found = Found {
+        topic: topic.name,
+        topic_id: queue.topic.0,
+        queue: queue.index.0.into(),
+        offset: offset.0,
+        stored_wall_ms,
+    };
+    Ok(framed(FrameKind::Found, FoundMessage::encode_head(&found), chunk.batch))
+}

@@ -1,0 +1,82 @@
+//! Every bound of the shell that is not a setting, in one place.
+
+use std::time::Duration;
+
+use sluice_protocol::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN};
+
+/// Attempts to open or close in good order end after this long.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A connection on which nothing arrives for so long is lost.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The server asks for a sign of life this often, so that a lost client is noticed within `IDLE_TIMEOUT`.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Flow-control window of a connection in each direction: 100 ms of 1 Gbit/s, rounded up.
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Flow-control window of one stream: 100 ms of 1 Gbit/s, rounded up, so that one producer can use the whole of such a path.
+pub const STREAM_WINDOW_BYTES: u32 = 14 << 20;
+
+/// The largest datagram that path MTU discovery tries: what loopback carries well (+45 % throughput over 1,452 bytes).
+pub const DATAGRAM_BYTES_MAX: u16 = 6_500;
+
+/// The largest datagram that is taken from a client: what a loopback carries.
+pub const DATAGRAM_BYTES_TAKEN_MAX: u16 = 9_000;
+
+/// A frame up to this size is taken without asking for room.
+pub const SMALL_FRAME_BYTES: u32 = 16 << 10;
+
+/// A delivery frame carries at most so many messages.
+pub const DELIVERY_MESSAGES_MAX: usize = 256;
+
+/// A delivery frame carries at most so many bytes of bodies, one message excepted.
+pub const DELIVERY_BODY_BYTES_MAX: usize = 512 << 10;
+
+/// The invisible time of a receive that names none.
+pub const RECEIVE_INVISIBLE_MS_DEFAULT: u64 = 60_000;
+
+/// The invisible time of a stream that names none: 15 minutes.
+pub const STREAM_INVISIBLE_MS_DEFAULT: u64 = 15 * 60_000;
+
+/// The longest delay that a nack may ask for: 12 hours.
+pub const NACK_DELAY_MS_MAX: u64 = INVISIBLE_MS_MAX;
+
+/// A stream's credit never exceeds so many messages.
+pub const CREDIT_MESSAGES_MAX: u32 = 65_536;
+
+/// One settlement names at most so many messages.
+pub const SETTLE_MAX: usize = 4_096;
+
+/// Settlements of one subscription that may be unanswered at a time; further ones are read when these are answered.
+pub const SETTLEMENTS_UNANSWERED_MAX: usize = 1_024;
+
+/// Answers and confirms are written together up to so many bytes.
+pub const WRITE_BYTES_MAX: usize = 64 << 10;
+
+/// Expressions that are kept compiled.
+pub const COMPILED_EXPRESSIONS_MAX: usize = 1_024;
+
+/// A client's name has at most so many bytes.
+pub const CLIENT_NAME_BYTES_MAX: usize = 128;
+
+/// Where durability is asynchronous, the log is synced this often.
+pub const ASYNC_SYNC_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Retention is looked after this often.
+pub const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The longest sleep of the shard thread, whatever the core's next deadline is.
+pub const SHARD_SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// The longest sleep of the disk's thread.
+pub const DISK_SLEEP_MAX: Duration = Duration::from_secs(60);
+
+/// Inputs taken in one turn at most, so that a turn stays short.
+pub const TURN_INPUTS_MAX: usize = 8_192;
+
+const _: () = assert!(INVISIBLE_MS_MIN <= RECEIVE_INVISIBLE_MS_DEFAULT && STREAM_INVISIBLE_MS_DEFAULT <= INVISIBLE_MS_MAX);
+const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+const _: () = assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
+const _: () = assert!(DELIVERY_MESSAGES_MAX <= u16::MAX as usize);

@@ -1,0 +1,69 @@
+//! What the core wants looked up in the stored messages: a message for the dead-letter topic, the offset of a time.
+
+use sluice_core::effect::{DeadLetter, FetchId, LocateId};
+use sluice_core::input::Input;
+use sluice_log::LogReader;
+use sluice_protocol::batch::BatchMerger;
+use sluice_protocol::ids::{QueueId, QueueOffset};
+use tokio::runtime::Handle;
+
+use crate::assembly::ReadFailure;
+use crate::shard::Shard;
+
+/// Looks things up where blocking is allowed, and tells the shard.
+#[derive(Clone)]
+pub(crate) struct Lookup {
+    pub(crate) reader: LogReader,
+    pub(crate) shard: Shard,
+    pub(crate) runtime: Handle,
+}
+
+impl Lookup {
+    /// Reads one message and makes of it what the dead-letter topic is to hold. The core has a bounded number of these under way.
+    pub(crate) fn fetch(&self, fetch: FetchId, source: QueueId, offset: QueueOffset, dead: DeadLetter) {
+        let Self { reader, shard, .. } = self.clone();
+        self.runtime.spawn_blocking(move || {
+            let batch = dead_letter(&reader, source, offset, &dead).unwrap_or_else(|error| {
+                tracing::error!(%error, queue = %source, offset = offset.0, "a dead letter cannot be read");
+                None
+            });
+            shard.tell(Input::Fetched { fetch, batch });
+        });
+    }
+
+    /// Finds the first offset stored at a time or later.
+    pub(crate) fn locate(&self, locate: LocateId, queue: QueueId, wall_ms: i64) {
+        let Self { reader, shard, .. } = self.clone();
+        self.runtime.spawn_blocking(move || {
+            let offset = reader.locate_time(queue, wall_ms).unwrap_or_else(|error| {
+                tracing::error!(%error, %queue, "the offset of a time cannot be found: the earliest is taken, so that nothing is missed");
+                QueueOffset(0)
+            });
+            shard.tell(Input::Located { locate, offset });
+        });
+    }
+}
+
+/// The message with its origin in further properties, alone in a batch; `None` when it is no longer stored.
+fn dead_letter(reader: &LogReader, source: QueueId, offset: QueueOffset, dead: &DeadLetter) -> Result<Option<bytes::Bytes>, ReadFailure> {
+    let places = reader.batches(source, offset, QueueOffset(offset.0 + 1))?;
+    let Some(place) = places.first() else { return Ok(None) };
+    let attributes = reader.attributes(place)?;
+    let row = (offset.0 - place.first.0) as u32;
+    let Some(range) = attributes.bodies_range(row..row + 1) else {
+        return Ok(None);
+    };
+    let body = reader.read(place, range.start as u32..range.end as u32)?;
+    let (queue, offset, attempts) = (source.index.0.to_string(), offset.0.to_string(), dead.attempts.to_string());
+    let origin = [
+        ("sluice.origin.topic", dead.topic.as_str()),
+        ("sluice.origin.queue", queue.as_str()),
+        ("sluice.origin.offset", offset.as_str()),
+        ("sluice.origin.group", dead.group.as_str()),
+        ("sluice.attempts", attempts.as_str()),
+        ("sluice.reason", dead.reason),
+    ];
+    let mut merger = BatchMerger::new();
+    merger.add_with_properties(&attributes, row, body, &origin)?;
+    Ok(Some(merger.take().into_bytes()))
+}

@@ -1,0 +1,82 @@
+//! The ready file: what a program needs to know to speak to this broker, written when it serves.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// What the ready file says, as JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// The address that clients use.
+    pub listen: String,
+    /// All addresses that are listened on.
+    pub addresses: Vec<String>,
+    /// The broker's process.
+    pub pid: u32,
+    /// The PEM file with the certificate that clients trust.
+    pub certificate: PathBuf,
+    /// The SHA-256 of the certificate (DER), in hexadecimal digits, for pinning.
+    pub certificate_sha256: String,
+    /// The data directory.
+    pub data_dir: PathBuf,
+    /// The broker's version.
+    pub version: String,
+}
+
+impl Ready {
+    /// The facts of a broker that serves at `addresses`.
+    pub fn new(addresses: &[SocketAddr], certificate: &crate::certificate::Certificate, data_dir: &Path) -> Self {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        Self {
+            listen: addresses.first().cloned().unwrap_or_default(),
+            addresses,
+            pid: std::process::id(),
+            certificate: certificate.path.clone(),
+            certificate_sha256: certificate.sha256.clone(),
+            data_dir: std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_path_buf()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    /// Writes the file whole: a reader sees the old one or the new one, never a part.
+    ///
+    /// # Errors
+    /// What the system says when the file cannot be written.
+    pub fn write(&self, path: &Path) -> std::io::Result<()> {
+        let mut text = serde_json::to_vec_pretty(self)?;
+        text.push(b'\n');
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.part", self.pid));
+        let part = path.with_file_name(name);
+        let mut file = std::fs::File::create(&part)?;
+        file.write_all(&text)?;
+        file.sync_all()?;
+        std::fs::rename(&part, path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ready_file_survives_its_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ready.json");
+        let ready = Ready {
+            listen: "127.0.0.1:9470".into(),
+            addresses: vec!["127.0.0.1:9470".into()],
+            pid: 7,
+            certificate: "certificate.pem".into(),
+            certificate_sha256: "00".repeat(32),
+            data_dir: directory.path().into(),
+            version: "0.1.0".into(),
+        };
+        ready.write(&path).unwrap();
+        let read: Ready = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(read, ready);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,141 @@
+//! A broker that runs: where it is reached, waiting for its failure, and its stop in good order.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle as ThreadHandle;
+use std::time::{Duration, Instant};
+
+use quinn::VarInt;
+use sluice_protocol::errors::ErrorCode;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::metrics::Metrics;
+use crate::ready::Ready;
+use crate::shard::Shard;
+use crate::verdict::VerdictPool;
+
+/// A broker that runs. Dropping it leaves the broker running until the process ends; `stop` ends it in good order.
+#[derive(Debug)]
+pub struct Running {
+    pub(crate) ready: Ready,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) ready_file: Option<PathBuf>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) endpoint: quinn::Endpoint,
+    pub(crate) drain: watch::Sender<bool>,
+    pub(crate) failure: watch::Receiver<Option<String>>,
+    pub(crate) accepting: JoinHandle<()>,
+    pub(crate) retaining: JoinHandle<()>,
+    pub(crate) shard: Shard,
+    pub(crate) verdicts: Arc<VerdictPool>,
+    /// The shard's thread first, then the disk's, then those that judge.
+    pub(crate) threads: Vec<ThreadHandle<()>>,
+}
+
+/// Why a broker ended by itself, or could not be stopped in good order.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failed {
+    /// The log could not be written: what is confirmed is safe, nothing further is taken.
+    #[error("the log could not be written, so the broker takes nothing further: {0}")]
+    Storage(String),
+    /// The time for a stop was over before all was done; the next start does the rest.
+    #[error("the stop was not done within {0:?}; the next start recovers what is left")]
+    Unfinished(Duration),
+}
+
+impl Running {
+    /// The addresses that the broker listens on, with the ports that were taken.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// What the ready file says.
+    pub fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// The PEM file with the certificate that clients trust.
+    pub fn certificate(&self) -> &Path {
+        &self.ready.certificate
+    }
+
+    /// The SHA-256 of the certificate, for pinning, in hexadecimal digits.
+    pub fn certificate_sha256(&self) -> &str {
+        &self.ready.certificate_sha256
+    }
+
+    /// What the broker has counted so far.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Waits until the broker fails; forever when it does not. May be cancelled.
+    pub async fn wait(&self) -> Failed {
+        let mut failure = self.failure.clone();
+        loop {
+            if let Some(reason) = failure.borrow_and_update().clone() {
+                return Failed::Storage(reason);
+            }
+            if failure.changed().await.is_err() {
+                // The shard's thread is gone without a word, which only a defect of ours does.
+                return Failed::Storage("the shard's thread ended unexpectedly".to_owned());
+            }
+        }
+    }
+
+    /// Stops within `bound`: no new connections, clients are told, publishes under way are finished, streams' leases returned, the state
+    /// checkpointed and all synced.
+    ///
+    /// # Errors
+    /// [`Failed::Storage`] when the log had failed; [`Failed::Unfinished`] when the time was over. Nothing confirmed is lost by either.
+    pub async fn stop(self, bound: Duration) -> Result<(), Failed> {
+        let deadline = Instant::now() + bound;
+        tracing::info!(bound_ms = bound.as_millis() as u64, "stopping");
+        if let Some(path) = &self.ready_file {
+            // Best effort: who still finds the file finds nobody at the address.
+            let _ = std::fs::remove_file(path);
+        }
+        self.drain.send_replace(true);
+        let mut accepting = self.accepting;
+        let mut in_time = tokio::time::timeout(bound, &mut accepting).await.is_ok();
+        self.endpoint.close(
+            VarInt::from_u32(u32::from(ErrorCode::ShuttingDown as u16)),
+            ErrorCode::ShuttingDown.text().as_bytes(),
+        );
+        if !in_time {
+            let _ = accepting.await;
+        }
+        self.retaining.abort();
+        let _ = self.retaining.await;
+        self.shard.stop();
+        in_time &= join(self.threads, self.verdicts, deadline).await;
+        self.endpoint.wait_idle().await;
+        let failure = self.failure.borrow().clone();
+        match failure {
+            Some(reason) => Err(Failed::Storage(reason)),
+            None if !in_time => Err(Failed::Unfinished(bound)),
+            None => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Waits for the threads in their order. The shard's last checkpoint gets at least a second, however late it is.
+async fn join(threads: Vec<ThreadHandle<()>>, verdicts: Arc<VerdictPool>, deadline: Instant) -> bool {
+    let joined = tokio::task::spawn_blocking(move || {
+        let mut threads = threads.into_iter();
+        let clean = threads
+            .by_ref()
+            .take(2)
+            .map(ThreadHandle::join)
+            .fold(true, |clean, joined| clean && joined.is_ok());
+        verdicts.close();
+        threads.map(ThreadHandle::join).fold(clean, |clean, joined| clean && joined.is_ok())
+    });
+    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+    matches!(tokio::time::timeout(left, joined).await, Ok(Ok(true)))
+}

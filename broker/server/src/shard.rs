@@ -1,0 +1,245 @@
+//! The way into a shard: a bounded inbox, and where each answer goes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+
+use sluice_core::effect::{Answer, Delivery};
+use sluice_core::input::{ConnectionId, Input, RequestId, SubscriptionId};
+use sluice_protocol::errors::{ErrorCode, Refusal};
+use sluice_protocol::ids::{Pass, QueueIndex};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as events, oneshot};
+
+/// A handle to the one thread that owns the core. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Shard(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    inbox: mpsc::Sender<Mail>,
+    /// Room for what clients asked and was not answered yet, in units of 1 KiB.
+    room: Arc<Semaphore>,
+    room_units: u32,
+    next: AtomicU64,
+}
+
+/// What the shard's thread receives.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// A client asks.
+    Ask(Ask),
+    /// A stream is opened: its events go here.
+    Open {
+        subscription: SubscriptionId,
+        events: events::UnboundedSender<StreamEvent>,
+        ask: Ask,
+    },
+    /// A stream's session is over: what the core still says of it goes nowhere.
+    Closed { subscription: SubscriptionId },
+    /// The disk, the plugins and the connections tell.
+    Tell(Input),
+    /// The log cannot be written any more.
+    StorageFailed { reason: String },
+    /// Write a checkpoint, then end.
+    Stop,
+}
+
+/// An input that wants an answer.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) request: RequestId,
+    pub(crate) input: Input,
+    pub(crate) reply: Reply,
+}
+
+/// Where an answer goes.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// To one who waits for it alone.
+    Once(oneshot::Sender<Result<Outcome, Refusal>>),
+    /// To a stream's session that has several under way, under the number that the session gave it. The room in the inbox is kept until
+    /// the answer comes, so that what is asked and not yet durable stays bounded.
+    Numbered {
+        number: u64,
+        answers: events::UnboundedSender<Numbered>,
+        room: OwnedSemaphorePermit,
+    },
+}
+
+/// An answer to one of several requests that a session has under way.
+pub(crate) type Numbered = (u64, Result<Answer, Refusal>);
+
+/// What a request leads to when it is not refused.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// An answer.
+    Answer(Answer),
+    /// Leased messages, to be read and sent.
+    Leased(Delivery),
+}
+
+/// What happens on a stream subscription.
+#[derive(Debug)]
+pub(crate) enum StreamEvent {
+    /// Messages to be read and pushed. Bounded by the credit that the client gave.
+    Deliver(Delivery),
+    /// A seek began a new pass on a queue.
+    Reset { queue: QueueIndex, pass: Pass },
+    /// The broker ended the stream.
+    Ended(Refusal),
+}
+
+const UNIT_BYTES: usize = 1 << 10;
+
+impl Shard {
+    /// A shard whose thread reads the receiver; clients' questions may take `inbox_bytes` together.
+    pub(crate) fn new(inbox_bytes: u64) -> (Self, mpsc::Receiver<Mail>) {
+        let (inbox, mail) = mpsc::channel();
+        let units = u32::try_from(inbox_bytes / UNIT_BYTES as u64)
+            .unwrap_or(u32::MAX)
+            .min(Semaphore::MAX_PERMITS as u32);
+        let inner = Inner {
+            inbox,
+            room: Arc::new(Semaphore::new(units as usize)),
+            room_units: units,
+            next: AtomicU64::new(1),
+        };
+        (Self(Arc::new(inner)), mail)
+    }
+
+    /// A number that no request, subscription or connection of this start has had.
+    pub(crate) fn number(&self) -> u64 {
+        self.0.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Room in the inbox for an input of so many bytes, at once.
+    ///
+    /// # Errors
+    /// `Overloaded` when there is none.
+    pub(crate) fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        self.0
+            .room
+            .clone()
+            .try_acquire_many_owned(self.units(bytes))
+            .map_err(|_| Refusal::plain(ErrorCode::Overloaded))
+    }
+
+    /// Room in the inbox for an input of so many bytes, waiting for it. May be cancelled.
+    pub(crate) async fn wait_for_room(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let room = self.0.room.clone().acquire_many_owned(self.units(bytes)).await;
+        room.expect("the inbox's room is never closed")
+    }
+
+    /// One unit for the input itself; never more than there is, so that whatever admission let through can go in.
+    fn units(&self, bytes: usize) -> u32 {
+        u32::try_from(1 + bytes / UNIT_BYTES).unwrap_or(u32::MAX).min(self.0.room_units)
+    }
+
+    /// Asks one of several questions of a session; the answer comes to `answers` under `number`.
+    pub(crate) fn ask_numbered(
+        &self,
+        input: impl FnOnce(RequestId) -> Input,
+        number: u64,
+        answers: events::UnboundedSender<Numbered>,
+        room: OwnedSemaphorePermit,
+    ) {
+        let request = RequestId(self.number());
+        self.send(Mail::Ask(Ask {
+            request,
+            input: input(request),
+            reply: Reply::Numbered { number, answers, room },
+        }));
+    }
+
+    /// Asks and waits for the outcome, taking room in the inbox until the shard has read it. When the waiting is given up, the core is
+    /// told so.
+    ///
+    /// # Errors
+    /// What the core refuses, and `ShuttingDown` when the shard has ended.
+    pub(crate) async fn ask(&self, input: impl FnOnce(RequestId) -> Input) -> Result<Outcome, Refusal> {
+        drop(self.wait_for_room(0).await);
+        let (request, answer) = (RequestId(self.number()), oneshot::channel());
+        self.send(Mail::Ask(Ask {
+            request,
+            input: input(request),
+            reply: Reply::Once(answer.0),
+        }));
+        let mut waiting = Waiting {
+            shard: self,
+            request: Some(request),
+        };
+        let outcome = answer.1.await;
+        waiting.request = None;
+        outcome.unwrap_or_else(|_| Err(Refusal::plain(ErrorCode::ShuttingDown)))
+    }
+
+    /// Opens a stream: asks the core, and sends what happens on it to `events` until `close_stream`.
+    ///
+    /// # Errors
+    /// As `ask`.
+    pub(crate) async fn open_stream(
+        &self,
+        subscription: SubscriptionId,
+        events: events::UnboundedSender<StreamEvent>,
+        input: impl FnOnce(RequestId) -> Input,
+    ) -> Result<Answer, Refusal> {
+        drop(self.wait_for_room(0).await);
+        let (request, answer) = (RequestId(self.number()), oneshot::channel());
+        let ask = Ask {
+            request,
+            input: input(request),
+            reply: Reply::Once(answer.0),
+        };
+        self.send(Mail::Open { subscription, events, ask });
+        match answer.1.await {
+            Ok(Ok(Outcome::Answer(answer))) => Ok(answer),
+            Ok(Ok(Outcome::Leased(_))) => unreachable!("the core answers a subscribe; deliveries go to the stream"),
+            Ok(Err(refusal)) => Err(refusal),
+            Err(_) => Err(Refusal::plain(ErrorCode::ShuttingDown)),
+        }
+    }
+
+    /// Forgets where a stream's events go.
+    pub(crate) fn close_stream(&self, subscription: SubscriptionId) {
+        self.send(Mail::Closed { subscription });
+    }
+
+    /// Tells the core that a connection is gone.
+    pub(crate) fn disconnected(&self, connection: ConnectionId) {
+        self.tell(Input::Disconnected { connection });
+    }
+
+    /// Tells the core something that wants no answer. Not bounded here: each teller has at most a bounded number under way.
+    pub(crate) fn tell(&self, input: Input) {
+        self.send(Mail::Tell(input));
+    }
+
+    /// Says that the log failed.
+    pub(crate) fn storage_failed(&self, reason: String) {
+        self.send(Mail::StorageFailed { reason });
+    }
+
+    /// Asks the shard to write a checkpoint and end.
+    pub(crate) fn stop(&self) {
+        self.send(Mail::Stop);
+    }
+
+    fn send(&self, mail: Mail) {
+        // When the shard's thread has ended, replies in the mail are dropped, which their waiters see.
+        let _ = self.0.inbox.send(mail);
+    }
+}
+
+/// Cancels a request when its waiter gives up.
+struct Waiting<'a> {
+    shard: &'a Shard,
+    request: Option<RequestId>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(request) = self.request {
+            self.shard.tell(Input::Cancelled { request });
+        }
+    }
+}
