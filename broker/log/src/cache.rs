@@ -14,7 +14,11 @@ pub(crate) struct Recent<V> {
 
 impl<V: Clone> Recent<V> {
     pub(crate) fn new(weight_max: usize) -> Self {
-        Self { entries: VecDeque::new(), weight: 0, weight_max }
+        Self {
+            entries: VecDeque::new(),
+            weight: 0,
+            weight_max,
+        }
     }
 
     pub(crate) fn get(&mut self, key: u64) -> Option<V> {
@@ -54,7 +58,11 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { batches: VecDeque::new(), bytes: 0, bytes_max }
+        Self {
+            batches: VecDeque::new(),
+            bytes: 0,
+            bytes_max,
+        }
     }
 
     /// Adds the batch at `position`, greater than those before.

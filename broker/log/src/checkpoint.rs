@@ -54,9 +54,22 @@ impl Draft {
     pub(crate) fn begin(storage: &dyn Storage, secret: FrameSecret, facts: CheckpointFacts) -> Result<Self, LogError> {
         let name = checkpoint_name(facts.number);
         let file = storage.create(&name, 0).map_err(LogError::io("creating", &name))?;
-        let mut draft = Self { facts, name, file, digest: begin_digest(secret), written: 0, entries: 0 };
+        let mut draft = Self {
+            facts,
+            name,
+            file,
+            digest: begin_digest(secret),
+            written: 0,
+            entries: 0,
+        };
         let mut out = Writer::new();
-        out.bytes(&MAGIC).u16(VERSION).u16(0).u64(facts.number).u64(facts.replay_from.0).u32(facts.epoch_floor.0).u32(0);
+        out.bytes(&MAGIC)
+            .u16(VERSION)
+            .u16(0)
+            .u64(facts.number)
+            .u64(facts.replay_from.0)
+            .u32(facts.epoch_floor.0)
+            .u32(0);
         out.i64(facts.stamp.wall_ms).u64(facts.stamp.mono_ms);
         draft.write(&out.finish())?;
         Ok(draft)
@@ -82,14 +95,18 @@ impl Draft {
         out.u32(0).u64(covers.0).u64(self.entries).bytes(&END_MAGIC);
         self.write(&out.finish())?;
         let sum = (self.digest.finalize() as u32).to_le_bytes();
-        self.file.write_at(self.written, &[&sum]).map_err(LogError::io("writing", &self.name))?;
+        self.file
+            .write_at(self.written, &[&sum])
+            .map_err(LogError::io("writing", &self.name))?;
         self.file.sync_data().map_err(LogError::io("syncing", &self.name))?;
         storage.sync_directory().map_err(LogError::io("syncing", &self.name))?;
         Ok(self.facts)
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
-        self.file.write_at(self.written, &[bytes]).map_err(LogError::io("writing", &self.name))?;
+        self.file
+            .write_at(self.written, &[bytes])
+            .map_err(LogError::io("writing", &self.name))?;
         self.digest.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
@@ -119,7 +136,10 @@ pub(crate) fn decode(secret: FrameSecret, bytes: &Bytes) -> Result<Checkpoint, W
     }
     let (number, replay_from, epoch_floor) = (from.u64()?, Position(from.u64()?), Epoch(from.u32()?));
     from.u32()?;
-    let stamp = Now { wall_ms: from.i64()?, mono_ms: from.u64()? };
+    let stamp = Now {
+        wall_ms: from.i64()?,
+        mono_ms: from.u64()?,
+    };
     let mut entries = Vec::new();
     loop {
         let count = from.count(4)?;
@@ -135,7 +155,16 @@ pub(crate) fn decode(secret: FrameSecret, bytes: &Bytes) -> Result<Checkpoint, W
     if counted != entries.len() as u64 || end != END_MAGIC {
         return Err(WireError::Impossible("end"));
     }
-    Ok(Checkpoint { facts: CheckpointFacts { number, replay_from, epoch_floor, stamp }, covers, entries })
+    Ok(Checkpoint {
+        facts: CheckpointFacts {
+            number,
+            replay_from,
+            epoch_floor,
+            stamp,
+        },
+        covers,
+        entries,
+    })
 }
 
 /// Reads a checkpoint's file; `Ok(Err)` when it is not whole.
@@ -144,8 +173,10 @@ pub(crate) fn read(storage: &dyn Storage, secret: FrameSecret, number: u64) -> R
     let file = storage.open(&name).map_err(LogError::io("opening", &name))?;
     let mut bytes = vec![0; file.len().map_err(LogError::io("reading", &name))? as usize];
     file.read_at(0, &mut bytes).map_err(LogError::io("reading", &name))?;
-    Ok(decode(secret, &bytes.into()).and_then(|checkpoint| match checkpoint.facts.number == number {
-        true => Ok(checkpoint),
-        false => Err(WireError::Impossible("number")),
-    }))
+    Ok(
+        decode(secret, &bytes.into()).and_then(|checkpoint| match checkpoint.facts.number == number {
+            true => Ok(checkpoint),
+            false => Err(WireError::Impossible("number")),
+        }),
+    )
 }

@@ -83,7 +83,11 @@ pub enum LogError {
 impl LogError {
     /// Wraps what the system said with what was being done to which file.
     pub(crate) fn io(doing: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { doing, file: file.to_string(), source }
+        move |source| Self::Io {
+            doing,
+            file: file.to_string(),
+            source,
+        }
     }
 
     /// Whether the disk has no room, so that waiting may help.

@@ -30,7 +30,10 @@ impl Secrets {
     pub(crate) fn from_random(random: [u8; 24]) -> Self {
         let mut reader = Reader::new(&random);
         let frame = FrameSecret(reader.u64().expect("24 bytes hold 8"));
-        Self { frame, core: reader.array().expect("24 bytes hold 8 and 16") }
+        Self {
+            frame,
+            core: reader.array().expect("24 bytes hold 8 and 16"),
+        }
     }
 
     pub(crate) fn encode(&self) -> [u8; BYTES] {
@@ -70,11 +73,19 @@ pub(crate) fn read(storage: &dyn Storage, has_log: bool) -> Result<Format, LogEr
     };
     let mut bytes = [0; BYTES];
     let length = file.len().map_err(LogError::io("reading", FORMAT_NAME))?.min(BYTES as u64) as usize;
-    file.read_at(0, &mut bytes[..length]).map_err(LogError::io("reading", FORMAT_NAME))?;
+    file.read_at(0, &mut bytes[..length])
+        .map_err(LogError::io("reading", FORMAT_NAME))?;
     let mut reader = Reader::new(&bytes);
-    let (magic, version) = (reader.array::<8>().expect("there are 40 bytes"), reader.u32().expect("there are 40 bytes"));
+    let (magic, version) = (
+        reader.array::<8>().expect("there are 40 bytes"),
+        reader.u32().expect("there are 40 bytes"),
+    );
     if magic == MAGIC && version != FORMAT_VERSION && version != 0 {
-        return Err(LogError::FormatVersion { directory: storage.describe(), found: version, known: FORMAT_VERSION });
+        return Err(LogError::FormatVersion {
+            directory: storage.describe(),
+            found: version,
+            known: FORMAT_VERSION,
+        });
     }
     let sum = u32::from_le_bytes([bytes[36], bytes[37], bytes[38], bytes[39]]);
     if magic != MAGIC || sum != checksum(Crc32Iscsi, &bytes[..36]) as u32 {
@@ -92,7 +103,8 @@ pub(crate) fn write(storage: &dyn Storage, secrets: &Secrets) -> Result<(), LogE
         Ok(()) | Err(_) => {}
     }
     let file = storage.create(FORMAT_NAME, 0).map_err(LogError::io("creating", FORMAT_NAME))?;
-    file.write_at(0, &[&secrets.encode()]).map_err(LogError::io("writing", FORMAT_NAME))?;
+    file.write_at(0, &[&secrets.encode()])
+        .map_err(LogError::io("writing", FORMAT_NAME))?;
     file.sync_data().map_err(LogError::io("syncing", FORMAT_NAME))?;
     storage.sync_directory().map_err(LogError::io("syncing", FORMAT_NAME))
 }

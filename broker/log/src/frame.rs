@@ -67,8 +67,14 @@ impl FrameHeader {
     /// When the records are too many or too large for one frame, which the core's bounds exclude.
     pub(crate) fn seal(secret: FrameSecret, position: Position, synced: Position, epoch: Epoch, records: &[Bytes]) -> [u8; 48] {
         let payload: u64 = records.iter().map(|record| RECORD_LENGTH_BYTES + record.len() as u64).sum();
-        assert!(payload <= u64::from(FRAME_PAYLOAD_BYTES_MAX), "a turn's records are bounded far below a frame's payload");
-        assert!(records.len() <= FRAME_RECORDS_MAX as usize, "a turn's records are bounded far below a frame's count");
+        assert!(
+            payload <= u64::from(FRAME_PAYLOAD_BYTES_MAX),
+            "a turn's records are bounded far below a frame's payload"
+        );
+        assert!(
+            records.len() <= FRAME_RECORDS_MAX as usize,
+            "a turn's records are bounded far below a frame's count"
+        );
         let mut header = [0; FRAME_HEADER_BYTES as usize];
         header[0..4].copy_from_slice(&FRAME_MAGIC);
         header[4..6].copy_from_slice(&VERSION.to_le_bytes());
@@ -90,7 +96,12 @@ impl FrameHeader {
     /// Reads a header of this log; `None` when these bytes are none. The checksum is not verified: [`FrameHeader::verify`].
     pub(crate) fn parse(secret: FrameSecret, bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let (magic, version, reserved, own) = (reader.array::<4>().ok()?, reader.u16().ok()?, reader.u16().ok()?, reader.u64().ok()?);
+        let (magic, version, reserved, own) = (
+            reader.array::<4>().ok()?,
+            reader.u16().ok()?,
+            reader.u16().ok()?,
+            reader.u64().ok()?,
+        );
         if magic != FRAME_MAGIC || version != VERSION || reserved != 0 || own != secret.0 {
             return None;
         }
@@ -166,7 +177,10 @@ mod tests {
 
     fn frame(records: &[Bytes]) -> (Vec<u8>, Vec<u8>) {
         let header = FrameHeader::seal(SECRET, Position(4096), Position(4000), Epoch(3), records);
-        let payload = records.iter().flat_map(|record| [&(record.len() as u32).to_le_bytes()[..], record].concat()).collect();
+        let payload = records
+            .iter()
+            .flat_map(|record| [&(record.len() as u32).to_le_bytes()[..], record].concat())
+            .collect();
         (header.to_vec(), payload)
     }
 
@@ -178,7 +192,12 @@ mod tests {
         assert!(header.verify(SECRET, &bytes, &payload));
         let read: Vec<_> = records(&header, &Bytes::from(payload)).map(Option::unwrap).collect();
         let lengths = || written.iter().map(Bytes::len);
-        assert_eq!(read, record_positions(Position(4096), lengths()).zip(written.iter().cloned()).collect::<Vec<_>>());
+        assert_eq!(
+            read,
+            record_positions(Position(4096), lengths())
+                .zip(written.iter().cloned())
+                .collect::<Vec<_>>()
+        );
         assert_eq!(header.frame_bytes(), frame_bytes(lengths()));
         assert_eq!(header.end(), Position(4096 + 48 + 24));
     }
@@ -189,7 +208,11 @@ mod tests {
         for at in 0..(bytes.len() + payload.len()) * 8 {
             let (mut bytes, mut payload) = (bytes.clone(), payload.clone());
             let header_bits = bytes.len() * 8;
-            if at < header_bits { bytes[at / 8] ^= 1 << (at % 8) } else { payload[(at - header_bits) / 8] ^= 1 << (at % 8) }
+            if at < header_bits {
+                bytes[at / 8] ^= 1 << (at % 8)
+            } else {
+                payload[(at - header_bits) / 8] ^= 1 << (at % 8)
+            }
             let seen = FrameHeader::parse(SECRET, &bytes).is_none_or(|header| !header.verify(SECRET, &bytes, &payload));
             assert!(seen, "bit {at}");
         }

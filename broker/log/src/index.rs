@@ -115,7 +115,13 @@ impl SegmentIndex {
     pub(crate) fn tagged(&self, queue: QueueId, from: QueueOffset, to: QueueOffset, hashes: &[u32], out: &mut Vec<QueueOffset>) {
         let Some(entries) = self.queues.get(&queue) else { return };
         let first = entries.batches.partition_point(|batch| batch.end() <= from);
-        for (batch, rows_from) in entries.batches.iter().zip(&entries.rows_from).skip(first).take_while(|(batch, _)| batch.first < to) {
+        for (batch, rows_from) in entries
+            .batches
+            .iter()
+            .zip(&entries.rows_from)
+            .skip(first)
+            .take_while(|(batch, _)| batch.first < to)
+        {
             let skip = from.0.saturating_sub(batch.first.0) as usize;
             let take = (to.0 - batch.first.0).min(u64::from(batch.count)) as usize;
             let rows = *rows_from as usize..*rows_from as usize + batch.count as usize;
@@ -131,16 +137,16 @@ impl SegmentIndex {
     /// The first offset of `queue` here whose batch was stored at `wall_ms` or later.
     pub(crate) fn stored_since(&self, queue: QueueId, wall_ms: i64) -> Option<QueueOffset> {
         let batches = &self.queues.get(&queue)?.batches;
-        batches.get(batches.partition_point(|batch| batch.stored_wall_ms < wall_ms)).map(|batch| batch.first)
+        batches
+            .get(batches.partition_point(|batch| batch.stored_wall_ms < wall_ms))
+            .map(|batch| batch.first)
     }
 
     /// Where the message with this id is.
     pub(crate) fn find(&self, id: MessageId) -> Option<(QueueId, QueueOffset)> {
         let (sorted, recent) = self.producers.split_at(self.sorted);
         let holds = |run: &&ProducerRun| {
-            run.producer == id.producer
-                && id.sequence >= run.first_sequence
-                && id.sequence.0 - run.first_sequence.0 < u64::from(run.rows)
+            run.producer == id.producer && id.sequence >= run.first_sequence && id.sequence.0 - run.first_sequence.0 < u64::from(run.rows)
         };
         let last = sorted.partition_point(|run| (run.producer, run.first_sequence) <= (id.producer, id.sequence));
         let found = recent.iter().rev().find(holds).or_else(|| sorted[..last].last().filter(holds))?;
@@ -151,13 +157,22 @@ impl SegmentIndex {
     pub(crate) fn spans(&self) -> impl Iterator<Item = QueueSpan> + '_ {
         self.queues.iter().filter_map(|(queue, entries)| {
             let (first, last) = (entries.batches.first()?, entries.batches.last()?);
-            Some(QueueSpan { queue: *queue, first: first.first, end: last.end(), bytes: entries.bytes })
+            Some(QueueSpan {
+                queue: *queue,
+                first: first.first,
+                end: last.end(),
+                bytes: entries.bytes,
+            })
         })
     }
 
     /// About how much memory it takes.
     pub(crate) fn memory_bytes(&self) -> usize {
-        let queues: usize = self.queues.values().map(|entries| 128 + entries.batches.len() * 68 + entries.tags.len() * 4).sum();
+        let queues: usize = self
+            .queues
+            .values()
+            .map(|entries| 128 + entries.batches.len() * 68 + entries.tags.len() * 4)
+            .sum();
         queues + self.producers.len() * size_of::<ProducerRun>()
     }
 }

@@ -207,7 +207,11 @@ impl LogReader {
             };
             spans.iter().for_each(|span| StoredQueue::add(&mut queues, span));
         }
-        self.shared.view().active_index.spans().for_each(|span| StoredQueue::add(&mut queues, &span));
+        self.shared
+            .view()
+            .active_index
+            .spans()
+            .for_each(|span| StoredQueue::add(&mut queues, &span));
         Ok(queues)
     }
 
@@ -242,7 +246,10 @@ impl LogReader {
     /// The batch is gone or damaged, or the disk failed.
     pub fn attributes(&self, place: &BatchPlace) -> Result<Attributes, LogError> {
         let bytes = self.read(place, 0..place.attribute_bytes)?;
-        Attributes::parse_stored(bytes).map_err(|error| LogError::BadBatch { position: place.position, reason: error.to_string() })
+        Attributes::parse_stored(bytes).map_err(|error| LogError::BadBatch {
+            position: place.position,
+            reason: error.to_string(),
+        })
     }
 
     /// A whole batch. Its bodies carry checksums of their own, which are not verified here.
@@ -251,7 +258,10 @@ impl LogReader {
     /// As for [`LogReader::attributes`].
     pub fn batch(&self, place: &BatchPlace) -> Result<Batch, LogError> {
         let bytes = self.read(place, 0..place.total_bytes)?;
-        Batch::parse_stored(bytes).map_err(|error| LogError::BadBatch { position: place.position, reason: error.to_string() })
+        Batch::parse_stored(bytes).map_err(|error| LogError::BadBatch {
+            position: place.position,
+            reason: error.to_string(),
+        })
     }
 
     /// Some bytes of a batch, counted from its first: what [`Attributes::bodies_range`] names, say.
@@ -265,14 +275,21 @@ impl LogReader {
         }
         let wanted = range.start as usize..range.end as usize;
         if let Some(batch) = self.shared.tail().get(place.position) {
-            return if wanted.end <= batch.len() { Ok(batch.slice(wanted)) } else { Err(gone) };
+            return if wanted.end <= batch.len() {
+                Ok(batch.slice(wanted))
+            } else {
+                Err(gone)
+            };
         }
         let from = Position(place.position.0 + u64::from(range.start));
         let to = Position(place.position.0 + u64::from(range.end));
-        let Some(segment) = self.segment_of(from, to) else { return Err(gone) };
+        let Some(segment) = self.segment_of(from, to) else {
+            return Err(gone);
+        };
         let mut bytes = vec![0; wanted.len()];
         let file = self.shared.file(segment.number)?;
-        file.read_at(segment.offset(from), &mut bytes).map_err(LogError::io("reading", &segment_name(segment.number)))?;
+        file.read_at(segment.offset(from), &mut bytes)
+            .map_err(LogError::io("reading", &segment_name(segment.number)))?;
         Ok(bytes.into())
     }
 
@@ -311,7 +328,10 @@ impl LogReader {
                 each(&view.active_index);
                 return Ok(());
             }
-            (view.sealed.iter().filter(overlaps).map(Arc::clone).collect::<Vec<_>>(), view.active.base)
+            (
+                view.sealed.iter().filter(overlaps).map(Arc::clone).collect::<Vec<_>>(),
+                view.active.base,
+            )
         };
         for segment in &candidates {
             if !each(&*self.shared.index(segment)?) {
@@ -350,7 +370,11 @@ pub struct StoredQueue {
 impl StoredQueue {
     /// Takes in a span of a later segment.
     fn add(queues: &mut BTreeMap<QueueId, Self>, span: &crate::index::QueueSpan) {
-        let new = Self { first: span.first, end: span.end, bytes: 0 };
+        let new = Self {
+            first: span.first,
+            end: span.end,
+            bytes: 0,
+        };
         let queue = queues.entry(span.queue).or_insert(new);
         queue.first = queue.first.min(span.first);
         queue.end = queue.end.max(span.end);

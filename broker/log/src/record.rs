@@ -27,18 +27,35 @@ pub enum Change {
     /// The broker started: what was leased to a stream connection of an earlier epoch is no longer held by anyone.
     Opened { epoch: Epoch },
     /// A topic came to be, empty.
-    TopicCreated { topic: TopicId, name: String, settings: TopicSettings },
+    TopicCreated {
+        topic: TopicId,
+        name: String,
+        settings: TopicSettings,
+    },
     /// A topic and all that is in it went.
     TopicDeleted { topic: TopicId },
     /// A consumer group came to be.
-    GroupCreated { group: GroupId, name: String, settings: GroupSettings },
+    GroupCreated {
+        group: GroupId,
+        name: String,
+        settings: GroupSettings,
+    },
     /// A consumer group and its cursors went.
     GroupDeleted { group: GroupId },
     /// A group began to read a topic, or reads it by another expression from each cursor's frontier on.
     /// `starts` holds the first offset of each queue that the group did not read before.
-    Subscribed { group: GroupId, topic: TopicId, filter: Filter, starts: Vec<QueueStart> },
+    Subscribed {
+        group: GroupId,
+        topic: TopicId,
+        filter: Filter,
+        starts: Vec<QueueStart>,
+    },
     /// A version of a plugin serves a name from here on.
-    PluginBound { name: String, digest: Digest, limits: PluginLimits },
+    PluginBound {
+        name: String,
+        digest: Digest,
+        limits: PluginLimits,
+    },
     /// Messages were stored at the end of a queue: a whole flat batch, its first row at `first`.
     Appended { queue: QueueId, first: QueueOffset, batch: Bytes },
     /// Messages were handed out, or looked at and skipped up to `frontier`.
@@ -53,17 +70,48 @@ pub enum Change {
         expires_mono_ms: u64,
     },
     /// The frontier moved over messages that the filter rejected.
-    FrontierMoved { cursor: CursorId, pass: Pass, frontier: QueueOffset },
+    FrontierMoved {
+        cursor: CursorId,
+        pass: Pass,
+        frontier: QueueOffset,
+    },
     /// Leased messages were acknowledged.
-    Settled { cursor: CursorId, pass: Pass, offsets: Vec<OffsetRange> },
+    Settled {
+        cursor: CursorId,
+        pass: Pass,
+        offsets: Vec<OffsetRange>,
+    },
     /// Leased messages came back and will be handed out again once `due_mono_ms` is reached.
-    Returned { cursor: CursorId, pass: Pass, leases: Vec<LeaseRange>, due_mono_ms: u64, reason: ReturnReason },
+    Returned {
+        cursor: CursorId,
+        pass: Pass,
+        leases: Vec<LeaseRange>,
+        due_mono_ms: u64,
+        reason: ReturnReason,
+    },
     /// The time at which leases end was moved.
-    Extended { cursor: CursorId, pass: Pass, offsets: Vec<OffsetRange>, expires_mono_ms: u64 },
+    Extended {
+        cursor: CursorId,
+        pass: Pass,
+        offsets: Vec<OffsetRange>,
+        expires_mono_ms: u64,
+    },
     /// A message had its last attempt: it is settled at its origin and its copy stored at the end of a dead-letter queue.
-    DeadLettered { cursor: CursorId, pass: Pass, offset: QueueOffset, to: QueueId, at_offset: QueueOffset, batch: Bytes },
+    DeadLettered {
+        cursor: CursorId,
+        pass: Pass,
+        offset: QueueOffset,
+        to: QueueId,
+        at_offset: QueueOffset,
+        batch: Bytes,
+    },
     /// A new pass began at these offsets, without leases, retries and attempts.
-    Sought { group: GroupId, topic: TopicId, pass: Pass, starts: Vec<QueueStart> },
+    Sought {
+        group: GroupId,
+        topic: TopicId,
+        pass: Pass,
+        starts: Vec<QueueStart>,
+    },
     /// Retention moved the logical start of a queue.
     Trimmed { queue: QueueId, start: QueueOffset },
     /// A producer's window of sequences was dropped to keep within the memory limit.

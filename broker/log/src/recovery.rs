@@ -94,13 +94,21 @@ pub(crate) struct Found {
 pub(crate) fn find_segments(storage: &dyn Storage, secrets: &Secrets, numbers: &[u64]) -> Result<Vec<Found>, LogError> {
     let found = numbers.iter().map(|number| {
         let mut scan = Scan::open(storage, secrets.frame, *number)?;
-        Ok(Found { number: *number, bytes: scan.bytes, header: scan.header()? })
+        Ok(Found {
+            number: *number,
+            bytes: scan.bytes,
+            header: scan.header()?,
+        })
     });
     found.collect()
 }
 
 /// The newest checkpoint that is whole, and the numbers of those that are not.
-pub(crate) fn find_checkpoint(storage: &dyn Storage, secrets: &Secrets, numbers: &[u64]) -> Result<(Option<Checkpoint>, Vec<u64>), LogError> {
+pub(crate) fn find_checkpoint(
+    storage: &dyn Storage,
+    secrets: &Secrets,
+    numbers: &[u64],
+) -> Result<(Option<Checkpoint>, Vec<u64>), LogError> {
     let mut broken = Vec::new();
     for number in numbers.iter().rev() {
         match checkpoint::read(storage, secrets.frame, *number)? {
@@ -133,7 +141,9 @@ impl Log {
     pub fn open(storage: Arc<dyn Storage>, config: LogConfig, start: Start) -> Result<Opened, LogError> {
         config.check()?;
         let lock = storage.lock().map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => LogError::InUse { directory: storage.describe() },
+            std::io::ErrorKind::WouldBlock => LogError::InUse {
+                directory: storage.describe(),
+            },
             _ => LogError::io("locking", &storage.describe())(error),
         })?;
         let listing = Listing::read(&*storage)?;
@@ -174,8 +184,16 @@ fn walk(
 ) -> Result<Walk, LogError> {
     let facts = newest.map(|checkpoint| checkpoint.facts);
     let replay_from = facts.map_or(Position(0), |facts| facts.replay_from);
-    let live = |base: Position| found.iter().filter_map(move |file| Some((file, file.header?)).filter(|(_, header)| header.base == base));
-    let first = found.iter().filter_map(|file| Some(file.header?.base)).filter(|base| *base <= replay_from).max();
+    let live = |base: Position| {
+        found
+            .iter()
+            .filter_map(move |file| Some((file, file.header?)).filter(|(_, header)| header.base == base))
+    };
+    let first = found
+        .iter()
+        .filter_map(|file| Some(file.header?.base))
+        .filter(|base| *base <= replay_from)
+        .max();
     let mut walk = Walk {
         chain: Vec::new(),
         index: SegmentIndex::default(),
@@ -195,14 +213,22 @@ fn walk(
             let index = std::mem::take(&mut walk.index);
             keep_sidecar(storage, listing, before.base, before.end, &index)?;
         }
-        walk.chain.push(Segment { number: file.number, base: header.base, end: header.base, bytes: file.bytes, summary: None });
+        walk.chain.push(Segment {
+            number: file.number,
+            base: header.base,
+            end: header.base,
+            bytes: file.bytes,
+            summary: None,
+        });
         floor = floor.max(header.epoch);
         let mut scan = Scan::open(storage, secrets.frame, file.number)?;
         loop {
             if walk.end >= replay_from {
                 floor = floor.max(walk.floor);
             }
-            let Some((frame, payload)) = scan.next(file_offset(header.base, walk.end), walk.end, floor)? else { break };
+            let Some((frame, payload)) = scan.next(file_offset(header.base, walk.end), walk.end, floor)? else {
+                break;
+            };
             if walk.replay.is_none() && frame.end() > replay_from {
                 walk.replay = Some((walk.chain.len() - 1, frame.position));
             }
@@ -249,7 +275,9 @@ fn read_summary(storage: &dyn Storage, base: Position) -> Result<Option<(Sidecar
     let bytes = file.len().map_err(LogError::io("reading", &name))?;
     let mut beginning = vec![0; (sidecar::SIDECAR_HEADER_BYTES as u64).min(bytes) as usize];
     file.read_at(0, &mut beginning).map_err(LogError::io("reading", &name))?;
-    let Ok(header) = SidecarHeader::decode(&beginning) else { return Ok(None) };
+    let Ok(header) = SidecarHeader::decode(&beginning) else {
+        return Ok(None);
+    };
     if header.file_bytes() != bytes || header.base != base {
         return Ok(None);
     }
@@ -269,15 +297,27 @@ fn refuse_damage(
 ) -> Result<(), LogError> {
     let bad = walk.end;
     let active = walk.chain.last();
-    let bad_file = active.map_or_else(|| format!("the segment at position {}", bad.0), |segment| segment_name(segment.number));
-    let damaged = |bytes, reason| LogError::Damaged { file: bad_file.clone(), position: bad, bytes, reason };
+    let bad_file = active.map_or_else(
+        || format!("the segment at position {}", bad.0),
+        |segment| segment_name(segment.number),
+    );
+    let damaged = |bytes, reason| LogError::Damaged {
+        file: bad_file.clone(),
+        position: bad,
+        bytes,
+        reason,
+    };
     for file in found {
         let own = active.is_some_and(|segment| segment.number == file.number);
         // A frame of a segment that begins before the bad place and is sealed proves nothing about it.
         if !own && file.header.is_some_and(|header| header.base < bad) {
             continue;
         }
-        let from = if own { file_offset(active.map_or(bad, |segment| segment.base), bad) } else { SEGMENT_HEADER_BYTES };
+        let from = if own {
+            file_offset(active.map_or(bad, |segment| segment.base), bad)
+        } else {
+            SEGMENT_HEADER_BYTES
+        };
         let mut scan = Scan::open(storage, secrets.frame, file.number)?;
         if let Some(proof) = scan.proof_of_damage(from, bad, walk.floor)? {
             let bytes = proof.position.0.saturating_sub(bad.0).min(proof.synced.0 - bad.0);
@@ -287,12 +327,22 @@ fn refuse_damage(
     if let Some(checkpoint) = newest
         && checkpoint.covers > bad
     {
-        return Err(damaged(checkpoint.covers.0 - bad.0, "the checkpoint says that the log was synced beyond it"));
+        return Err(damaged(
+            checkpoint.covers.0 - bad.0,
+            "the checkpoint says that the log was synced beyond it",
+        ));
     }
     let starts_late = walk.chain.first().is_none_or(|segment| segment.base > Position(0)) && found.iter().any(|file| file.header.is_some());
     if newest.is_none() && (starts_late || (!broken.is_empty() && walk.chain.is_empty())) {
-        let file = broken.first().map_or_else(|| "the checkpoint".to_string(), |number| checkpoint_name(*number));
-        return Err(LogError::Damaged { file, position: Position(0), bytes: 0, reason: "without it the log does not begin at 0" });
+        let file = broken
+            .first()
+            .map_or_else(|| "the checkpoint".to_string(), |number| checkpoint_name(*number));
+        return Err(LogError::Damaged {
+            file,
+            position: Position(0),
+            bytes: 0,
+            reason: "without it the log does not begin at 0",
+        });
     }
     Ok(())
 }
@@ -308,7 +358,9 @@ fn older_segments(
     let first = walk.chain.first().map_or(Position(0), |segment| segment.base);
     let mut older = Vec::new();
     for file in found {
-        let Some(header) = file.header.filter(|header| header.base < first) else { continue };
+        let Some(header) = file.header.filter(|header| header.base < first) else {
+            continue;
+        };
         let there = listing.sidecars.binary_search(&header.base.0).is_ok();
         let known = if there { read_summary(storage, header.base)? } else { None };
         let (end, spans) = match known {
@@ -316,7 +368,16 @@ fn older_segments(
             None => index_again(storage, secrets, file.number, &header)?,
         };
         let summary = (spans.len() <= crate::limits::SUMMARY_QUEUES_MAX).then(|| spans.clone());
-        older.push((Segment { number: file.number, base: header.base, end, bytes: file.bytes, summary }, spans));
+        older.push((
+            Segment {
+                number: file.number,
+                base: header.base,
+                end,
+                bytes: file.bytes,
+                summary,
+            },
+            spans,
+        ));
     }
     older.sort_by_key(|(segment, _)| segment.base);
     let live = |base: &u64| found.iter().any(|file| file.header.is_some_and(|header| header.base.0 == *base));
@@ -351,7 +412,12 @@ fn index_again(
     if let Some(proof) = scan.proof_of_damage(file_offset(header.base, end), end, floor)? {
         let bytes = proof.position.0.saturating_sub(end.0);
         let reason = "a later frame says that the log was synced beyond it";
-        return Err(LogError::Damaged { file: segment_name(number), position: end, bytes, reason });
+        return Err(LogError::Damaged {
+            file: segment_name(number),
+            position: end,
+            bytes,
+            reason,
+        });
     }
     write_sidecar(storage, header.base, &sidecar::encode(&index, header.base, end))?;
     Ok((end, index.spans().collect()))
@@ -365,13 +431,20 @@ fn clear_the_rest(
     walk: &Walk,
     sealed: &[(Segment, Vec<crate::index::QueueSpan>)],
 ) -> Result<Vec<u64>, LogError> {
-    let used = |number| walk.chain.iter().chain(sealed.iter().map(|(segment, _)| segment)).any(|segment| segment.number == number);
+    let used = |number| {
+        walk.chain
+            .iter()
+            .chain(sealed.iter().map(|(segment, _)| segment))
+            .any(|segment| segment.number == number)
+    };
     let mut spares = Vec::new();
     for file in found.iter().filter(|file| !used(file.number)) {
         let name = segment_name(file.number);
         if file.bytes == config.segment_bytes && spares.len() < SPARE_SEGMENTS_MAX {
             let opened = storage.open(&name).map_err(LogError::io("opening", &name))?;
-            opened.write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]]).map_err(LogError::io("writing", &name))?;
+            opened
+                .write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]])
+                .map_err(LogError::io("writing", &name))?;
             opened.sync_data().map_err(LogError::io("syncing", &name))?;
             spares.push(file.number);
         } else {
@@ -383,7 +456,10 @@ fn clear_the_rest(
 }
 
 /// Writes and syncs the opening frame, and hands out what was found.
-#[allow(clippy::too_many_arguments, reason = "the last step of one story, with all that the earlier ones found")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "the last step of one story, with all that the earlier ones found"
+)]
 fn begin_epoch(
     storage: Arc<dyn Storage>,
     config: LogConfig,
@@ -398,10 +474,16 @@ fn begin_epoch(
 ) -> Result<Opened, LogError> {
     let epoch = Epoch(walk.floor.0 + 1);
     let opened_at = match walk.stamp {
-        None => Now { wall_ms: start.wall_ms, mono_ms: 0 },
+        None => Now {
+            wall_ms: start.wall_ms,
+            mono_ms: 0,
+        },
         Some(last) => {
             let since = start.wall_ms.saturating_sub(last.wall_ms).max(0);
-            Now { wall_ms: last.wall_ms.saturating_add(since), mono_ms: last.mono_ms.saturating_add(since as u64) }
+            Now {
+                wall_ms: last.wall_ms.saturating_add(since),
+                mono_ms: last.mono_ms.saturating_add(since as u64),
+            }
         }
     };
     let facts = newest.as_ref().map(|checkpoint| checkpoint.facts);
@@ -424,9 +506,21 @@ fn begin_epoch(
             file: Scan::open(&*storage, secrets.frame, segment.number)?.file,
             filled: segment.offset(walk.end),
         },
-        None => Active { number: 0, base: walk.end, bytes: 0, file: Arc::new(NoFile), filled: 0 },
+        None => Active {
+            number: 0,
+            base: walk.end,
+            bytes: 0,
+            file: Arc::new(NoFile),
+            filled: 0,
+        },
     };
-    let view = View { sealed: segments, active: Arc::new(active.segment()), active_index: walk.index, visible: walk.end, topics };
+    let view = View {
+        sealed: segments,
+        active: Arc::new(active.segment()),
+        active_index: walk.index,
+        visible: walk.end,
+        topics,
+    };
     let mut writer = LogWriter {
         shared: Arc::new(Shared::new(storage, secrets.frame, view, config.tail_cache_bytes)),
         config,
@@ -449,14 +543,24 @@ fn begin_epoch(
         writer.begin_segment(0)?;
         writer.shared.view_mut().active = Arc::new(writer.active.segment());
     }
-    let opening = Record { at: opened_at, change: Change::Opened { epoch } };
+    let opening = Record {
+        at: opened_at,
+        change: Change::Opened { epoch },
+    };
     writer.append(walk.end, &[opening.encode()])?;
     writer.sync()?;
     let (reader, next_position) = (LogReader::new(Arc::clone(&writer.shared)), writer.end);
     let from = walk.replay.map_or(walk.end, |(_, position)| position);
     let replay = Replay::new(&writer.shared, before_replay, from, replay_from, next_position);
     let checkpoint_entries = newest.map_or_else(Vec::new, |checkpoint| checkpoint.entries);
-    let recovery = Recovery { epoch, secret: secrets.core, next_position, opened_at, checkpoint_entries, replay };
+    let recovery = Recovery {
+        epoch,
+        secret: secrets.core,
+        next_position,
+        opened_at,
+        checkpoint_entries,
+        replay,
+    };
     Ok(Opened { writer, reader, recovery })
 }
 

@@ -31,7 +31,16 @@ impl Replay {
         let segments = view.sealed.iter().skip(skip).chain([&view.active]).map(Arc::clone).collect();
         drop(view);
         let shared = Arc::clone(shared);
-        Self { shared, segments, scan: None, next, replay_from, end, epoch: Epoch(0), records: VecDeque::new() }
+        Self {
+            shared,
+            segments,
+            scan: None,
+            next,
+            replay_from,
+            end,
+            epoch: Epoch(0),
+            records: VecDeque::new(),
+        }
     }
 
     fn read(&mut self) -> Result<Option<(Position, Record)>, LogError> {
@@ -57,7 +66,12 @@ impl Replay {
             };
             let Some((frame, payload)) = scan.next(segment.offset(self.next), self.next, self.epoch)? else {
                 let (file, position) = (segment_name(segment.number), self.next);
-                return Err(LogError::Damaged { file, position, bytes: 0, reason: "it was readable a moment ago" });
+                return Err(LogError::Damaged {
+                    file,
+                    position,
+                    bytes: 0,
+                    reason: "it was readable a moment ago",
+                });
             };
             self.records = frame_records(&frame, &payload)?.into();
             (self.next, self.epoch) = (frame.end(), frame.epoch);

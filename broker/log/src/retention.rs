@@ -60,7 +60,8 @@ impl LogWriter {
         let unread = Arc::strong_count(&segment) == 1;
         if unread && segment.bytes == self.config.segment_bytes && self.spares.len() < SPARE_SEGMENTS_MAX {
             let file = storage.open(&name).map_err(LogError::io("opening", &name))?;
-            file.write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]]).map_err(LogError::io("writing", &name))?;
+            file.write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]])
+                .map_err(LogError::io("writing", &name))?;
             file.sync_data().map_err(LogError::io("syncing", &name))?;
             self.spares.push(segment.number);
             return Ok(());

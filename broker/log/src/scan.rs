@@ -30,20 +30,35 @@ impl Scan {
         let name = segment_name(number);
         let file = storage.open(&name).map_err(LogError::io("opening", &name))?;
         let bytes = file.len().map_err(LogError::io("reading", &name))?;
-        Ok(Self { name, file, bytes, secret, buffer: Bytes::new(), buffer_at: 0 })
+        Ok(Self {
+            name,
+            file,
+            bytes,
+            secret,
+            buffer: Bytes::new(),
+            buffer_at: 0,
+        })
     }
 
     /// The segment's header; `None` for a spare and for one that is damaged.
     pub(crate) fn header(&mut self) -> Result<Option<SegmentHeader>, LogError> {
         let secret = self.secret;
-        Ok(self.get(0, SEGMENT_HEADER_BYTES)?.and_then(|bytes| SegmentHeader::decode(secret, &bytes)))
+        Ok(self
+            .get(0, SEGMENT_HEADER_BYTES)?
+            .and_then(|bytes| SegmentHeader::decode(secret, &bytes)))
     }
 
     /// The whole frame at `offset` of the file; `None` when there is none.
     pub(crate) fn frame(&mut self, offset: u64) -> Result<Option<(FrameHeader, Bytes)>, LogError> {
-        let Some(header_bytes) = self.get(offset, FRAME_HEADER_BYTES)? else { return Ok(None) };
-        let Some(header) = FrameHeader::parse(self.secret, &header_bytes) else { return Ok(None) };
-        let Some(payload) = self.get(offset + FRAME_HEADER_BYTES, u64::from(header.payload_bytes))? else { return Ok(None) };
+        let Some(header_bytes) = self.get(offset, FRAME_HEADER_BYTES)? else {
+            return Ok(None);
+        };
+        let Some(header) = FrameHeader::parse(self.secret, &header_bytes) else {
+            return Ok(None);
+        };
+        let Some(payload) = self.get(offset + FRAME_HEADER_BYTES, u64::from(header.payload_bytes))? else {
+            return Ok(None);
+        };
         Ok(header.verify(self.secret, &header_bytes, &payload).then_some((header, payload)))
     }
 
@@ -56,16 +71,23 @@ impl Scan {
             }
             header.epoch >= floor
         };
-        Ok(self.frame(offset)?.filter(|(header, _)| header.position == position && fresh(header)))
+        Ok(self
+            .frame(offset)?
+            .filter(|(header, _)| header.position == position && fresh(header)))
     }
 
     /// Looks from `offset` on for a frame which proves that the log was synced beyond `bad`.
     pub(crate) fn proof_of_damage(&mut self, offset: u64, bad: Position, floor: Epoch) -> Result<Option<FrameHeader>, LogError> {
         let mut at = offset.next_multiple_of(FRAME_ALIGNMENT);
         while at < self.bytes {
-            let Some(piece) = self.get(at, (self.bytes - at).min(SCAN_BYTES as u64))? else { break };
+            let Some(piece) = self.get(at, (self.bytes - at).min(SCAN_BYTES as u64))? else {
+                break;
+            };
             // Almost every place is ruled out by its first bytes.
-            let likely = piece.chunks(FRAME_ALIGNMENT as usize).enumerate().filter(|(_, place)| place.starts_with(&FRAME_MAGIC));
+            let likely = piece
+                .chunks(FRAME_ALIGNMENT as usize)
+                .enumerate()
+                .filter(|(_, place)| place.starts_with(&FRAME_MAGIC));
             for (index, _) in likely {
                 let frame = self.frame(at + index as u64 * FRAME_ALIGNMENT)?;
                 if let Some((header, _)) = frame.filter(|(header, _)| header.epoch >= floor && header.synced > bad) {
@@ -106,11 +128,22 @@ pub(crate) struct Indexed {
 /// What the index wants to know of the record at `position`; `None` when it stores no batch.
 pub(crate) fn indexed(position: Position, record: &Bytes) -> Result<Option<Indexed>, LogError> {
     let unreadable = |source| LogError::Unreadable { position, source };
-    let Some(StoredBatch { queue, first, batch, origin }) = stored(record).map_err(unreadable)? else { return Ok(None) };
+    let Some(StoredBatch {
+        queue,
+        first,
+        batch,
+        origin,
+    }) = stored(record).map_err(unreadable)?
+    else {
+        return Ok(None);
+    };
     let (_, at) = peek(record).map_err(unreadable)?;
     // The batch is the last field of its record.
     let batch_position = Position(position.0 + crate::frame::RECORD_LENGTH_BYTES + (record.len() - batch.len()) as u64);
-    let bad = |reason: String| LogError::BadBatch { position: batch_position, reason };
+    let bad = |reason: String| LogError::BadBatch {
+        position: batch_position,
+        reason,
+    };
     let attributes = Attributes::parse_stored(batch.clone()).map_err(|error| bad(error.to_string()))?;
     if attributes.total_bytes() != batch.len() {
         return Err(bad("its length is not what it says".to_string()));
@@ -124,7 +157,12 @@ pub(crate) fn indexed(position: Position, record: &Bytes) -> Result<Option<Index
         total_bytes: batch.len() as u32,
         stored_wall_ms: at.wall_ms,
     };
-    Ok(Some(Indexed { place, attributes, origin, batch }))
+    Ok(Some(Indexed {
+        place,
+        attributes,
+        origin,
+        batch,
+    }))
 }
 
 /// The records of a verified frame.

@@ -1,7 +1,7 @@
 //! Segment files: their names, their header, and where in a file a position of the log is.
 
-use crc_fast::checksum;
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
+use crc_fast::checksum;
 use sluice_protocol::ids::{Epoch, Position, QueueId, QueueOffset};
 use sluice_protocol::wire::{Reader, Writer};
 
@@ -30,9 +30,24 @@ impl SegmentHeader {
     /// The header as the file holds it.
     pub(crate) fn encode(&self, secret: FrameSecret) -> [u8; SEGMENT_HEADER_BYTES as usize] {
         let mut out = Writer::with_capacity(SEGMENT_HEADER_BYTES as usize);
-        out.bytes(&MAGIC).u16(VERSION).u16(0).u64(secret.0).u64(self.base.0).u64(self.bytes).u32(self.epoch.0).bytes(&[0; 24]);
+        out.bytes(&MAGIC)
+            .u16(VERSION)
+            .u16(0)
+            .u64(secret.0)
+            .u64(self.base.0)
+            .u64(self.bytes)
+            .u32(self.epoch.0)
+            .bytes(&[0; 24]);
         let sum = checksum(Crc32Iscsi, &out.take()[..]) as u32;
-        out.bytes(&MAGIC).u16(VERSION).u16(0).u64(secret.0).u64(self.base.0).u64(self.bytes).u32(self.epoch.0).bytes(&[0; 24]).u32(sum);
+        out.bytes(&MAGIC)
+            .u16(VERSION)
+            .u16(0)
+            .u64(secret.0)
+            .u64(self.base.0)
+            .u64(self.bytes)
+            .u32(self.epoch.0)
+            .bytes(&[0; 24])
+            .u32(sum);
         let mut header = [0; SEGMENT_HEADER_BYTES as usize];
         header.copy_from_slice(&out.finish());
         header
@@ -41,12 +56,21 @@ impl SegmentHeader {
     /// Reads a header of this log; `None` when these bytes are none.
     pub(crate) fn decode(secret: FrameSecret, bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(bytes);
-        let (magic, version, _reserved, own) = (reader.array::<4>().ok()?, reader.u16().ok()?, reader.u16().ok()?, reader.u64().ok()?);
+        let (magic, version, _reserved, own) = (
+            reader.array::<4>().ok()?,
+            reader.u16().ok()?,
+            reader.u16().ok()?,
+            reader.u64().ok()?,
+        );
         let (base, size, epoch) = (reader.u64().ok()?, reader.u64().ok()?, reader.u32().ok()?);
         reader.bytes(24).ok()?;
         let sum = reader.u32().ok()?;
         let sound = magic == MAGIC && version == VERSION && own == secret.0 && sum == checksum(Crc32Iscsi, &bytes[..CHECKSUM_AT]) as u32;
-        sound.then_some(Self { base: Position(base), epoch: Epoch(epoch), bytes: size })
+        sound.then_some(Self {
+            base: Position(base),
+            epoch: Epoch(epoch),
+            bytes: size,
+        })
     }
 }
 
@@ -116,7 +140,11 @@ mod tests {
 
     #[test]
     fn a_segments_header_survives_and_shows_every_changed_bit() {
-        let header = SegmentHeader { base: Position(1 << 40), epoch: Epoch(7), bytes: 64 << 20 };
+        let header = SegmentHeader {
+            base: Position(1 << 40),
+            epoch: Epoch(7),
+            bytes: 64 << 20,
+        };
         let secret = FrameSecret(99);
         let bytes = header.encode(secret);
         assert_eq!(SegmentHeader::decode(secret, &bytes), Some(header));

@@ -91,9 +91,17 @@ impl SidecarHeader {
         }
         let mut from = Reader::new(directory);
         let entry = |from: &mut Reader<'_>| {
-            let queue = QueueId { topic: TopicId(from.u64()?), index: QueueIndex(from.u16()?) };
+            let queue = QueueId {
+                topic: TopicId(from.u64()?),
+                index: QueueIndex(from.u16()?),
+            };
             let (batches, rows) = (from.u32()?, from.u32()?);
-            let span = QueueSpan { queue, first: QueueOffset(from.u64()?), end: QueueOffset(from.u64()?), bytes: from.u64()? };
+            let span = QueueSpan {
+                queue,
+                first: QueueOffset(from.u64()?),
+                end: QueueOffset(from.u64()?),
+                bytes: from.u64()?,
+            };
             Ok((span, batches, rows))
         };
         (0..self.queues).map(|_| entry(&mut from)).collect()
@@ -129,12 +137,21 @@ pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Byt
     runs.sort_unstable();
     for run in &runs {
         let number = numbers.binary_search(&run.queue).expect("a run is of a queue that is in the index");
-        columns.u64(run.producer).u64(run.first_sequence.0).u64(run.first.0).u32(run.rows).count(number);
+        columns
+            .u64(run.producer)
+            .u64(run.first_sequence.0)
+            .u64(run.first.0)
+            .u32(run.rows)
+            .count(number);
     }
     let columns = columns.finish();
     let mut directory = Writer::new();
     for (span, entries) in index.spans().zip(index.queues.values()) {
-        directory.u64(span.queue.topic.0).u16(span.queue.index.0).count(entries.batches.len()).count(entries.tags.len());
+        directory
+            .u64(span.queue.topic.0)
+            .u16(span.queue.index.0)
+            .count(entries.batches.len())
+            .count(entries.tags.len());
         directory.u64(span.first.0).u64(span.end.0).u64(span.bytes);
     }
     let directory = directory.finish();
@@ -168,7 +185,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(SidecarHeader, SegmentIndex), Side
     let mut batches_left = header.batches;
     for (span, batches, rows) in &directory {
         batches_left = batches_left.checked_sub(*batches).ok_or(WireError::Truncated)?;
-        let mut entries = QueueEntries { bytes: span.bytes, ..QueueEntries::default() };
+        let mut entries = QueueEntries {
+            bytes: span.bytes,
+            ..QueueEntries::default()
+        };
         let mut rows_counted = 0_u32;
         for _ in 0..*batches {
             let batch = take_batch(&mut from, span.queue)?;
@@ -180,7 +200,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(SidecarHeader, SegmentIndex), Side
             return Err(WireError::Impossible("rows of a queue").into());
         }
         let column = tags.bytes(*rows as usize * TAG_BYTES)?;
-        entries.tags = column.chunks_exact(TAG_BYTES).map(|tag| u32::from_le_bytes([tag[0], tag[1], tag[2], tag[3]])).collect();
+        entries.tags = column
+            .chunks_exact(TAG_BYTES)
+            .map(|tag| u32::from_le_bytes([tag[0], tag[1], tag[2], tag[3]]))
+            .collect();
         index.queues.insert(span.queue, entries);
     }
     for _ in 0..header.runs {
@@ -200,7 +223,15 @@ fn take_batch(from: &mut Reader<'_>, queue: QueueId) -> Result<BatchPlace, WireE
     if first.0.checked_add(u64::from(count)).is_none() || attribute_bytes > total_bytes {
         return Err(WireError::Impossible("batch"));
     }
-    Ok(BatchPlace { queue, first, count, position, attribute_bytes, total_bytes, stored_wall_ms })
+    Ok(BatchPlace {
+        queue,
+        first,
+        count,
+        position,
+        attribute_bytes,
+        total_bytes,
+        stored_wall_ms,
+    })
 }
 
 fn take_run(from: &mut Reader<'_>, directory: &[(QueueSpan, u32, u32)]) -> Result<ProducerRun, WireError> {
@@ -211,5 +242,11 @@ fn take_run(from: &mut Reader<'_>, directory: &[(QueueSpan, u32, u32)]) -> Resul
     if first.0.checked_add(u64::from(rows)).is_none() {
         return Err(WireError::Impossible("run"));
     }
-    Ok(ProducerRun { producer, first_sequence, rows, queue, first })
+    Ok(ProducerRun {
+        producer,
+        first_sequence,
+        rows,
+        queue,
+        first,
+    })
 }

@@ -48,7 +48,10 @@ impl LogConfig {
             return Ok(());
         }
         let wanted = format!("a multiple of 8 from {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX}");
-        Err(LogError::Setting(format!("segment_bytes is {}: set it to {wanted}", self.segment_bytes)))
+        Err(LogError::Setting(format!(
+            "segment_bytes is {}: set it to {wanted}",
+            self.segment_bytes
+        )))
     }
 }
 
@@ -127,7 +130,13 @@ impl LogWriter {
         let pending = std::mem::take(&mut self.pending);
         let mut tail = self.shared.tail();
         let mut view = self.shared.view_mut();
-        for Indexed { place, attributes, origin, batch } in pending {
+        for Indexed {
+            place,
+            attributes,
+            origin,
+            batch,
+        } in pending
+        {
             tail.push(place.position, batch);
             *view.topics.entry(place.queue.topic).or_default() += u64::from(place.total_bytes);
             view.active_index.add(place, &attributes, origin);
@@ -154,7 +163,12 @@ impl LogWriter {
             }
             // A frame at or after this start's opening is of this epoch. Before it, there is one that is synced: nothing stale can follow.
             let epoch_floor = if replay_from >= writer.opened_at { writer.epoch } else { Epoch(0) };
-            let facts = CheckpointFacts { number: writer.next_checkpoint, replay_from, epoch_floor, stamp: writer.last_stamp };
+            let facts = CheckpointFacts {
+                number: writer.next_checkpoint,
+                replay_from,
+                epoch_floor,
+                stamp: writer.last_stamp,
+            };
             writer.next_checkpoint += 1;
             writer.draft = Some(Draft::begin(&*writer.shared.storage, writer.shared.secret, facts)?);
             Ok(())
@@ -222,7 +236,10 @@ impl LogWriter {
             self.pending.extend(indexed(position, record)?);
         }
         if let Some(last) = records.last() {
-            let (_, stamp) = peek(last).map_err(|source| LogError::Unreadable { position: self.end, source })?;
+            let (_, stamp) = peek(last).map_err(|source| LogError::Unreadable {
+                position: self.end,
+                source,
+            })?;
             self.last_stamp = stamp;
         }
         let header = FrameHeader::seal(self.shared.secret, self.end, self.synced, self.epoch, records);
@@ -262,7 +279,10 @@ impl LogWriter {
 
     pub(crate) fn sync_active(&mut self) -> Result<Position, LogError> {
         if self.synced < self.end {
-            self.active.file.sync_data().map_err(LogError::io("syncing", &segment_name(self.active.number)))?;
+            self.active
+                .file
+                .sync_data()
+                .map_err(LogError::io("syncing", &segment_name(self.active.number)))?;
             self.synced = self.end;
             self.expose();
         }
@@ -277,7 +297,11 @@ impl LogWriter {
         write_sidecar(&*storage, self.active.base, &encoded)?;
         let sealed = {
             let view = self.shared.view();
-            Arc::new(Segment { end: self.end, summary: summary(&view.active_index), ..(*view.active).clone() })
+            Arc::new(Segment {
+                end: self.end,
+                summary: summary(&view.active_index),
+                ..(*view.active).clone()
+            })
         };
         self.begin_segment(bytes)?;
         let active = self.active.segment();
@@ -292,7 +316,11 @@ impl LogWriter {
     pub(crate) fn begin_segment(&mut self, frame: u64) -> Result<(), LogError> {
         let storage = Arc::clone(&self.shared.storage);
         let needed = SEGMENT_HEADER_BYTES + frame;
-        let spare = if needed <= self.config.segment_bytes { self.spares.pop() } else { None };
+        let spare = if needed <= self.config.segment_bytes {
+            self.spares.pop()
+        } else {
+            None
+        };
         let bytes = needed.max(self.config.segment_bytes);
         let number = spare.unwrap_or(self.next_number);
         let name = segment_name(number);
@@ -302,8 +330,19 @@ impl LogWriter {
         };
         let filled = if spare.is_some() { bytes } else { SEGMENT_HEADER_BYTES };
         self.next_number = self.next_number.max(number + 1);
-        self.active = Active { number, base: self.end, bytes, file, filled };
-        let header = SegmentHeader { base: self.end, epoch: self.epoch, bytes }.encode(self.shared.secret);
+        self.active = Active {
+            number,
+            base: self.end,
+            bytes,
+            file,
+            filled,
+        };
+        let header = SegmentHeader {
+            base: self.end,
+            epoch: self.epoch,
+            bytes,
+        }
+        .encode(self.shared.secret);
         self.active.file.write_at(0, &[&header]).map_err(LogError::io("writing", &name))?;
         if frame < self.config.fill_ahead_bytes {
             self.fill_ahead(SEGMENT_HEADER_BYTES)?;
@@ -319,7 +358,13 @@ impl LogWriter {
 impl Active {
     /// The segment as readers know it.
     pub(crate) fn segment(&self) -> Segment {
-        Segment { number: self.number, base: self.base, end: self.base, bytes: self.bytes, summary: None }
+        Segment {
+            number: self.number,
+            base: self.base,
+            end: self.base,
+            bytes: self.bytes,
+            summary: None,
+        }
     }
 }
 
@@ -335,7 +380,9 @@ pub(crate) fn write_sidecar(storage: &dyn Storage, base: Position, encoded: &Byt
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LogError::io("removing", &name)(error)),
         Ok(()) | Err(_) => {}
     }
-    let file = storage.create(&name, encoded.len() as u64).map_err(LogError::io("creating", &name))?;
+    let file = storage
+        .create(&name, encoded.len() as u64)
+        .map_err(LogError::io("creating", &name))?;
     file.write_at(0, &[encoded]).map_err(LogError::io("writing", &name))?;
     file.sync_data().map_err(LogError::io("syncing", &name))?;
     storage.sync_directory().map_err(LogError::io("syncing", &name))

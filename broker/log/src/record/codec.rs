@@ -89,7 +89,13 @@ pub fn peek(record: &[u8]) -> Result<(u16, Now), RecordError> {
     if version != VERSION {
         return Err(RecordError::Version { kind, version });
     }
-    Ok((kind, Now { wall_ms: reader.i64()?, mono_ms: reader.u64()? }))
+    Ok((
+        kind,
+        Now {
+            wall_ms: reader.i64()?,
+            mono_ms: reader.u64()?,
+        },
+    ))
 }
 
 /// A batch that a record stores.
@@ -121,10 +127,18 @@ pub(crate) fn stored(record: &Bytes) -> Result<Option<StoredBatch>, RecordError>
         _ => return Ok(None),
     }
     match Record::decode(record)?.change {
-        Change::Appended { queue, first, batch } => Ok(Some(StoredBatch { queue, first, batch, origin: Origin::Producer })),
-        Change::DeadLettered { to, at_offset, batch, .. } => {
-            Ok(Some(StoredBatch { queue: to, first: at_offset, batch, origin: Origin::Queue }))
-        }
+        Change::Appended { queue, first, batch } => Ok(Some(StoredBatch {
+            queue,
+            first,
+            batch,
+            origin: Origin::Producer,
+        })),
+        Change::DeadLettered { to, at_offset, batch, .. } => Ok(Some(StoredBatch {
+            queue: to,
+            first: at_offset,
+            batch,
+            origin: Origin::Queue,
+        })),
         _ => Ok(None),
     }
 }
@@ -152,7 +166,11 @@ impl Record {
                 out.u32(epoch.0);
             }
             Change::TopicCreated { topic, name, settings } => {
-                out.u64(topic.0).text(name).u16(settings.queues).u64(settings.retention_ms).u64(settings.retention_bytes);
+                out.u64(topic.0)
+                    .text(name)
+                    .u16(settings.queues)
+                    .u64(settings.retention_ms)
+                    .u64(settings.retention_bytes);
             }
             Change::TopicDeleted { topic } => {
                 out.u64(topic.0);
@@ -163,18 +181,33 @@ impl Record {
             Change::GroupDeleted { group } => {
                 out.u64(group.0);
             }
-            Change::Subscribed { group, topic, filter, starts } => {
+            Change::Subscribed {
+                group,
+                topic,
+                filter,
+                starts,
+            } => {
                 put_filter(out.u64(group.0).u64(topic.0), filter);
                 put_starts(out, starts);
             }
             Change::PluginBound { name, digest, limits } => {
                 out.text(name).bytes(&digest.0);
-                out.u64(limits.fuel_per_run).u64(limits.fuel_per_message).u32(limits.run_ms).u64(limits.memory_bytes);
+                out.u64(limits.fuel_per_run)
+                    .u64(limits.fuel_per_message)
+                    .u32(limits.run_ms)
+                    .u64(limits.memory_bytes);
             }
             Change::Appended { queue, first, batch } => {
                 put_queue(out, *queue).u64(first.0).blob(batch);
             }
-            Change::Granted { cursor, pass, holder, leases, frontier, expires_mono_ms } => {
+            Change::Granted {
+                cursor,
+                pass,
+                holder,
+                leases,
+                frontier,
+                expires_mono_ms,
+            } => {
                 put_holder(put_cursor(out, *cursor).u32(pass.0), holder);
                 put_leases(out.u64(frontier.0).u64(*expires_mono_ms), leases);
             }
@@ -184,18 +217,41 @@ impl Record {
             Change::Settled { cursor, pass, offsets } => {
                 put_ranges(put_cursor(out, *cursor).u32(pass.0), offsets);
             }
-            Change::Returned { cursor, pass, leases, due_mono_ms, reason } => {
+            Change::Returned {
+                cursor,
+                pass,
+                leases,
+                due_mono_ms,
+                reason,
+            } => {
                 put_cursor(out, *cursor).u32(pass.0).u64(*due_mono_ms).u8(reason_number(*reason));
                 put_leases(out, leases);
             }
-            Change::Extended { cursor, pass, offsets, expires_mono_ms } => {
+            Change::Extended {
+                cursor,
+                pass,
+                offsets,
+                expires_mono_ms,
+            } => {
                 put_ranges(put_cursor(out, *cursor).u32(pass.0).u64(*expires_mono_ms), offsets);
             }
-            Change::DeadLettered { cursor, pass, offset, to, at_offset, batch } => {
+            Change::DeadLettered {
+                cursor,
+                pass,
+                offset,
+                to,
+                at_offset,
+                batch,
+            } => {
                 put_cursor(out, *cursor).u32(pass.0).u64(offset.0);
                 put_queue(out, *to).u64(at_offset.0).blob(batch);
             }
-            Change::Sought { group, topic, pass, starts } => {
+            Change::Sought {
+                group,
+                topic,
+                pass,
+                starts,
+            } => {
                 put_starts(out.u64(group.0).u64(topic.0).u32(pass.0), starts);
             }
             Change::Trimmed { queue, start } => {
@@ -250,15 +306,23 @@ fn take_change(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Chan
         kind::TOPIC_CREATED => Change::TopicCreated {
             topic: TopicId(from.u64()?),
             name: from.text()?.to_string(),
-            settings: TopicSettings { queues: from.u16()?, retention_ms: from.u64()?, retention_bytes: from.u64()? },
+            settings: TopicSettings {
+                queues: from.u16()?,
+                retention_ms: from.u64()?,
+                retention_bytes: from.u64()?,
+            },
         },
-        kind::TOPIC_DELETED => Change::TopicDeleted { topic: TopicId(from.u64()?) },
+        kind::TOPIC_DELETED => Change::TopicDeleted {
+            topic: TopicId(from.u64()?),
+        },
         kind::GROUP_CREATED => Change::GroupCreated {
             group: GroupId(from.u64()?),
             name: from.text()?.to_string(),
             settings: take_group_settings(from)?,
         },
-        kind::GROUP_DELETED => Change::GroupDeleted { group: GroupId(from.u64()?) },
+        kind::GROUP_DELETED => Change::GroupDeleted {
+            group: GroupId(from.u64()?),
+        },
         kind::SUBSCRIBED => Change::Subscribed {
             group: GroupId(from.u64()?),
             topic: TopicId(from.u64()?),
@@ -268,28 +332,63 @@ fn take_change(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Chan
         kind::PLUGIN_BOUND => {
             let (name, digest) = (from.text()?.to_string(), Digest(from.array()?));
             let (fuel_per_run, fuel_per_message, run_ms) = (from.u64()?, from.u64()?, from.u32()?);
-            Change::PluginBound { name, digest, limits: PluginLimits { fuel_per_run, fuel_per_message, run_ms, memory_bytes: from.u64()? } }
+            Change::PluginBound {
+                name,
+                digest,
+                limits: PluginLimits {
+                    fuel_per_run,
+                    fuel_per_message,
+                    run_ms,
+                    memory_bytes: from.u64()?,
+                },
+            }
         }
-        kind::APPENDED => {
-            Change::Appended { queue: take_queue(from)?, first: QueueOffset(from.u64()?), batch: whole.slice_ref(from.blob()?) }
-        }
+        kind::APPENDED => Change::Appended {
+            queue: take_queue(from)?,
+            first: QueueOffset(from.u64()?),
+            batch: whole.slice_ref(from.blob()?),
+        },
         kind::GRANTED => {
             let (cursor, pass, holder) = (take_cursor(from)?, Pass(from.u32()?), take_holder(from)?);
             let (frontier, expires_mono_ms) = (QueueOffset(from.u64()?), from.u64()?);
-            Change::Granted { cursor, pass, holder, leases: take_leases(from)?, frontier, expires_mono_ms }
+            Change::Granted {
+                cursor,
+                pass,
+                holder,
+                leases: take_leases(from)?,
+                frontier,
+                expires_mono_ms,
+            }
         }
-        kind::FRONTIER_MOVED => {
-            Change::FrontierMoved { cursor: take_cursor(from)?, pass: Pass(from.u32()?), frontier: QueueOffset(from.u64()?) }
-        }
-        kind::SETTLED => Change::Settled { cursor: take_cursor(from)?, pass: Pass(from.u32()?), offsets: take_ranges(from)? },
+        kind::FRONTIER_MOVED => Change::FrontierMoved {
+            cursor: take_cursor(from)?,
+            pass: Pass(from.u32()?),
+            frontier: QueueOffset(from.u64()?),
+        },
+        kind::SETTLED => Change::Settled {
+            cursor: take_cursor(from)?,
+            pass: Pass(from.u32()?),
+            offsets: take_ranges(from)?,
+        },
         kind::RETURNED => {
             let (cursor, pass, due_mono_ms) = (take_cursor(from)?, Pass(from.u32()?), from.u64()?);
             let reason = take_reason(from)?;
-            Change::Returned { cursor, pass, leases: take_leases(from)?, due_mono_ms, reason }
+            Change::Returned {
+                cursor,
+                pass,
+                leases: take_leases(from)?,
+                due_mono_ms,
+                reason,
+            }
         }
         kind::EXTENDED => {
             let (cursor, pass, expires_mono_ms) = (take_cursor(from)?, Pass(from.u32()?), from.u64()?);
-            Change::Extended { cursor, pass, offsets: take_ranges(from)?, expires_mono_ms }
+            Change::Extended {
+                cursor,
+                pass,
+                offsets: take_ranges(from)?,
+                expires_mono_ms,
+            }
         }
         kind::DEAD_LETTERED => Change::DeadLettered {
             cursor: take_cursor(from)?,
@@ -305,8 +404,13 @@ fn take_change(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Chan
             pass: Pass(from.u32()?),
             starts: take_starts(from)?,
         },
-        kind::TRIMMED => Change::Trimmed { queue: take_queue(from)?, start: QueueOffset(from.u64()?) },
-        kind::PRODUCER_FORGOTTEN => Change::ProducerForgotten { producer: ProducerId(from.u128()?) },
+        kind::TRIMMED => Change::Trimmed {
+            queue: take_queue(from)?,
+            start: QueueOffset(from.u64()?),
+        },
+        kind::PRODUCER_FORGOTTEN => Change::ProducerForgotten {
+            producer: ProducerId(from.u128()?),
+        },
         unknown => return Err(RecordError::Kind(unknown)),
     })
 }
@@ -316,7 +420,10 @@ fn put_queue(out: &mut Writer, queue: QueueId) -> &mut Writer {
 }
 
 fn take_queue(from: &mut Reader<'_>) -> Result<QueueId, WireError> {
-    Ok(QueueId { topic: TopicId(from.u64()?), index: QueueIndex(from.u16()?) })
+    Ok(QueueId {
+        topic: TopicId(from.u64()?),
+        index: QueueIndex(from.u16()?),
+    })
 }
 
 fn put_cursor(out: &mut Writer, cursor: CursorId) -> &mut Writer {
@@ -324,7 +431,10 @@ fn put_cursor(out: &mut Writer, cursor: CursorId) -> &mut Writer {
 }
 
 fn take_cursor(from: &mut Reader<'_>) -> Result<CursorId, WireError> {
-    Ok(CursorId { group: GroupId(from.u64()?), queue: take_queue(from)? })
+    Ok(CursorId {
+        group: GroupId(from.u64()?),
+        queue: take_queue(from)?,
+    })
 }
 
 fn put_starts(out: &mut Writer, starts: &[QueueStart]) {
@@ -336,7 +446,14 @@ fn put_starts(out: &mut Writer, starts: &[QueueStart]) {
 
 fn take_starts(from: &mut Reader<'_>) -> Result<Vec<QueueStart>, WireError> {
     let count = from.count(18)?;
-    (0..count).map(|_| Ok(QueueStart { queue: take_queue(from)?, offset: QueueOffset(from.u64()?) })).collect()
+    (0..count)
+        .map(|_| {
+            Ok(QueueStart {
+                queue: take_queue(from)?,
+                offset: QueueOffset(from.u64()?),
+            })
+        })
+        .collect()
 }
 
 fn put_ranges(out: &mut Writer, ranges: &[OffsetRange]) {
@@ -347,8 +464,15 @@ fn put_ranges(out: &mut Writer, ranges: &[OffsetRange]) {
 }
 
 fn take_range(from: &mut Reader<'_>) -> Result<OffsetRange, WireError> {
-    let range = OffsetRange { first: QueueOffset(from.u64()?), end: QueueOffset(from.u64()?) };
-    if range.first < range.end { Ok(range) } else { Err(WireError::Impossible("offset range")) }
+    let range = OffsetRange {
+        first: QueueOffset(from.u64()?),
+        end: QueueOffset(from.u64()?),
+    };
+    if range.first < range.end {
+        Ok(range)
+    } else {
+        Err(WireError::Impossible("offset range"))
+    }
 }
 
 fn take_ranges(from: &mut Reader<'_>) -> Result<Vec<OffsetRange>, WireError> {
@@ -365,7 +489,14 @@ fn put_leases(out: &mut Writer, leases: &[LeaseRange]) {
 
 fn take_leases(from: &mut Reader<'_>) -> Result<Vec<LeaseRange>, WireError> {
     let count = from.count(18)?;
-    (0..count).map(|_| Ok(LeaseRange { offsets: take_range(from)?, attempt: Attempt(from.u16()?) })).collect()
+    (0..count)
+        .map(|_| {
+            Ok(LeaseRange {
+                offsets: take_range(from)?,
+                attempt: Attempt(from.u16()?),
+            })
+        })
+        .collect()
 }
 
 /// A text that may be longer than 64 KiB.
@@ -383,7 +514,10 @@ fn put_filter(out: &mut Writer, filter: &Filter) {
 fn take_filter(from: &mut Reader<'_>) -> Result<Filter, WireError> {
     match from.u8()? {
         0 => Ok(Filter::All),
-        1 => Ok(Filter::Plugin { plugin: from.text()?.to_string(), expression: take_long_text(from)? }),
+        1 => Ok(Filter::Plugin {
+            plugin: from.text()?.to_string(),
+            expression: take_long_text(from)?,
+        }),
         _ => Err(WireError::Impossible("filter")),
     }
 }
@@ -397,8 +531,12 @@ fn put_holder(out: &mut Writer, holder: &Holder) {
 
 fn take_holder(from: &mut Reader<'_>) -> Result<Holder, WireError> {
     match from.u8()? {
-        0 => Ok(Holder::Stream { member: take_long_text(from)? }),
-        1 => Ok(Holder::Receive { member: take_long_text(from)? }),
+        0 => Ok(Holder::Stream {
+            member: take_long_text(from)?,
+        }),
+        1 => Ok(Holder::Receive {
+            member: take_long_text(from)?,
+        }),
         _ => Err(WireError::Impossible("holder")),
     }
 }
@@ -450,9 +588,14 @@ fn take_group_settings(from: &mut Reader<'_>) -> Result<GroupSettings, WireError
     let backoff = match from.u8()? {
         1 => {
             let count = from.count(8)?;
-            Backoff::Table { waits_ms: (0..count).map(|_| from.u64()).collect::<Result<_, _>>()? }
+            Backoff::Table {
+                waits_ms: (0..count).map(|_| from.u64()).collect::<Result<_, _>>()?,
+            }
         }
-        2 => Backoff::Exponential { first_ms: from.u64()?, max_ms: from.u64()? },
+        2 => Backoff::Exponential {
+            first_ms: from.u64()?,
+            max_ms: from.u64()?,
+        },
         3 => Backoff::Fixed { wait_ms: from.u64()? },
         _ => return Err(WireError::Impossible("back-off")),
     };
@@ -462,5 +605,9 @@ fn take_group_settings(from: &mut Reader<'_>) -> Result<GroupSettings, WireError
         3 => StartPoint::Time { wall_ms: from.i64()? },
         _ => return Err(WireError::Impossible("start point")),
     };
-    Ok(GroupSettings { attempts_max, backoff, start })
+    Ok(GroupSettings {
+        attempts_max,
+        backoff,
+        start,
+    })
 }

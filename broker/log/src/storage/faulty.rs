@@ -18,7 +18,12 @@ pub struct FaultyStorage {
 impl FaultyStorage {
     /// An empty disk whose crashes are decided by `seed`.
     pub fn new(seed: u64) -> Self {
-        Self { disk: Arc::new(Mutex::new(Disk { random: seed, ..Disk::default() })) }
+        Self {
+            disk: Arc::new(Mutex::new(Disk {
+                random: seed,
+                ..Disk::default()
+            })),
+        }
     }
 
     /// The machine stops: of what was not synced a random part is lost, by sectors. Handles and locks taken before are dead.
@@ -70,7 +75,10 @@ impl FaultyStorage {
     /// What a reader would see of a file now; `None` when there is no such file.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let disk = self.disk();
-        disk.names.get(name).and_then(|node| disk.nodes.get(node)).map(|node| node.current.clone())
+        disk.names
+            .get(name)
+            .and_then(|node| disk.nodes.get(node))
+            .map(|node| node.current.clone())
     }
 
     /// A disk of its own with the same contents, as if all were synced and nobody had it open.
@@ -81,7 +89,14 @@ impl FaultyStorage {
             node.durable = node.current.clone();
             node.dirty.clear();
         }
-        Self { disk: Arc::new(Mutex::new(Disk { random: seed, locked: false, life: 0, ..disk })) }
+        Self {
+            disk: Arc::new(Mutex::new(Disk {
+                random: seed,
+                locked: false,
+                life: 0,
+                ..disk
+            })),
+        }
     }
 
     /// How many calls of `sync_data` succeeded so far.
@@ -202,7 +217,10 @@ impl Disk {
     }
 
     fn node_named(&self, name: &str) -> io::Result<u64> {
-        self.names.get(name).copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, name.to_string()))
+        self.names
+            .get(name)
+            .copied()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, name.to_string()))
     }
 }
 
@@ -210,7 +228,14 @@ impl Storage for FaultyStorage {
     fn list(&self) -> io::Result<Vec<Entry>> {
         let disk = self.disk();
         let bytes = |node: &u64| disk.nodes.get(node).map_or(0, |node| node.current.len() as u64);
-        Ok(disk.names.iter().map(|(name, node)| Entry { name: name.clone(), bytes: bytes(node) }).collect())
+        Ok(disk
+            .names
+            .iter()
+            .map(|(name, node)| Entry {
+                name: name.clone(),
+                bytes: bytes(node),
+            })
+            .collect())
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
@@ -221,14 +246,28 @@ impl Storage for FaultyStorage {
         disk.take_room(0)?;
         disk.nodes_made += 1;
         let node = disk.nodes_made;
-        disk.nodes.insert(node, Node { current: vec![0; bytes as usize], ..Node::default() });
+        disk.nodes.insert(
+            node,
+            Node {
+                current: vec![0; bytes as usize],
+                ..Node::default()
+            },
+        );
         disk.names.insert(name.to_string(), node);
-        Ok(Arc::new(FaultyFile { storage: self.clone(), node, life: disk.life }))
+        Ok(Arc::new(FaultyFile {
+            storage: self.clone(),
+            node,
+            life: disk.life,
+        }))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn StorageFile>> {
         let disk = self.disk();
-        Ok(Arc::new(FaultyFile { storage: self.clone(), node: disk.node_named(name)?, life: disk.life }))
+        Ok(Arc::new(FaultyFile {
+            storage: self.clone(),
+            node: disk.node_named(name)?,
+            life: disk.life,
+        }))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -250,7 +289,10 @@ impl Storage for FaultyStorage {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         disk.locked = true;
-        Ok(StorageLock::new(FaultyLock { storage: self.clone(), life: disk.life }))
+        Ok(StorageLock::new(FaultyLock {
+            storage: self.clone(),
+            life: disk.life,
+        }))
     }
 
     fn describe(&self) -> String {
@@ -295,7 +337,10 @@ impl StorageFile for FaultyFile {
         self.with(|disk| {
             let bytes = &disk.nodes[&self.node].current;
             let start = usize::try_from(offset).unwrap_or(usize::MAX);
-            let from = bytes.get(start..).and_then(|rest| rest.get(..into.len())).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let from = bytes
+                .get(start..)
+                .and_then(|rest| rest.get(..into.len()))
+                .ok_or(io::ErrorKind::UnexpectedEof)?;
             into.copy_from_slice(from);
             Ok(())
         })
@@ -314,7 +359,11 @@ impl StorageFile for FaultyFile {
                 put(&mut node.current, offset as usize, &bytes);
                 node.dirty.push((offset, offset + bytes.len() as u64));
             }
-            if fails { Err(io::Error::other("this write was to fail")) } else { Ok(()) }
+            if fails {
+                Err(io::Error::other("this write was to fail"))
+            } else {
+                Ok(())
+            }
         })
     }
 

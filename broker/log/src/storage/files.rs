@@ -62,7 +62,11 @@ impl Storage for FileStorage {
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Arc<dyn StorageFile>> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).open(self.directory.join(name))?;
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(self.directory.join(name))?;
         file.set_len(bytes)?;
         Ok(Arc::new(RealFile { file }))
     }

@@ -1,0 +1,170 @@
+//! What readers find: by offset, by tag, by time and by id, in memory and on disk.
+
+mod support;
+
+use std::sync::Arc;
+
+use sluice_log::record::{Change, CursorId, Record};
+use sluice_log::{FaultyStorage, FileStorage, Log, LogConfig, LogReader, LogWriter, Start};
+use sluice_protocol::batch::tag_hash;
+use sluice_protocol::ids::{GroupId, MessageId, Pass, ProducerId, QueueOffset, Sequence, TopicId};
+use sluice_protocol::units::Now;
+use support::{append, appended, batch, config, open, queue};
+
+const ALL: QueueOffset = QueueOffset(u64::MAX);
+
+/// 100 batches of three messages over two queues, one millisecond apart.
+fn fill(writer: &mut LogWriter) {
+    for number in 0..100_u64 {
+        let batch = batch(number * 3, &["a", "b", if number % 10 == 0 { "rare" } else { "c" }]);
+        append(
+            writer,
+            &[appended(2_000 + number as i64, (number % 2) as u16, number / 2 * 3, batch)],
+        );
+        writer.sync().unwrap();
+    }
+}
+
+fn check(reader: &LogReader) {
+    let places = reader.batches(queue(1), QueueOffset(4), QueueOffset(10)).unwrap();
+    assert_eq!(
+        places.iter().map(|place| (place.first.0, place.count)).collect::<Vec<_>>(),
+        [(3, 3), (6, 3), (9, 3)]
+    );
+    assert_eq!(reader.batches(queue(1), QueueOffset(0), ALL).unwrap().len(), 50);
+    assert_eq!(reader.batches(queue(2), QueueOffset(0), ALL).unwrap().len(), 0);
+    for place in &places {
+        let attributes = reader.attributes(place).unwrap();
+        let whole = reader.batch(place).unwrap();
+        assert_eq!((attributes.count(), whole.attributes()), (3, &attributes));
+        let bodies = attributes.bodies_range(1..2).unwrap();
+        assert_eq!(reader.read(place, bodies.start as u32..bodies.end as u32).unwrap(), "body of b");
+    }
+    let rare = reader
+        .tagged(queue(0), QueueOffset(0), ALL, &[tag_hash("rare"), tag_hash("none")])
+        .unwrap();
+    assert_eq!(rare, (0..10).map(|number| QueueOffset(number * 15 + 2)).collect::<Vec<_>>());
+    let few = reader
+        .tagged(queue(0), QueueOffset(3), QueueOffset(33), &[tag_hash("rare")])
+        .unwrap();
+    assert_eq!(few, [QueueOffset(17), QueueOffset(32)]);
+    assert_eq!(reader.locate_time(queue(0), 0).unwrap(), QueueOffset(0));
+    assert_eq!(reader.locate_time(queue(0), 2_050).unwrap(), QueueOffset(75));
+    assert_eq!(reader.locate_time(queue(1), 2_050).unwrap(), QueueOffset(75));
+    assert_eq!(reader.locate_time(queue(1), 9_000).unwrap(), QueueOffset(150));
+    assert_eq!(reader.locate_time(queue(2), 9_000).unwrap(), QueueOffset(0));
+    let id = |sequence| MessageId::new(ProducerId(9), Sequence(sequence));
+    assert_eq!(reader.find(id(7)).unwrap(), Some((queue(0), QueueOffset(4))));
+    assert_eq!(reader.find(id(299)).unwrap(), Some((queue(1), QueueOffset(149))));
+    assert_eq!(reader.find(id(300)).unwrap(), None);
+    let queues = reader.queues().unwrap();
+    assert_eq!(
+        (queues.len(), queues[&queue(1)].first, queues[&queue(1)].end),
+        (2, QueueOffset(0), QueueOffset(150))
+    );
+    assert_eq!(reader.topic_bytes()[&TopicId(5)], queues.values().map(|queue| queue.bytes).sum());
+    let half = reader.locate_size(queue(0), queues[&queue(0)].bytes / 2).unwrap();
+    assert!((72..=78).contains(&half.0), "{half:?}");
+}
+
+#[test]
+fn readers_find_by_offset_tag_time_and_id_before_and_after_a_restart() {
+    let storage = FaultyStorage::new(1);
+    let mut opened = open(&storage).unwrap();
+    fill(&mut opened.writer);
+    check(&opened.reader);
+    storage.crash();
+    drop(opened);
+    check(&open(&storage).unwrap().reader);
+}
+
+#[test]
+fn the_tail_in_memory_answers_as_the_files_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = LogConfig {
+        tail_cache_bytes: 1 << 20,
+        ..config()
+    };
+    let start = Start {
+        wall_ms: 1_000,
+        random: [1; 24],
+    };
+    let open = || Log::open(Arc::new(FileStorage::new(directory.path()).unwrap()), config, start).unwrap();
+    let mut opened = open();
+    fill(&mut opened.writer);
+    check(&opened.reader);
+    drop(opened);
+    check(&open().reader);
+}
+
+#[test]
+fn what_is_not_synced_is_not_read_unless_exposed() {
+    let storage = FaultyStorage::new(1);
+    let mut opened = open(&storage).unwrap();
+    let seen = |reader: &LogReader| reader.batches(queue(0), QueueOffset(0), ALL).unwrap().len();
+    append(&mut opened.writer, &[appended(2_000, 0, 0, batch(0, &["a"]))]);
+    assert_eq!(seen(&opened.reader), 0);
+    opened.writer.sync().unwrap();
+    assert_eq!(seen(&opened.reader), 1);
+    append(&mut opened.writer, &[appended(2_000, 0, 1, batch(1, &["a"]))]);
+    opened.writer.expose();
+    assert_eq!(seen(&opened.reader), 2);
+}
+
+#[test]
+fn the_id_of_a_dead_letter_names_its_source() {
+    let storage = FaultyStorage::new(1);
+    let mut opened = open(&storage).unwrap();
+    append(&mut opened.writer, &[appended(2_000, 0, 0, batch(40, &["a"]))]);
+    let change = Change::DeadLettered {
+        cursor: CursorId {
+            group: GroupId(1),
+            queue: queue(0),
+        },
+        pass: Pass(1),
+        offset: QueueOffset(0),
+        to: queue(3),
+        at_offset: QueueOffset(8),
+        batch: batch(40, &["a"]),
+    };
+    append(
+        &mut opened.writer,
+        &[Record {
+            at: Now {
+                wall_ms: 2_001,
+                mono_ms: 0,
+            },
+            change,
+        }
+        .encode()],
+    );
+    opened.writer.sync().unwrap();
+    let id = MessageId::new(ProducerId(9), Sequence(40));
+    assert_eq!(opened.reader.find(id).unwrap(), Some((queue(0), QueueOffset(0))));
+    assert_eq!(opened.reader.batches(queue(3), QueueOffset(8), QueueOffset(9)).unwrap().len(), 1);
+}
+
+#[test]
+fn retention_takes_whole_segments_behind_the_checkpoint_and_nothing_kept() {
+    let storage = FaultyStorage::new(1);
+    let mut opened = open(&storage).unwrap();
+    fill(&mut opened.writer);
+    assert_eq!(
+        opened.writer.retain(|_| None).unwrap(),
+        0,
+        "nothing goes before a checkpoint covers it"
+    );
+    opened.writer.begin_checkpoint(opened.writer.end()).unwrap();
+    opened.writer.finish_checkpoint().unwrap();
+    assert_eq!(opened.writer.retain(|_| Some(QueueOffset(0))).unwrap(), 0);
+    assert!(opened.writer.retain(|_| Some(QueueOffset(60))).unwrap() > 0);
+    let places = opened.reader.batches(queue(0), QueueOffset(0), ALL).unwrap();
+    assert!(places[0].first > QueueOffset(0) && places[0].first <= QueueOffset(60));
+    assert!(places.iter().all(|place| opened.reader.batch(place).is_ok()));
+    storage.crash();
+    drop(opened);
+    assert_eq!(
+        open(&storage).unwrap().reader.batches(queue(0), QueueOffset(0), ALL).unwrap(),
+        places
+    );
+}

@@ -1,0 +1,94 @@
+//! A small log on a disk in memory, and messages to put into it.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sluice_log::record::{Change, Record};
+use sluice_log::{FaultyStorage, Log, LogConfig, LogError, LogWriter, Opened, Start};
+use sluice_protocol::batch::{BatchBuilder, NewMessage};
+use sluice_protocol::ids::{Position, ProducerId, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
+use sluice_protocol::units::Now;
+
+/// Small, so that a few frames fill a segment.
+pub fn config() -> LogConfig {
+    LogConfig {
+        segment_bytes: 4096,
+        fill_ahead_bytes: 512,
+        tail_cache_bytes: 0,
+    }
+}
+
+pub fn open_at(storage: &FaultyStorage, wall_ms: i64) -> Result<Opened, LogError> {
+    Log::open(Arc::new(storage.clone()), config(), Start { wall_ms, random: [7; 24] })
+}
+
+pub fn open(storage: &FaultyStorage) -> Result<Opened, LogError> {
+    open_at(storage, 1_000)
+}
+
+pub fn queue(index: u16) -> QueueId {
+    QueueId {
+        topic: TopicId(5),
+        index: QueueIndex(index),
+    }
+}
+
+pub fn batch(first_sequence: u64, tags: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new(500, ProducerId(9), Sequence(first_sequence));
+    for tag in tags {
+        let message = NewMessage::<&str> {
+            tag: Some(tag),
+            keys: &[],
+            properties: &[],
+            born_ms: 500,
+        };
+        builder.push(&message, format!("body of {tag}").as_bytes()).unwrap();
+    }
+    builder.finish()
+}
+
+pub fn appended(at_ms: i64, index: u16, first: u64, batch: Bytes) -> Bytes {
+    let change = Change::Appended {
+        queue: queue(index),
+        first: QueueOffset(first),
+        batch,
+    };
+    Record {
+        at: Now {
+            wall_ms: at_ms,
+            mono_ms: at_ms as u64,
+        },
+        change,
+    }
+    .encode()
+}
+
+/// A record that is told apart by a number.
+pub fn numbered(number: u64) -> Bytes {
+    Record {
+        at: Now {
+            wall_ms: 1_000,
+            mono_ms: 0,
+        },
+        change: Change::TopicDeleted { topic: TopicId(number) },
+    }
+    .encode()
+}
+
+pub fn append(writer: &mut LogWriter, records: &[Bytes]) -> Position {
+    let at = writer.end();
+    writer.append(at, records).unwrap()
+}
+
+/// The numbers of the numbered records that a start replays.
+pub fn numbers(opened: Opened) -> Vec<u64> {
+    let records = opened.recovery.replay.map(Result::unwrap);
+    records
+        .filter_map(|(_, record)| match record.change {
+            Change::TopicDeleted { topic } => Some(topic.0),
+            _ => None,
+        })
+        .collect()
+}
