@@ -1,1 +1,55 @@
-//! (to be written)
+//! The simulation: the real core and the real log in a world of faults, all drawn from one seed, judged by an oracle of its own.
+
+pub mod clients;
+pub mod clock;
+pub mod content;
+pub mod disk;
+pub mod finish;
+pub mod history;
+pub mod jobs;
+pub mod laws;
+pub mod network;
+pub mod oracle;
+pub mod planted;
+pub mod random;
+pub mod rows;
+pub mod scenario;
+pub mod shell;
+pub mod stub;
+pub mod turn;
+pub mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub use planted::{BUGS, SEEDS_TO_FIND, plant};
+pub use world::Outcome;
+
+use crate::laws::{Law, Tally, Violation};
+use crate::world::World;
+
+/// Runs the world of a seed once. A panic of the broker counts as a broken law.
+pub fn run(seed: u64, verbose: bool) -> Outcome {
+    let ran = catch_unwind(AssertUnwindSafe(|| World::new(seed, verbose).run()));
+    ran.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let violation = Violation { law: Law::NoFailureOfItsOwn, text: format!("panic: {}", text.unwrap_or_default()) };
+        Outcome { hash: 0, events: 0, tally: Tally::default(), violation: Some(violation) }
+    })
+}
+
+/// Runs the world of a seed twice.
+///
+/// # Errors
+/// The law that was broken, or that the two runs differ.
+pub fn run_twice(seed: u64) -> Result<Outcome, Violation> {
+    let first = run(seed, false);
+    if let Some(violation) = first.violation {
+        return Err(violation);
+    }
+    let second = run(seed, false);
+    if first.hash != second.hash {
+        let text = format!("two runs differ: {} events with hash {:x}, {} with {:x}", first.events, first.hash, second.events, second.hash);
+        return Err(Violation { law: Law::NoFailureOfItsOwn, text });
+    }
+    Ok(first)
+}

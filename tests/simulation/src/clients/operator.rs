@@ -1,0 +1,115 @@
+//! The operator: binds the plugin, makes topics and groups, and in the midst of traffic seeks, deletes, rebinds and changes filters.
+
+use std::collections::VecDeque;
+
+use sluice_core::input::{Admin, ConnectionId, Input, RequestId, SeekTo};
+use sluice_log::record::PluginLimits;
+use sluice_protocol::ids::{QueueIndex, QueueOffset};
+
+use super::Surroundings;
+use crate::content::{EXPRESSIONS, PLUGIN, digest};
+use crate::network::Event;
+use crate::random::Random;
+
+/// After so long without an answer the operator tries again.
+const RETRY_AFTER_MS: u64 = 2_000;
+
+/// The one operator of a run.
+#[derive(Debug)]
+pub struct Operator {
+    /// Its number among the clients.
+    pub client: usize,
+    /// The topic that may be deleted.
+    pub scratch: String,
+    /// What must be done before anything else, in order.
+    pub first: VecDeque<Admin>,
+    connection: Option<ConnectionId>,
+    waiting: Option<(RequestId, u64)>,
+}
+
+impl Operator {
+    /// An operator with these things to do first.
+    pub fn new(client: usize, scratch: String, first: VecDeque<Admin>) -> Self {
+        Self { client, scratch, first, connection: None, waiting: None }
+    }
+
+    /// Interferes.
+    pub fn act(&mut self, around: &mut Surroundings<'_>) {
+        let connection = *self.connection.get_or_insert_with(|| around.network.connect());
+        if self.waiting.as_ref().is_some_and(|(_, sent_ms)| around.now_ms < sent_ms + RETRY_AFTER_MS) {
+            return;
+        }
+        let admin = match self.first.front() {
+            Some(admin) => admin.clone(),
+            None if around.healed => return,
+            None => match self.interfere(around) {
+                Some(admin) => admin,
+                None => return,
+            },
+        };
+        let request = RequestId(around.network.number());
+        self.waiting = Some((request, around.now_ms));
+        around.network.request(around.random, self.client, connection, Input::Admin { request, admin });
+    }
+
+    fn interfere(&mut self, around: &mut Surroundings<'_>) -> Option<Admin> {
+        let random = &mut *around.random;
+        let chosen = random.index(around.wishes.len());
+        match random.below(40) {
+            0..=3 => Some(seek(&around.wishes[chosen].group, &around.wishes[chosen].topic, around.now_ms, random)),
+            4 => Some(Admin::DeleteTopic { name: self.scratch.clone() }),
+            5 => Some(bind(random.within(1..3) as u8)),
+            6..=8 => {
+                let wish = &mut around.wishes[chosen];
+                if !wish.topic.starts_with('%') {
+                    wish.expression = (*random.pick(&EXPRESSIONS)).to_owned();
+                }
+                None
+            }
+            9 => Some(Admin::DescribeGroup { name: around.wishes[chosen].group.clone() }),
+            10 => Some(Admin::DescribeTopic { name: around.wishes[chosen].topic.clone() }),
+            11 => Some(Admin::ListGroups),
+            12 => Some(Admin::ListTopics),
+            13 => Some(Admin::ListPlugins),
+            _ => None,
+        }
+    }
+
+    /// Hears an answer.
+    pub fn hear(&mut self, event: Event) {
+        if let Event::Answered { request, .. } = event
+            && self.waiting.as_ref().is_some_and(|(waited, _)| *waited == request)
+        {
+            self.waiting = None;
+            self.first.pop_front();
+        }
+    }
+
+    /// Loses the connection; what was not answered is tried again.
+    pub fn disconnect(&mut self) -> Option<ConnectionId> {
+        self.waiting = None;
+        self.connection.take()
+    }
+
+    /// Whether all that had to be done was done.
+    pub fn is_done(&self) -> bool {
+        self.first.is_empty()
+    }
+}
+
+/// Binds a version of the plugin.
+pub fn bind(version: u8) -> Admin {
+    let limits = PluginLimits { fuel_per_run: 1_000, fuel_per_message: 100, run_ms: 50, memory_bytes: 1 << 20 };
+    Admin::BindPlugin { name: PLUGIN.to_owned(), digest: digest(version), limits }
+}
+
+fn seek(group: &str, topic: &str, now_ms: u64, random: &mut Random) -> Admin {
+    let to = match random.below(4) {
+        0 => SeekTo::Earliest,
+        1 => SeekTo::Latest,
+        2 => SeekTo::Offset(QueueOffset(random.below(60))),
+        _ => SeekTo::Time { wall_ms: crate::clock::WALL_AT_START_MS + random.below(now_ms + 1) as i64 },
+    };
+    let queue = random.chance(1, 2).then(|| QueueIndex(random.below(2) as u16));
+    Admin::Seek { group: group.to_owned(), topic: topic.to_owned(), queue, to }
+}

@@ -1,0 +1,102 @@
+//! A producer: numbers its messages, sends them in batches, and sends again what was not confirmed, cut otherwise than before.
+
+use std::collections::BTreeMap;
+
+use sluice_core::effect::Answer;
+use sluice_core::input::{ConnectionId, Input, RequestId};
+use sluice_protocol::ids::{ProducerId, Sequence};
+
+use super::Surroundings;
+use crate::network::Event;
+use crate::rows;
+
+/// After so long without a confirm a message is sent again.
+const RETRY_AFTER_MS: u64 = 400;
+/// Messages without a confirm at any time.
+const UNCONFIRMED_MAX: usize = 40;
+
+/// A producer that keeps its identity over all reconnects.
+#[derive(Debug)]
+pub struct Producer {
+    /// Its number among the clients.
+    pub client: usize,
+    /// Its identity.
+    pub id: ProducerId,
+    /// Where it sends to.
+    pub topics: Vec<String>,
+    /// How many messages it has to send yet.
+    pub budget: u64,
+    /// Its connection.
+    pub connection: Option<ConnectionId>,
+    next: u64,
+    unconfirmed: BTreeMap<u64, Unconfirmed>,
+}
+
+#[derive(Debug)]
+struct Unconfirmed {
+    topic: usize,
+    sent_ms: u64,
+}
+
+impl Producer {
+    /// A producer that will send `budget` messages.
+    pub fn new(client: usize, id: ProducerId, topics: Vec<String>, budget: u64) -> Self {
+        Self { client, id, topics, budget, connection: None, next: 0, unconfirmed: BTreeMap::new() }
+    }
+
+    /// Connects, sends something new, or sends something again.
+    pub fn act(&mut self, around: &mut Surroundings<'_>) {
+        let connection = *self.connection.get_or_insert_with(|| around.network.connect());
+        if self.budget > 0 && self.unconfirmed.len() < UNCONFIRMED_MAX && !around.random.chance(1, 3) {
+            let count = around.random.within(1..9).min(self.budget);
+            let topic = around.random.index(self.topics.len());
+            let first = self.next;
+            self.budget -= count;
+            self.next += count;
+            self.unconfirmed.extend((first..first + count).map(|sequence| (sequence, Unconfirmed { topic, sent_ms: around.now_ms })));
+            self.send(connection, first, count, around);
+        } else if let Some((first, count)) = self.overdue(around) {
+            self.send(connection, first, count, around);
+        }
+    }
+
+    /// A run of neighbours to send again: overdue ones, now and then ones that are not.
+    fn overdue(&mut self, around: &mut Surroundings<'_>) -> Option<(u64, u64)> {
+        let hasty = around.random.chance(1, 10);
+        let late = |sent: &Unconfirmed| hasty || sent.sent_ms + RETRY_AFTER_MS <= around.now_ms;
+        let first = *self.unconfirmed.iter().find(|(_, sent)| late(sent))?.0;
+        let topic = self.unconfirmed[&first].topic;
+        let most = around.random.within(1..12);
+        let is_neighbour = |sequence: &u64| self.unconfirmed.get(sequence).is_some_and(|sent| sent.topic == topic);
+        let count = (first..first + most).take_while(is_neighbour).count() as u64;
+        for sequence in first..first + count {
+            if let Some(sent) = self.unconfirmed.get_mut(&sequence) {
+                sent.sent_ms = around.now_ms;
+            }
+        }
+        Some((first, count))
+    }
+
+    fn send(&mut self, connection: ConnectionId, first: u64, count: u64, around: &mut Surroundings<'_>) {
+        let request = RequestId(around.network.number());
+        let topic = self.topics[self.unconfirmed[&first].topic].clone();
+        let batch = rows::batch(self.id, Sequence(first), count);
+        around.network.request(around.random, self.client, connection, Input::Publish { request, topic, batch });
+    }
+
+    /// Hears a confirm.
+    pub fn hear(&mut self, event: Event) {
+        if let Event::Answered { answer: Ok(Answer::Stored { runs }), .. } = event {
+            for run in runs {
+                (0..u64::from(run.count)).for_each(|place| {
+                    self.unconfirmed.remove(&(run.first_sequence.0 + place));
+                });
+            }
+        }
+    }
+
+    /// Whether everything is confirmed.
+    pub fn is_done(&self) -> bool {
+        self.budget == 0 && self.unconfirmed.is_empty()
+    }
+}

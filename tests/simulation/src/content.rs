@@ -1,0 +1,94 @@
+//! What each message contains and what each filter must say of it, computed from the message's identity alone.
+
+use sluice_protocol::ids::{Digest, ProducerId, Sequence};
+
+use crate::random::{Random, splitmix};
+
+/// A message as it was sent, and as it must be read for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// The tag.
+    pub tag: Option<String>,
+    /// The keys.
+    pub keys: Vec<String>,
+    /// The properties; `price` is absent from some, which makes its evaluation fail.
+    pub properties: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// When the producer made it (wall clock, milliseconds).
+    pub born_ms: i64,
+}
+
+/// What a filter says of one message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// To be delivered.
+    Deliver,
+    /// Not for this group.
+    Reject,
+    /// The evaluation failed: not delivered, but counted.
+    Failed,
+}
+
+/// The name under which the plugin of the simulation is bound.
+pub const PLUGIN: &str = "simulated";
+
+/// Every expression that a group of the simulation may ask for.
+pub const EXPRESSIONS: [&str; 6] = ["tag=a", "tag=b", "region=eu", "price<50", "price<80", "any"];
+
+/// The two versions of the plugin: the second says the opposite of the first wherever evaluation succeeds.
+pub fn digest(version: u8) -> Digest {
+    Digest([version; 32])
+}
+
+/// The message that `producer` numbers `sequence`.
+pub fn content(producer: ProducerId, sequence: Sequence) -> Content {
+    let mut seed = producer.0 as u64 ^ sequence.0.wrapping_mul(0x2545_f491_4f6c_dd1d);
+    let mut random = Random::new(splitmix(&mut seed));
+    let tag = (!random.chance(1, 8)).then(|| (*random.pick(&["a", "b", "c"])).to_owned());
+    let keys = (0..random.below(3)).map(|key| format!("key-{key}-{}", random.below(100))).collect();
+    let mut properties = vec![("region".to_owned(), (*random.pick(&["eu", "us", "ap"])).to_owned())];
+    if !random.chance(1, 10) {
+        properties.push(("price".to_owned(), random.below(100).to_string()));
+    }
+    if random.chance(1, 3) {
+        properties.push((format!("extra-{}", random.below(5)), "x".repeat(random.index(40))));
+    }
+    let body_bytes = if random.chance(1, 40) { random.below(6000) } else { random.below(120) };
+    let body = (0..body_bytes).map(|_| random.bits() as u8).collect();
+    Content { tag, keys, properties, body, born_ms: 1_700_000_000_000 + (sequence.0 as i64) * 7 }
+}
+
+/// What version `digest` of the plugin must say of `expression` for this message.
+pub fn verdict(version: &Digest, expression: &str, content: &Content) -> Verdict {
+    let property = |name: &str| content.properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let said = if let Some(tag) = expression.strip_prefix("tag=") {
+        Some(content.tag.as_deref() == Some(tag))
+    } else if let Some(region) = expression.strip_prefix("region=") {
+        Some(property("region") == Some(region))
+    } else if let Some(bound) = expression.strip_prefix("price<") {
+        let bound: u64 = bound.parse().expect("the expressions of the simulation are well formed");
+        property("price").and_then(|price| price.parse::<u64>().ok()).map(|price| price < bound)
+    } else {
+        Some(true)
+    };
+    match said {
+        None => Verdict::Failed,
+        Some(said) if said == (*version == digest(1)) => Verdict::Deliver,
+        Some(_) => Verdict::Reject,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_version_says_the_opposite_of_the_first() {
+        for sequence in 0..200 {
+            let message = content(ProducerId(9), Sequence(sequence));
+            let (first, second) = (verdict(&digest(1), "price<50", &message), verdict(&digest(2), "price<50", &message));
+            assert!(first == Verdict::Failed && second == Verdict::Failed || first != second);
+        }
+    }
+}

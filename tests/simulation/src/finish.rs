@@ -1,0 +1,88 @@
+//! The end of a run: all faults stop, and everything must come to its end; then every promise is checked against the log.
+
+use sluice_core::input::{Admin, ConnectionId, Input, RequestId};
+
+use crate::clients::Client;
+use crate::laws::Law;
+use crate::world::{Route, World};
+
+/// Steps after the healing within which everything must be over.
+const STEPS_TO_HEAL: u64 = 60_000;
+
+impl World {
+    /// Heals the world and demands that all is finished.
+    pub(crate) fn finish(&mut self) {
+        self.healed = true;
+        self.network.losses_per_mille = 0;
+        for _ in 0..STEPS_TO_HEAL {
+            if self.is_over() {
+                return;
+            }
+            self.step();
+            if self.nothing_moves() {
+                let idle = self.clients.iter().all(Client::is_done);
+                if idle && self.oracle.lags().iter().all(|(_, lag)| *lag == 0) {
+                    break;
+                }
+                self.sleep(idle);
+            }
+        }
+        self.finished = true;
+        self.demand_the_end();
+        self.describe_groups();
+        self.read_everything();
+    }
+
+    /// Whether nothing is under way anywhere but time.
+    fn nothing_moves(&self) -> bool {
+        let idle = self.shell.as_ref().is_some_and(|shell| shell.jobs.is_empty() && shell.disk.is_empty());
+        idle && self.network.is_quiet()
+    }
+
+    /// Time passes until the core wants to be woken, or until a client that has something to do would do it.
+    fn sleep(&mut self, idle: bool) {
+        let now = self.clock.now().mono_ms;
+        let deadline = self.shell.as_ref().and_then(|shell| shell.core.next_deadline());
+        let until = deadline.map_or(500, |deadline| deadline.saturating_sub(now));
+        self.clock.advance(if idle { until } else { until.min(500) });
+    }
+
+    fn demand_the_end(&mut self) {
+        let busy: Vec<String> = self.clients.iter().filter(|client| !client.is_done()).map(|client| format!("{client:?}")).collect();
+        self.oracle.court.demand(Law::EverythingIsFinished, busy.is_empty(), || format!("clients that are not done: {busy:?}"));
+        for (cursor, lag) in self.oracle.lags() {
+            let model = self.oracle.book.cursors.get(&cursor);
+            self.oracle.court.demand(Law::EverythingIsFinished, lag == 0, || format!("{cursor:?} still has {lag}: {model:?}"));
+        }
+        let unrecorded = self.oracle.asked.unrecorded();
+        self.oracle.court.demand(Law::DeliveryIsRecorded, unrecorded == 0, || format!("{unrecorded} deliveries were never recorded"));
+    }
+
+    fn describe_groups(&mut self) {
+        let groups: Vec<String> = self.oracle.book.groups.values().map(|group| group.name.clone()).collect();
+        for name in groups {
+            let request = RequestId(self.network.number());
+            self.routes.insert(request, Route { client: 0, connection: ConnectionId(0) });
+            self.turn(vec![Input::Admin { request, admin: Admin::DescribeGroup { name } }]);
+        }
+    }
+
+    fn read_everything(&mut self) {
+        let confirmed: Vec<_> = self.oracle.confirmed.iter().map(|(message, place)| (*message, place.clone())).collect();
+        for (message, place) in confirmed {
+            let Some(queue) = self.oracle.book.queues.get(&place.queue) else {
+                let deleted = self.oracle.asked.deletes(Some(&place.topic));
+                self.oracle.court.demand(Law::ConfirmedIsKept, deleted, || format!("{message:?} in {place:?} is gone with its topic"));
+                continue;
+            };
+            if place.offset < queue.start {
+                self.oracle.court.exercise(Law::Trimmed);
+                continue;
+            }
+            let row = queue.rows.get(place.offset as usize);
+            let there = row.is_some_and(|row| (row.producer, row.sequence) == message);
+            self.oracle.court.demand(Law::ConfirmedIsKept, there, || format!("{message:?} was confirmed at {place:?}"));
+            self.read_and_compare(place.queue, place.offset);
+        }
+    }
+}

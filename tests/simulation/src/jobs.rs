@@ -1,0 +1,133 @@
+//! What the shell does beside the disk, in any order that the contract allows: judge, deliver, fetch, locate.
+
+use bytes::Bytes;
+use sluice_core::effect::{DeadLetter, Delivery, Effect, FetchId, JudgeId, LocateId, Rule, Taker};
+use sluice_core::input::{Input, JudgeFailure, Verdicts};
+use sluice_log::record::CursorId;
+use sluice_protocol::ids::{QueueId, QueueOffset};
+
+use crate::laws::Law;
+use crate::network::Event;
+use crate::shell::lane_of;
+use crate::stub;
+use crate::world::World;
+
+impl World {
+    /// Does one thing that waits to be done, if any.
+    pub(crate) fn job(&mut self) {
+        let Some(shell) = &mut self.shell else { return };
+        if shell.jobs.is_empty() {
+            return;
+        }
+        let chosen = self.random.index(shell.jobs.len());
+        let lane = lane_of(&shell.jobs[chosen]);
+        let oldest = match lane {
+            None => chosen,
+            Some(_) => shell.jobs.iter().position(|job| lane_of(job) == lane).expect("the chosen job has this lane"),
+        };
+        match shell.jobs.remove(oldest) {
+            Effect::Judge { judge, cursor, rule, from, to } => self.judge(judge, cursor, &rule, from, to),
+            Effect::Deliver(delivery) => self.deliver(delivery),
+            Effect::StreamReset { subscription, queue, .. } => self.push(subscription, Event::Reset { subscription, queue: queue.index }),
+            Effect::StreamEnded { subscription, refusal } => self.push(subscription, Event::Ended { subscription, refusal }),
+            Effect::Fetch { fetch, source, offset, dead } => self.fetch(fetch, source, offset, &dead),
+            Effect::Locate { locate, queue, wall_ms } => self.locate(locate, queue, wall_ms),
+            Effect::Write { .. } | Effect::Answer { .. } | Effect::Checkpoint(_) => unreachable!("these are not put among the jobs"),
+        }
+    }
+
+    fn locate(&mut self, locate: LocateId, queue: QueueId, wall_ms: i64) {
+        let Some(shell) = &self.shell else { return };
+        match shell.reader.locate_time(queue, wall_ms) {
+            Ok(offset) => self.turn(vec![Input::Located { locate, offset }]),
+            Err(error) => self.broken(&format!("locate in {queue}: {error}")),
+        }
+    }
+
+    fn judge(&mut self, judge: JudgeId, cursor: CursorId, rule: &Rule, from: QueueOffset, to: QueueOffset) {
+        if !self.healed && self.random.chance(1, 15) {
+            self.oracle.court.exercise(Law::JudgeFailed);
+            let outcome = Err(JudgeFailure { reason: "the simulated plugin trapped".to_owned() });
+            self.turn(vec![Input::Verdicts { judge, outcome }]);
+            return;
+        }
+        let mut asked_to = to;
+        if to.0 - from.0 > 1 && self.random.chance(1, 4) {
+            self.oracle.court.exercise(Law::PartialVerdicts);
+            asked_to = QueueOffset(self.random.within(from.0 + 1..to.0));
+        }
+        let Some(shell) = &self.shell else { return };
+        let mut verdicts = Verdicts { from, to: asked_to, deliver: Vec::new(), failed: 0 };
+        let places = match shell.reader.batches(cursor.queue, from, asked_to) {
+            Ok(places) => places,
+            Err(error) => return self.broken(&format!("judge {cursor:?}: {error}")),
+        };
+        for place in places {
+            match shell.reader.attributes(&place) {
+                Ok(attributes) => stub::judge(rule, &attributes, place.first, &mut verdicts),
+                Err(error) => return self.broken(&format!("judge {cursor:?}: {error}")),
+            }
+        }
+        self.turn(vec![Input::Verdicts { judge, outcome: Ok(verdicts) }]);
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        let queue = delivery.cursor.queue;
+        let mut count = 0;
+        for range in &delivery.leases {
+            for offset in range.offsets.first.0..range.offsets.end.0 {
+                self.read_and_compare(queue, offset);
+                count += 1;
+            }
+        }
+        match delivery.taker {
+            Taker::Receive { request, handles } => self.answer(request, Event::Received { request, handles }),
+            Taker::Stream { subscription, first_number } => {
+                let event = Event::Pushed { subscription, queue: queue.index, pass: delivery.pass, first_number, count };
+                self.push(subscription, event);
+            }
+        }
+    }
+
+    /// Reads a stored message and compares it with what was sent. What retention took or a deletion ended need not be there.
+    pub(crate) fn read_and_compare(&mut self, queue: QueueId, offset: u64) {
+        let Some(shell) = &self.shell else { return };
+        let gone = self.oracle.book.queues.get(&queue).is_none_or(|model| offset < model.start);
+        let read = shell.read(queue, offset);
+        let expected = self.oracle.book.queues.get(&queue).and_then(|model| model.rows.get(offset as usize));
+        match (read, expected) {
+            (Ok(Some((batch, row))), Some(expected)) => {
+                let found = batch.row(row).map(|row| {
+                    let same = (row.producer(), row.sequence()) == (expected.producer, expected.sequence);
+                    let differs = crate::rows::difference(batch.attributes(), &row, expected.copy);
+                    (same && crate::rows::body_is_exact(&batch, &row), differs)
+                });
+                let exact = matches!(found, Some((true, None)));
+                self.oracle.court.demand(Law::DeliveredAsSent, exact, || format!("{queue} {offset}: {found:?}, expected {expected:?}"));
+            }
+            (Ok(None), _) | (Ok(Some(_)), None) => {
+                self.oracle.court.demand(Law::DeliveredAsSent, gone, || format!("{queue} {offset} cannot be found"));
+            }
+            (Err(error), _) => self.oracle.court.demand(Law::DeliveredAsSent, gone, || format!("{queue} {offset}: {error}")),
+        }
+    }
+
+    fn fetch(&mut self, fetch: FetchId, source: QueueId, offset: QueueOffset, dead: &DeadLetter) {
+        let Some(shell) = &self.shell else { return };
+        let batch: Option<Bytes> = match shell.read(source, offset.0) {
+            Ok(Some((batch, row))) => Some(crate::rows::dead_letter(&batch, row, source, offset, dead)),
+            Ok(None) | Err(_) => None,
+        };
+        if batch.is_none() {
+            let gone = self.oracle.book.queues.get(&source).is_none_or(|model| offset.0 < model.start);
+            self.oracle.court.demand(Law::DeliveredAsSent, gone, || format!("{source} {offset:?} cannot be fetched"));
+            self.oracle.unreadable(source, offset.0, &dead.group);
+        }
+        self.turn(vec![Input::Fetched { fetch, batch }]);
+    }
+
+    /// The broker failed by itself.
+    pub(crate) fn broken(&mut self, facts: &str) {
+        self.oracle.court.demand(Law::NoFailureOfItsOwn, false, || facts.to_owned());
+    }
+}

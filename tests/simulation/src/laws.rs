@@ -1,0 +1,233 @@
+//! What must hold in every run, how often each was put to the test, and the first time that one was broken.
+
+use std::fmt;
+
+/// A law of the broker, or a situation without which the laws would hold for nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Law {
+    /// A confirmed message is where its confirm said, with its exact attributes and body, whatever crashed meanwhile.
+    ConfirmedIsKept,
+    /// A send that is tried again is stored once and answered with the first result.
+    RetryIsStoredOnce,
+    /// A publish is confirmed only when it is synced.
+    ConfirmAfterSync,
+    /// A message is delivered only when it is synced.
+    DeliverAfterSync,
+    /// What is delivered is what was sent.
+    DeliveredAsSent,
+    /// An acknowledgement that was confirmed is in the synced log and the message is not held any more.
+    AckIsKept,
+    /// A message is not delivered again in a pass that confirmed its acknowledgement.
+    AckedNeverAgain,
+    /// Nothing is settled that no consumer asked to settle.
+    SettledAsAsked,
+    /// Attempts are counted one by one and never exceed the group's maximum.
+    AttemptsAreBounded,
+    /// After its last attempt a message is stored in the dead-letter topic once, with its origin, and not delivered again.
+    DeadLetteredOnce,
+    /// A message is never handed to a second holder while a lease runs.
+    OneHolder,
+    /// A lease does not end before its time.
+    LeaseLastsItsTime,
+    /// Every delivery is backed by a recorded lease of the same attempt.
+    DeliveryIsRecorded,
+    /// What is granted matches, and what is skipped does not match, the expression and plugin version that rule.
+    RulingVerdict,
+    /// After a seek nothing of the old pass is delivered or settled.
+    SeekEndsThePass,
+    /// A seek begins where it was asked to.
+    SeekGoesWhereAsked,
+    /// Offsets of a queue have no gap and no repetition.
+    OffsetsAreContiguous,
+    /// Within a pass the first deliveries from a queue come by ascending offset.
+    FirstDeliveriesInOrder,
+    /// A message that was nacked does not come back before its delay.
+    NackDelayIsKept,
+    /// Numbers of a stream go up by one from 1.
+    NumbersAreContiguous,
+    /// The stamps of records never decrease.
+    StampsAreOrdered,
+    /// Recovery gives back exactly the records that were written.
+    RecoveryIsExact,
+    /// Once all is well every matching message gets settled or dead-lettered in every group, and nothing stays pending.
+    EverythingIsFinished,
+    /// The broker neither panics nor refuses what is right.
+    NoFailureOfItsOwn,
+    /// Situation: a crash while something written was not synced.
+    CrashWithUnsynced,
+    /// Situation: a crash after which a torn frame was cut off.
+    TornTail,
+    /// Situation: a sync that failed and stopped the shard.
+    FailedSync,
+    /// Situation: a connection lost while its streams held leases.
+    ConnectionLostWithLeases,
+    /// Situation: a lease whose time ran out.
+    LeaseExpired,
+    /// Situation: a plugin that failed.
+    JudgeFailed,
+    /// Situation: verdicts on less than was asked.
+    PartialVerdicts,
+    /// Situation: a ruling expression or version that changed while verdicts were under way.
+    RuleChangedInFlight,
+    /// Situation: a member refused because its expression is superseded.
+    MemberSuperseded,
+    /// Situation: a seek while leases ran.
+    SeekWithLeases,
+    /// Situation: a settlement by a handle or number that had become stale.
+    StaleSettlement,
+    /// Situation: messages lost to retention.
+    Trimmed,
+    /// Situation: a topic deleted while groups read it.
+    TopicDeleted,
+    /// Situation: a recovery that began at a checkpoint.
+    RecoveredFromCheckpoint,
+    /// Situation: a wall clock that jumped.
+    WallJumped,
+}
+
+use Law::*;
+
+/// Every law, and how often 100 seeds must put it to the test at least.
+pub const LAWS: [(Law, u64); 39] = [
+    (ConfirmedIsKept, 10_000),
+    (RetryIsStoredOnce, 1_000),
+    (ConfirmAfterSync, 10_000),
+    (DeliverAfterSync, 10_000),
+    (DeliveredAsSent, 10_000),
+    (AckIsKept, 5_000),
+    (AckedNeverAgain, 5_000),
+    (SettledAsAsked, 5_000),
+    (AttemptsAreBounded, 2_000),
+    (DeadLetteredOnce, 100),
+    (OneHolder, 2_000),
+    (LeaseLastsItsTime, 200),
+    (DeliveryIsRecorded, 10_000),
+    (RulingVerdict, 10_000),
+    (SeekEndsThePass, 100),
+    (SeekGoesWhereAsked, 100),
+    (OffsetsAreContiguous, 2_000),
+    (FirstDeliveriesInOrder, 5_000),
+    (NackDelayIsKept, 200),
+    (NumbersAreContiguous, 2_000),
+    (StampsAreOrdered, 10_000),
+    (RecoveryIsExact, 100),
+    (EverythingIsFinished, 500),
+    (NoFailureOfItsOwn, 100),
+    (CrashWithUnsynced, 50),
+    (TornTail, 20),
+    (FailedSync, 10),
+    (ConnectionLostWithLeases, 50),
+    (LeaseExpired, 100),
+    (JudgeFailed, 100),
+    (PartialVerdicts, 100),
+    (RuleChangedInFlight, 10),
+    (MemberSuperseded, 10),
+    (SeekWithLeases, 20),
+    (StaleSettlement, 50),
+    (Trimmed, 20),
+    (TopicDeleted, 20),
+    (RecoveredFromCheckpoint, 20),
+    (WallJumped, 100),
+];
+
+/// How often each law was put to the test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tally {
+    counts: [u64; LAWS.len()],
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { counts: [0; LAWS.len()] }
+    }
+}
+
+impl Tally {
+    /// Adds the counts of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.counts.iter_mut().zip(other.counts).for_each(|(count, further)| *count += further);
+    }
+
+    /// The laws that `seeds` runs put to the test less often than they must, with count and minimum.
+    /// A run of fewer than 100 seeds has no minimum to meet.
+    pub fn neglected(&self, seeds: u64) -> Vec<(Law, u64, u64)> {
+        let counted = LAWS.iter().zip(self.counts).map(|((law, minimum), count)| (*law, count, minimum * (seeds / 100)));
+        counted.filter(|(_, count, minimum)| count < minimum).collect()
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        LAWS.iter().zip(self.counts).try_for_each(|((law, _), count)| writeln!(f, "{:<26}{count:>10}", format!("{law:?}")))
+    }
+}
+
+/// A law that was broken, and by what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub law: Law,
+    /// The facts.
+    pub text: String,
+}
+
+/// Counts, and keeps the first violation.
+#[derive(Clone, Debug, Default)]
+pub struct Court {
+    tally: Tally,
+    violation: Option<Violation>,
+    /// While set, nothing is counted or judged: what is heard was heard before.
+    muted: bool,
+}
+
+impl Court {
+    /// Notes that a law, or a situation, was met.
+    pub fn exercise(&mut self, law: Law) {
+        if !self.muted {
+            self.tally.counts[law as usize] += 1;
+        }
+    }
+
+    /// Puts a law to the test; `facts` are asked for when it does not hold.
+    pub fn demand(&mut self, law: Law, holds: bool, facts: impl FnOnce() -> String) {
+        self.exercise(law);
+        if !holds && !self.muted && self.violation.is_none() {
+            self.violation = Some(Violation { law, text: facts() });
+        }
+    }
+
+    /// Hears `matter` without counting or judging.
+    pub fn muted(&mut self, matter: impl FnOnce(&mut Self)) {
+        self.muted = true;
+        matter(self);
+        self.muted = false;
+    }
+
+    /// The first violation.
+    pub fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// The counts so far.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_lists_each_law_at_its_own_place() {
+        LAWS.iter().enumerate().for_each(|(place, (law, _))| assert_eq!(*law as usize, place));
+    }
+
+    #[test]
+    fn a_law_below_its_minimum_is_neglected() {
+        let mut court = Court::default();
+        court.exercise(Law::TornTail);
+        assert!(court.tally().neglected(100).iter().any(|(law, count, _)| *law == Law::TornTail && *count == 1));
+        assert!(court.tally().neglected(99).is_empty());
+    }
+}

@@ -1,0 +1,133 @@
+//! What was asked of the broker, so that no record does what nobody wanted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sluice_core::input::SeekTo;
+use sluice_log::record::CursorId;
+use sluice_protocol::ids::{Pass, QueueId};
+
+use crate::laws::{Court, Law};
+
+/// A message in one pass of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key {
+    /// The group and queue.
+    pub cursor: CursorId,
+    /// The pass.
+    pub pass: Pass,
+    /// The message.
+    pub offset: u64,
+}
+
+/// Requests handed to the broker, whether or not they were answered.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    settlements: BTreeSet<Key>,
+    unreadable: BTreeSet<(CursorId, u64)>,
+    trims: BTreeMap<QueueId, u64>,
+    deletions: BTreeSet<String>,
+    seeks: BTreeMap<(String, String), Vec<SeekTo>>,
+    /// Deliveries whose lease record did not come yet, with the invisible time that was asked for.
+    unrecorded: BTreeMap<(Key, u16), u64>,
+    /// Lease records whose delivery did not come yet, with the length of the lease.
+    undelivered: BTreeMap<(Key, u16), u64>,
+}
+
+impl Asked {
+    /// A consumer asks to settle this message.
+    pub fn settle(&mut self, key: Key) {
+        self.settlements.insert(key);
+    }
+
+    /// The broker was told that this message can no longer be read.
+    pub fn cannot_read(&mut self, cursor: CursorId, offset: u64) {
+        self.unreadable.insert((cursor, offset));
+    }
+
+    /// Whether someone asked to settle this message, or it cannot be delivered any more.
+    pub fn settlement(&self, key: &Key) -> bool {
+        self.settlements.contains(key) || self.unreadable.contains(&(key.cursor, key.offset))
+    }
+
+    /// Retention gives up what lies below `start`.
+    pub fn trim(&mut self, queue: QueueId, start: u64) {
+        let furthest = self.trims.entry(queue).or_default();
+        *furthest = start.max(*furthest);
+    }
+
+    /// Below which offset retention gave up.
+    pub fn trims(&self, queue: QueueId) -> u64 {
+        self.trims.get(&queue).copied().unwrap_or(0)
+    }
+
+    /// Somebody asks to delete the topic of this name.
+    pub fn delete(&mut self, name: &str) {
+        self.deletions.insert(name.to_owned());
+    }
+
+    /// Whether somebody ever asked to delete this topic.
+    pub fn deletes(&self, name: Option<&String>) -> bool {
+        name.is_some_and(|name| self.deletions.contains(name))
+    }
+
+    /// Somebody asks for a seek.
+    pub fn seek(&mut self, group: &str, topic: &str, to: SeekTo) {
+        self.seeks.entry((group.to_owned(), topic.to_owned())).or_default().push(to);
+    }
+
+    /// A seek was recorded to begin at `start` in a queue that holds `kept_from..end`: one that was asked for must lead there.
+    pub fn sought(&self, name: (Option<&String>, Option<&String>), start: u64, kept_from: u64, end: u64, court: &mut Court) {
+        let (Some(group), Some(topic)) = name else {
+            court.demand(Law::SeekGoesWhereAsked, false, || format!("a seek of {name:?}"));
+            return;
+        };
+        let asked = self.seeks.get(&(group.clone(), topic.clone())).map_or(&[][..], Vec::as_slice);
+        let leads = |to: &SeekTo| match to {
+            SeekTo::Earliest => start == kept_from,
+            SeekTo::Latest => start == end,
+            SeekTo::Offset(offset) => start == offset.0.clamp(kept_from, end.max(kept_from)),
+            SeekTo::Time { .. } => (kept_from..=end.max(kept_from)).contains(&start),
+        };
+        court.demand(Law::SeekGoesWhereAsked, asked.iter().any(leads), || {
+            format!("{group} in {topic} went to {start} of {kept_from}..{end}, asked was {asked:?}")
+        });
+    }
+
+    /// A delivery of a message under a lease of this length came out of the broker.
+    pub fn delivered(&mut self, key: Key, attempt: u16, invisible_ms: u64, court: &mut Court) {
+        match self.undelivered.remove(&(key, attempt)) {
+            Some(length) => agree(key, length, invisible_ms, court),
+            None => {
+                self.unrecorded.insert((key, attempt), invisible_ms);
+            }
+        }
+    }
+
+    /// A lease of this length was recorded.
+    pub fn recorded(&mut self, cursor: CursorId, pass: Pass, offset: u64, attempt: u16, length_ms: u64, court: &mut Court) {
+        let key = Key { cursor, pass, offset };
+        match self.unrecorded.remove(&(key, attempt)) {
+            Some(invisible_ms) => agree(key, length_ms, invisible_ms, court),
+            None => {
+                self.undelivered.insert((key, attempt), length_ms);
+            }
+        }
+    }
+
+    /// The broker went down: what was on its way to the log or to a consumer is lost.
+    pub fn crashed(&mut self) {
+        self.unrecorded.clear();
+        self.undelivered.clear();
+    }
+
+    /// Deliveries whose record never came.
+    pub fn unrecorded(&self) -> usize {
+        self.unrecorded.len()
+    }
+}
+
+fn agree(key: Key, length_ms: u64, invisible_ms: u64, court: &mut Court) {
+    court.demand(Law::DeliveryIsRecorded, length_ms == invisible_ms, || {
+        format!("{key:?} is leased for {length_ms} ms, asked for were {invisible_ms}")
+    });
+}

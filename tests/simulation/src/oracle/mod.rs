@@ -1,0 +1,293 @@
+//! The judge: hears every input, effect, record and crash, and says when a law is broken. It shares no code with the core.
+
+pub mod asked;
+pub mod book;
+pub mod cursor;
+pub mod seen;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sluice_core::effect::{Answer, CursorInfo, Effect, GroupInfo, StoredRun};
+use sluice_core::input::{Admin, Input, RequestId};
+use sluice_log::record::{Change, CursorId, Record};
+use sluice_protocol::errors::{ErrorCode, Refusal};
+use sluice_protocol::ids::{ProducerId, QueueId, Sequence};
+use sluice_protocol::units::Now;
+
+pub use self::asked::{Asked, Key};
+pub use self::book::{Book, Group, Queue, Row};
+pub use self::cursor::{Cursor, Held};
+pub use self::seen::Seen;
+use crate::laws::{Court, Law};
+use crate::rows;
+
+/// Where a message was confirmed to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The topic's name.
+    pub topic: String,
+    /// The queue.
+    pub queue: QueueId,
+    /// The offset.
+    pub offset: u64,
+}
+
+/// The judge of one run.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// What the log says.
+    pub book: Book,
+    /// What was asked.
+    pub asked: Asked,
+    /// What consumers saw.
+    pub seen: Seen,
+    /// Counts and the first violation.
+    pub court: Court,
+    /// Every confirmed message.
+    pub confirmed: BTreeMap<(ProducerId, Sequence), Confirmed>,
+    frames: Vec<Frame>,
+    synced: u64,
+    publishes: BTreeMap<RequestId, Publish>,
+    tried: BTreeMap<(ProducerId, Sequence), u32>,
+}
+
+#[derive(Debug)]
+struct Frame {
+    position: u64,
+    records: Vec<Record>,
+}
+
+#[derive(Debug)]
+struct Publish {
+    topic: String,
+    messages: Vec<(ProducerId, Sequence)>,
+}
+
+impl Oracle {
+    /// An input is about to be handed to the core.
+    pub fn input(&mut self, now: Now, input: &Input) {
+        match input {
+            Input::Publish { request, topic, batch } => {
+                let messages = rows::identities(batch);
+                messages.iter().for_each(|message| *self.tried.entry(*message).or_default() += 1);
+                self.publishes.insert(*request, Publish { topic: topic.clone(), messages });
+            }
+            Input::Subscribe { subscription, connection, invisible_ms, .. } => {
+                self.seen.subscribes(*subscription, *connection, *invisible_ms);
+            }
+            Input::Receive { request, invisible_ms, .. } => self.seen.receives(*request, *invisible_ms),
+            Input::SettleStream { request, subscription, queue, pass, which, action } => {
+                self.seen.settles_numbers(now.mono_ms, *request, *subscription, *queue, *pass, which, *action, &mut self.asked);
+            }
+            Input::SettleHandles { request, handles, action } => {
+                self.seen.settles_handles(now.mono_ms, *request, handles, *action, &mut self.asked);
+            }
+            Input::Unsubscribe { subscription, .. } => {
+                self.seen.closed(*subscription);
+            }
+            Input::Disconnected { connection } => self.seen.disconnected(*connection, &mut self.court),
+            Input::Admin { admin: Admin::DeleteTopic { name }, .. } => self.asked.delete(name),
+            Input::Admin { admin: Admin::Seek { group, topic, to, .. }, .. } => self.asked.seek(group, topic, *to),
+            Input::Trim { queue, start } => self.asked.trim(*queue, start.0),
+            Input::Synced { end } => self.synced = self.synced.max(end.0),
+            Input::Admin { .. }
+            | Input::Credit { .. }
+            | Input::Cancelled { .. }
+            | Input::Verdicts { .. }
+            | Input::Fetched { .. }
+            | Input::Located { .. }
+            | Input::Checkpointed
+            | Input::Tick => {}
+        }
+    }
+
+    /// An effect came out of the core.
+    pub fn effect(&mut self, now: Now, effect: &Effect) {
+        match effect {
+            Effect::Write { position, records } => {
+                self.seen.written_mono_ms = now.mono_ms;
+                self.written(position.0, records);
+            }
+            Effect::Judge { cursor, to, .. } => {
+                let end = self.synced_end(cursor.queue);
+                self.court.demand(Law::DeliverAfterSync, to.0 <= end, || format!("{cursor:?} is judged to {to:?}, synced is {end}"));
+            }
+            Effect::Deliver(delivery) => {
+                let end = self.synced_end(delivery.cursor.queue);
+                for (offset, _) in cursor::each(&delivery.leases) {
+                    self.court.demand(Law::DeliverAfterSync, offset < end, || format!("{delivery:?}, synced is {end}"));
+                }
+                self.in_pass(delivery);
+                self.seen.delivered(now.mono_ms, delivery, &self.book, &mut self.asked, &mut self.court);
+            }
+            Effect::Answer { request, answer: Ok(Answer::Stored { runs }) } => self.stored(*request, runs),
+            Effect::Answer { request, answer: Ok(Answer::Settled { results }) } => {
+                let results: Vec<bool> = results.iter().map(Result::is_ok).collect();
+                self.seen.settled(*request, &results, &self.book, self.synced, &mut self.court);
+            }
+            Effect::Answer { request, answer: Err(refusal) } => self.refused(*request, refusal),
+            Effect::StreamEnded { subscription, .. } => {
+                self.seen.closed(*subscription);
+            }
+            Effect::Answer { .. }
+            | Effect::StreamReset { .. }
+            | Effect::Fetch { .. }
+            | Effect::Locate { .. }
+            | Effect::Checkpoint(_) => {}
+        }
+    }
+
+    /// A pass that a synced seek ended delivers nothing any more, and a pass that is not synced delivers nothing yet.
+    fn in_pass(&mut self, delivery: &sluice_core::effect::Delivery) {
+        let Some(cursor) = self.book.cursors.get(&delivery.cursor) else { return };
+        let (current, synced) = (cursor.pass, cursor.pass_frame < self.synced || cursor.pass_frame == 0);
+        let lawful = if synced { delivery.pass == current } else { delivery.pass < current };
+        self.court.demand(Law::SeekEndsThePass, lawful, || format!("{delivery:?} while the pass is {current:?}, synced: {synced}"));
+    }
+
+    fn synced_end(&self, queue: QueueId) -> u64 {
+        let Some(queue) = self.book.queues.get(&queue) else { return 0 };
+        queue.rows.partition_point(|row| row.frame < self.synced) as u64
+    }
+
+    fn written(&mut self, position: u64, records: &[Bytes]) {
+        let mut decoded = Vec::with_capacity(records.len());
+        for bytes in records {
+            match Record::decode(bytes) {
+                Ok(record) => {
+                    self.book.apply(position, &record, &mut self.asked, &mut self.court);
+                    decoded.push(record);
+                }
+                Err(error) => self.court.demand(Law::RecoveryIsExact, false, || format!("a record cannot be decoded: {error}")),
+            }
+        }
+        self.frames.push(Frame { position, records: decoded });
+    }
+
+    fn stored(&mut self, request: RequestId, runs: &[StoredRun]) {
+        let Some(publish) = self.publishes.remove(&request) else {
+            self.court.demand(Law::NoFailureOfItsOwn, false, || format!("{request:?} is answered, but is no open publish"));
+            return;
+        };
+        let mut messages = publish.messages.iter();
+        for run in runs {
+            for place in 0..u64::from(run.count) {
+                let sequence = Sequence(run.first_sequence.0 + place);
+                let Some(message) = messages.next().filter(|(_, expected)| *expected == sequence) else {
+                    self.court.demand(Law::NoFailureOfItsOwn, false, || format!("{runs:?} do not answer {:?}", publish.messages));
+                    return;
+                };
+                let found = Confirmed { topic: publish.topic.clone(), queue: run.queue, offset: run.first_offset.0 + place };
+                self.confirm(*message, found, run.duplicate);
+            }
+        }
+        let rest = messages.len();
+        self.court.demand(Law::NoFailureOfItsOwn, rest == 0, || format!("{rest} of {:?} are not answered", publish.messages));
+    }
+
+    fn confirm(&mut self, message: (ProducerId, Sequence), found: Confirmed, duplicate: bool) {
+        if duplicate {
+            let tries = self.tried.get(&message).copied().unwrap_or(0);
+            self.court.demand(Law::RetryIsStoredOnce, tries > 1, || format!("{message:?} is called a duplicate at its first try"));
+        }
+        if let Some(queue) = self.book.queues.get(&found.queue) {
+            let row = queue.rows.get(found.offset as usize);
+            let there = row.is_some_and(|row| (row.producer, row.sequence) == message && row.frame < self.synced);
+            self.court.demand(Law::ConfirmAfterSync, there, || {
+                format!("{message:?} is confirmed at {found:?}, there is {row:?}, synced is {}", self.synced)
+            });
+        } else {
+            let deleted = self.asked.deletes(Some(&found.topic));
+            self.court.demand(Law::ConfirmAfterSync, deleted, || format!("{message:?} is confirmed in {found:?}, which does not exist"));
+        }
+        let before = self.confirmed.entry(message).or_insert_with(|| found.clone());
+        self.court.demand(Law::RetryIsStoredOnce, *before == found, || {
+            format!("{message:?} is confirmed at {found:?}, and was before at {before:?}")
+        });
+    }
+
+    fn refused(&mut self, request: RequestId, refusal: &Refusal) {
+        if refusal.code == ErrorCode::SupersededSubscription {
+            self.court.exercise(Law::MemberSuperseded);
+        }
+        let publish = self.publishes.remove(&request);
+        let temporary = matches!(refusal.code, ErrorCode::Overloaded | ErrorCode::TopicDeleted | ErrorCode::NoSuchTopic);
+        let wrong = refusal.code == ErrorCode::Internal || publish.is_some() && !temporary;
+        self.court.demand(Law::NoFailureOfItsOwn, !wrong, || format!("{request:?} {publish:?} is refused: {refusal:?}"));
+    }
+
+    /// The broker went down. Returns whether something written was not synced.
+    pub fn crashed(&mut self) -> bool {
+        self.asked.crashed();
+        self.publishes.clear();
+        self.frames.last().is_some_and(|frame| frame.position >= self.synced)
+    }
+
+    /// The broker opened its log again: the frame of the new epoch is at `opened`, before it lies what was recovered.
+    /// `replayed` are the records read back, the last ones of the log, ending with the opening itself.
+    pub fn recovered(&mut self, opened: u64, end: u64, replayed: &[Record]) {
+        self.court.demand(Law::RecoveryIsExact, opened >= self.synced, || {
+            format!("the log was synced to {} and ends at {opened} after recovery", self.synced)
+        });
+        if self.frames.iter().any(|frame| frame.position >= opened) {
+            self.court.exercise(Law::TornTail);
+        }
+        self.frames.retain(|frame| frame.position < opened);
+        let mut written = self.frames.iter().flat_map(|frame| &frame.records).rev();
+        let Some((opening, before)) = replayed.split_last() else {
+            self.court.demand(Law::RecoveryIsExact, false, || "nothing was replayed, not even the opening".to_owned());
+            return;
+        };
+        for record in before.iter().rev() {
+            let expected = written.next();
+            self.court.demand(Law::RecoveryIsExact, expected == Some(record), || format!("replayed was {record:?}, written {expected:?}"));
+        }
+        let is_opening = matches!(opening.change, Change::Opened { .. });
+        self.court.demand(Law::RecoveryIsExact, is_opening, || format!("replay ends with {opening:?}"));
+        self.frames.push(Frame { position: opened, records: vec![opening.clone()] });
+        self.synced = end;
+        let (mut book, frames, asked) = (Book::default(), &self.frames, &mut self.asked.clone());
+        self.court.muted(|court| {
+            for frame in frames {
+                frame.records.iter().for_each(|record| book.apply(frame.position, record, asked, court));
+            }
+        });
+        self.book = book;
+        self.seen.recovered(&self.book);
+        for (message, place) in &self.confirmed {
+            let Some(queue) = self.book.queues.get(&place.queue) else { continue };
+            let row = queue.rows.get(place.offset as usize);
+            let there = row.is_some_and(|row| (row.producer, row.sequence) == *message);
+            self.court.demand(Law::ConfirmedIsKept, there, || format!("{message:?} was confirmed at {place:?}, now {row:?} is there"));
+        }
+    }
+
+    /// The broker was told that a message of this group can no longer be read.
+    pub fn unreadable(&mut self, queue: QueueId, offset: u64, group: &str) {
+        let cursors = self.book.cursors.keys().filter(|cursor| cursor.queue == queue);
+        let named = cursors.filter(|cursor| self.book.groups.get(&cursor.group).is_some_and(|model| model.name == group));
+        let named: Vec<CursorId> = named.copied().collect();
+        named.into_iter().for_each(|cursor| self.asked.cannot_read(cursor, offset));
+    }
+
+    /// What each cursor has still before it: messages beyond the frontier, and messages neither settled nor dead-lettered.
+    /// Messages that failed in a group of a dead-letter topic stay there and do not count.
+    pub fn lags(&self) -> Vec<(CursorId, u64)> {
+        let lag = |(id, cursor): (&CursorId, &Cursor)| {
+            let end = self.book.queues.get(&id.queue).map_or(0, |queue| queue.rows.len() as u64);
+            let stays = self.book.topics.get(&id.queue.topic).is_some_and(|name| name.starts_with("%DLQ%"));
+            let held = if stays { 0 } else { cursor.held.len() as u64 };
+            (*id, end.saturating_sub(cursor.frontier) + held)
+        };
+        self.book.cursors.iter().map(lag).collect()
+    }
+
+    /// A group describes itself when all is over: it must say that nothing is left.
+    pub fn described(&mut self, group: &GroupInfo, cursors: &[CursorInfo]) {
+        for cursor in cursors.iter().filter(|cursor| !cursor.topic.starts_with("%DLQ%")) {
+            let left = cursor.end.0 - cursor.frontier.0 + cursor.leased + cursor.retrying + cursor.matched;
+            self.court.demand(Law::EverythingIsFinished, left == 0, || format!("{} says {cursor:?}", group.name));
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Flat batches made from and compared with what messages are known to contain.
+
+use bytes::Bytes;
+use sluice_core::effect::DeadLetter;
+use sluice_protocol::batch::{Attributes, Batch, BatchBuilder, BatchMerger, NewMessage, Row};
+use sluice_protocol::ids::{ProducerId, QueueId, QueueOffset, Sequence};
+
+use crate::content::{Content, content};
+
+/// A batch of `count` messages that `producer` numbers from `first` on.
+pub fn batch(producer: ProducerId, first: Sequence, count: u64) -> Bytes {
+    let mut builder = BatchBuilder::new(content(producer, first).born_ms, producer, first);
+    for sequence in first.0..first.0 + count {
+        let message = content(producer, Sequence(sequence));
+        let keys: Vec<&str> = message.keys.iter().map(String::as_str).collect();
+        let properties: Vec<(&str, &str)> = message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let new = NewMessage { tag: message.tag.as_deref(), keys: &keys, properties: &properties, born_ms: message.born_ms };
+        builder.push(&new, &message.body).expect("the messages of the simulation keep the rules");
+    }
+    builder.finish()
+}
+
+/// Who sent each message of a batch, and by which number.
+pub fn identities(batch: &Bytes) -> Vec<(ProducerId, Sequence)> {
+    match Attributes::parse(batch.clone()) {
+        Ok(attributes) => attributes.rows().map(|row| (row.producer(), row.sequence())).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// How a stored row differs from what was sent; `None` when it does not. Copies in dead-letter topics may have further properties.
+pub fn difference(attributes: &Attributes, row: &Row<'_>, copy: bool) -> Option<String> {
+    let expected = content(row.producer(), row.sequence());
+    let found = Content {
+        tag: row.tag().map(str::to_owned),
+        keys: row.keys().map(|key| String::from_utf8_lossy(key.as_ref()).into_owned()).collect(),
+        properties: row
+            .properties()
+            .map(|(name, value)| (attributes.name(name).to_owned(), String::from_utf8_lossy(value).into_owned()))
+            .filter(|property| !copy || expected.properties.contains(property))
+            .collect(),
+        body: expected.body.clone(),
+        born_ms: row.born_ms(),
+    };
+    (found != expected).then(|| format!("{found:?} instead of {expected:?}"))
+}
+
+/// Whether the body of a stored row is what was sent, by its own checksum too.
+pub fn body_is_exact(batch: &Batch, row: &Row<'_>) -> bool {
+    batch.verify_body(row) && batch.body_bytes(row) == content(row.producer(), row.sequence()).body
+}
+
+/// The copy of a message that the dead-letter topic is to hold, alone in a batch and with its origin in further properties.
+pub fn dead_letter(source: &Batch, row: u32, queue: QueueId, offset: QueueOffset, dead: &DeadLetter) -> Bytes {
+    let (index, offset, attempts) = (queue.index.0.to_string(), offset.0.to_string(), dead.attempts.to_string());
+    let origin = [
+        ("origin-topic", dead.topic.as_str()),
+        ("origin-queue", index.as_str()),
+        ("origin-offset", offset.as_str()),
+        ("origin-group", dead.group.as_str()),
+        ("attempts", attempts.as_str()),
+        ("reason", dead.reason),
+    ];
+    let body = source.row(row).map(|row| source.body(&row)).unwrap_or_default();
+    let mut merger = BatchMerger::new();
+    merger.add_with_properties(source.attributes(), row, body, &origin).expect("a stored message leaves room for its origin");
+    merger.take().into_bytes()
+}

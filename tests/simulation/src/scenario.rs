@@ -1,0 +1,85 @@
+//! Who takes part in a run: topics, groups with their settings, producers, members and the operator, all drawn from the seed.
+
+use std::collections::VecDeque;
+
+use sluice_core::input::Admin;
+use sluice_log::record::{Backoff, GroupSettings, StartPoint, TopicSettings};
+use sluice_protocol::ids::ProducerId;
+
+use crate::clients::{Client, Operator, Producer, Receiver, Stream, Wish, bind};
+use crate::content::EXPRESSIONS;
+use crate::random::Random;
+
+/// The topics; the last one may be deleted at any time.
+pub const TOPICS: [&str; 3] = ["orders", "events", "scratch"];
+
+/// The cast of a run.
+#[derive(Debug)]
+pub struct Scenario {
+    /// What each group is meant to read.
+    pub wishes: Vec<Wish>,
+    /// Everybody.
+    pub clients: Vec<Client>,
+    /// After so many bytes of log a checkpoint is due.
+    pub checkpoint_bytes: u64,
+    /// The size of a segment.
+    pub segment_bytes: u64,
+}
+
+impl Scenario {
+    /// Draws a cast.
+    pub fn draw(random: &mut Random) -> Self {
+        let mut first = VecDeque::from([bind(1)]);
+        for topic in TOPICS {
+            if !random.chance(1, 4) {
+                let settings = TopicSettings { queues: random.within(1..4) as u16, retention_ms: 0, retention_bytes: 0 };
+                first.push_back(Admin::CreateTopic { name: topic.to_owned(), settings });
+            }
+        }
+        let mut wishes = Vec::new();
+        for number in 0..random.within(2..5) {
+            let group = format!("group-{number}");
+            if !random.chance(1, 6) {
+                first.push_back(Admin::CreateGroup { name: group.clone(), settings: group_settings(random) });
+            }
+            let expression = if random.chance(1, 4) { String::new() } else { (*random.pick(&EXPRESSIONS)).to_owned() };
+            wishes.push(Wish { group, topic: (*random.pick(&TOPICS)).to_owned(), expression });
+        }
+        if random.chance(1, 2) {
+            wishes.push(Wish { group: "morgue".to_owned(), topic: "%DLQ%group-0".to_owned(), expression: String::new() });
+        }
+        let mut clients = Vec::new();
+        for _ in 0..random.within(1..4) {
+            let id = ProducerId(u128::from(random.bits()) << 64 | u128::from(random.bits()));
+            let budget = random.within(20..160);
+            clients.push(Client::Producer(Producer::new(clients.len(), id, TOPICS.map(str::to_owned).to_vec(), budget)));
+        }
+        for wish in 0..wishes.len() {
+            for member in 0..random.within(1..4) {
+                let (client, name) = (clients.len(), format!("member-{wish}-{member}"));
+                clients.push(if random.chance(1, 2) {
+                    Client::Stream(Stream::new(client, wish, name, random.chance(1, 6)))
+                } else {
+                    Client::Receiver(Receiver::new(client, wish, name))
+                });
+            }
+        }
+        let scratch = TOPICS[TOPICS.len() - 1].to_owned();
+        clients.push(Client::Operator(Operator::new(clients.len(), scratch, first)));
+        Self {
+            wishes,
+            clients,
+            checkpoint_bytes: random.within(4 << 10..64 << 10),
+            segment_bytes: 4096 << random.below(5),
+        }
+    }
+}
+
+fn group_settings(random: &mut Random) -> GroupSettings {
+    let backoff = match random.below(3) {
+        0 => Backoff::Fixed { wait_ms: random.below(1_500) },
+        1 => Backoff::Exponential { first_ms: random.within(1..500), max_ms: 2_000 },
+        _ => Backoff::Table { waits_ms: vec![10, 300, 1_000] },
+    };
+    GroupSettings { attempts_max: random.within(1..6) as u16, backoff, start: StartPoint::Earliest }
+}

@@ -1,0 +1,256 @@
+//! One run: a broker, its disk, its network and its users, each step drawn from the seed.
+
+use std::collections::BTreeMap;
+
+use sluice_core::input::{ConnectionId, Input, RequestId, SubscriptionId};
+use sluice_log::FaultyStorage;
+
+use crate::clients::{Client, Surroundings, Wish};
+use crate::clock::Clock;
+use crate::history::History;
+use crate::laws::{Law, Tally, Violation};
+use crate::network::Network;
+use crate::oracle::Oracle;
+use crate::random::Random;
+use crate::scenario::Scenario;
+use crate::shell::Shell;
+
+/// Steps of a run in which anything may go wrong.
+const STEPS_OF_CHAOS: u64 = 2_500;
+
+/// Everything there is in one run.
+pub struct World {
+    pub(crate) random: Random,
+    pub(crate) clock: Clock,
+    pub(crate) history: History,
+    pub(crate) oracle: Oracle,
+    pub(crate) network: Network,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) wishes: Vec<Wish>,
+    pub(crate) storage: FaultyStorage,
+    pub(crate) shell: Option<Shell>,
+    /// Who is to hear the answer to a request.
+    pub(crate) routes: BTreeMap<RequestId, Route>,
+    /// Who reads a stream.
+    pub(crate) streams: BTreeMap<SubscriptionId, Route>,
+    /// No fault happens any more.
+    pub(crate) healed: bool,
+    /// Everything came to its end.
+    pub(crate) finished: bool,
+    pub(crate) checkpoint_bytes: u64,
+    pub(crate) segment_bytes: u64,
+    /// When a broker that is down starts again.
+    pub(crate) up_at_ms: u64,
+}
+
+/// A client and one of its connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Route {
+    /// The client.
+    pub client: usize,
+    /// The connection.
+    pub connection: ConnectionId,
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The hash of everything that happened.
+    pub hash: u64,
+    /// How much happened.
+    pub events: u64,
+    /// How often each law was put to the test.
+    pub tally: Tally,
+    /// The first law that was broken.
+    pub violation: Option<Violation>,
+}
+
+impl World {
+    /// The beginning of the run that belongs to `seed`.
+    pub fn new(seed: u64, verbose: bool) -> Self {
+        let mut random = Random::new(seed);
+        let Scenario { wishes, clients, checkpoint_bytes, segment_bytes } = Scenario::draw(&mut random);
+        let losses_per_mille = if random.chance(1, 3) { 0 } else { random.below(60) };
+        Self {
+            storage: FaultyStorage::new(random.bits()),
+            random,
+            clock: Clock::default(),
+            history: History::new(verbose),
+            oracle: Oracle::default(),
+            network: Network::losing(losses_per_mille),
+            clients,
+            wishes,
+            shell: None,
+            routes: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            healed: false,
+            finished: false,
+            checkpoint_bytes,
+            segment_bytes,
+            up_at_ms: 0,
+        }
+    }
+
+    /// Runs to the end, or to the first broken law.
+    pub fn run(mut self) -> Outcome {
+        for _ in 0..STEPS_OF_CHAOS {
+            if self.is_over() {
+                break;
+            }
+            self.trouble();
+            self.step();
+        }
+        self.finish();
+        self.outcome()
+    }
+
+    /// What came of it so far.
+    pub fn outcome(&self) -> Outcome {
+        Outcome {
+            hash: self.history.hash(),
+            events: self.history.events(),
+            tally: self.oracle.court.tally().clone(),
+            violation: self.oracle.court.violation().cloned(),
+        }
+    }
+
+    /// Whether a law is broken, so that nothing further counts.
+    pub(crate) fn is_over(&self) -> bool {
+        self.oracle.court.violation().is_some()
+    }
+
+    /// One thing happens, and a little time passes.
+    pub(crate) fn step(&mut self) {
+        if self.shell.is_none() {
+            if self.clock.true_ms < self.up_at_ms {
+                self.clock.advance(self.up_at_ms - self.clock.true_ms);
+            }
+            self.start();
+            return;
+        }
+        if self.random.chance(2, 5) {
+            let passed = self.random.below(4);
+            self.clock.advance(passed);
+        }
+        if self.tick_is_due() && self.random.chance(1, 2) {
+            self.turn(vec![Input::Tick]);
+            return;
+        }
+        match self.random.below(10) {
+            0..=2 => self.arrivals(),
+            3..=4 => self.returns(),
+            5..=6 => self.act(),
+            7 => self.disk(),
+            _ => self.job(),
+        }
+    }
+
+    /// Something may go wrong.
+    fn trouble(&mut self) {
+        match self.random.below(6_000) {
+            0..8 => self.crash(),
+            8..12 => self.storage.fail_next_sync(),
+            12..60 => self.drop_connection(),
+            60..90 => {
+                self.clock.jump(&mut self.random);
+                self.oracle.court.exercise(Law::WallJumped);
+            }
+            90..130 => self.trim(),
+            130..330 => {
+                let passed = self.random.below(300);
+                self.clock.advance(passed);
+            }
+            330..350 => {
+                let passed = self.random.below(10_000);
+                self.clock.advance(passed);
+            }
+            _ => {}
+        }
+    }
+
+    /// A few packets reach the broker and make one turn.
+    fn arrivals(&mut self) {
+        let mut inputs = Vec::new();
+        for _ in 0..self.random.within(1..5) {
+            let Some(packet) = self.network.arrive(&mut self.random) else { break };
+            self.route(&packet.body, Route { client: packet.client, connection: packet.connection });
+            inputs.push(packet.body);
+        }
+        if !inputs.is_empty() {
+            self.turn(inputs);
+        }
+    }
+
+    fn route(&mut self, input: &Input, route: Route) {
+        match input {
+            Input::Subscribe { request, subscription, .. } => {
+                self.routes.insert(*request, route);
+                self.streams.insert(*subscription, route);
+            }
+            Input::Publish { request, .. }
+            | Input::SettleStream { request, .. }
+            | Input::Unsubscribe { request, .. }
+            | Input::Receive { request, .. }
+            | Input::SettleHandles { request, .. }
+            | Input::Admin { request, .. } => {
+                self.routes.insert(*request, route);
+            }
+            Input::Credit { .. }
+            | Input::Cancelled { .. }
+            | Input::Disconnected { .. }
+            | Input::Synced { .. }
+            | Input::Verdicts { .. }
+            | Input::Fetched { .. }
+            | Input::Located { .. }
+            | Input::Checkpointed
+            | Input::Trim { .. }
+            | Input::Tick => {}
+        }
+    }
+
+    /// A packet reaches a client.
+    fn returns(&mut self) {
+        let Some(packet) = self.network.return_to_client(&mut self.random) else { return };
+        let mut around = Surroundings {
+            random: &mut self.random,
+            network: &mut self.network,
+            now_ms: self.clock.true_ms,
+            wishes: &mut self.wishes,
+            healed: self.healed,
+        };
+        self.clients[packet.client].hear(packet.body, &mut around);
+    }
+
+    /// A client does something.
+    fn act(&mut self) {
+        let client = self.random.index(self.clients.len());
+        let mut around = Surroundings {
+            random: &mut self.random,
+            network: &mut self.network,
+            now_ms: self.clock.true_ms,
+            wishes: &mut self.wishes,
+            healed: self.healed,
+        };
+        self.clients[client].act(&mut around);
+    }
+
+    fn drop_connection(&mut self) {
+        let client = self.random.index(self.clients.len());
+        if let Some(connection) = self.clients[client].disconnect() {
+            self.history.note("connection lost", &connection);
+            self.network.disconnect(client, connection);
+        }
+    }
+
+    /// Retention gives up a part of a queue.
+    fn trim(&mut self) {
+        let queues: Vec<_> = self.oracle.book.queues.iter().filter(|(_, queue)| !queue.rows.is_empty()).collect();
+        if queues.is_empty() || self.shell.is_none() {
+            return;
+        }
+        let (queue, model) = queues[self.random.index(queues.len())];
+        let (queue, end) = (*queue, model.rows.len() as u64);
+        let start = sluice_protocol::ids::QueueOffset(self.random.below(end / 3 + 1));
+        self.turn(vec![Input::Trim { queue, start }]);
+    }
+}
