@@ -1,4 +1,49 @@
 //! The asynchronous Rust client of Sluice, over QUIC.
+//!
+//! A first message, to a broker that `sluice serve` started in this directory, and back:
+//!
+//! ```no_run
+//! use sluice_client::{Client, Endpoint, Filter, NewMessage, ProducerConfig, StreamConfig};
+//!
+//! # async fn first() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::connect(Endpoint::ready_file("sluice-data/ready.json")).await?;
+//!
+//! let producer = client.producer("orders", ProducerConfig::default());
+//! let receipt = producer.send(NewMessage::new("one tea").tag("drinks").property("price", "3")).await?;
+//! println!("stored as {} in queue {} at offset {}", receipt.id, receipt.queue, receipt.offset);
+//!
+//! let config = StreamConfig::new("orders", "kitchen").filter(Filter::Sql("price < 10".to_owned()));
+//! let mut stream = client.stream(config).await?;
+//! if let Some(message) = stream.next().await? {
+//!     println!("{}", String::from_utf8_lossy(&message.body()));
+//!     stream.ack(&message).await?;
+//! }
+//! stream.close().await;
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it does by itself
+//!
+//! * **Connections** are built again after a loss, with a growing wait. [`Client::events`] and `tracing` say so.
+//! * **Sends** without a confirmation are sent again in the same batches with the same sequences, so that the broker stores each once.
+//!   A producer never numbers further ahead of its oldest unconfirmed message than the broker remembers.
+//! * **Streams** subscribe again. What was delivered and not settled is delivered again; settling it by the old delivery fails with
+//!   [`Error::LeaseLost`].
+//! * **Bodies** are checked against their checksums before the application sees them.
+//!
+//! # Bounds
+//!
+//! A producer holds at most [`limits::PRODUCER_QUEUE_MESSAGES`] messages that are not yet numbered, twice over, and what the broker lets be
+//! unconfirmed. A stream holds at most its credit in messages and its buffer in bytes, and one frame more for each queue. Every
+//! bound that the broker does not set is in [`limits`].
+//!
+//! # Errors
+//!
+//! What the broker refuses is [`Error::Refused`] or [`SendError::Refused`] with a [`Refusal`]: a code of the registry, the particular
+//! case, and by [`ErrorCode::advice`] what to do: change the request, try again later, or ask an operator. An error that leaves open
+//! whether something was done says so in its name: `Unknown`, `TimedOut`.
 
 pub mod admin;
 mod client;
