@@ -221,7 +221,7 @@ fn a_log_that_ends_before_its_checkpoint_is_refused() {
 fn a_lost_segment_is_refused() {
     let storage = FaultyStorage::new(1);
     let mut writer = open(&storage).unwrap().writer;
-    for number in 0..300 {
+    for number in 0..330 {
         append(&mut writer, &[numbered(number)]);
         writer.sync().unwrap();
     }
