@@ -1,4 +1,23 @@
 //! The broker as a value: every decision about topics, queues, groups, leases and settlements, without a clock, a thread or a file.
 
+mod admin;
+mod broker;
+mod checkpoint;
+mod config;
+mod consume;
+mod counters;
 pub mod effect;
 pub mod input;
+mod journal;
+pub mod limits;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
+mod publish;
+mod ranges;
+mod receipt;
+pub mod state;
+
+pub use broker::Core;
+pub use config::CoreConfig;
+pub use counters::Counters;
+pub use ranges::{OffsetSet, Spans, Timed};

@@ -1,0 +1,240 @@
+//! What operators do and ask: topics, groups, bindings, and how far every group has come.
+
+use std::collections::BTreeMap;
+
+use sluice_log::record::{Backoff, Change, CursorId, GroupSettings, Holder, PluginLimits, TopicSettings};
+use sluice_protocol::errors::{ErrorCode, Refusal};
+use sluice_protocol::ids::{Digest, GroupId, Position, TopicId};
+use sluice_protocol::limits::INVISIBLE_MS_MAX;
+use sluice_protocol::names::check_user_name;
+
+use crate::broker::Core;
+use crate::consume::Seek;
+use crate::effect::{Answer, CursorInfo, GroupInfo, MemberInfo, PluginInfo, QueueInfo, TopicInfo};
+use crate::input::{Admin, RequestId};
+use crate::limits::{ATTEMPTS_MAX, BACKOFF_WAITS_MAX, BINDINGS_MAX, QUEUES_MAX, QUEUES_TOTAL_MAX};
+use crate::state::cursor::Cursor;
+
+/// An answer and the record that it waits for.
+type Outcome = Result<(Position, Answer), Refusal>;
+
+impl Core {
+    /// Does or answers what an operator asks. Answers to questions wait for what they show.
+    pub(crate) fn administrate(&mut self, request: RequestId, admin: Admin) {
+        let shown = self.journal.last();
+        let outcome = match admin {
+            Admin::CreateTopic { name, settings } => self.create_topic_asked(name, settings),
+            Admin::DeleteTopic { name } => self.delete_topic(&name),
+            Admin::ListTopics => Ok((shown, Answer::Topics { topics: self.state.topics.keys().filter_map(|&id| self.topic_info(id)).collect() })),
+            Admin::DescribeTopic { name } => self.describe_topic(&name).map(|answer| (shown, answer)),
+            Admin::CreateGroup { name, settings } => self.create_group_asked(name, settings),
+            Admin::DeleteGroup { name } => self.delete_group(&name),
+            Admin::ListGroups => Ok((shown, Answer::Groups { groups: self.state.groups.keys().filter_map(|&id| self.group_info(id)).collect() })),
+            Admin::DescribeGroup { name } => self.describe_group(&name).map(|answer| (shown, answer)),
+            Admin::Seek { group, topic, queue, to } => return self.seek(Seek { request, group, topic, queue, to }, None),
+            Admin::BindPlugin { name, digest, limits } => self.bind_plugin(name, digest, limits),
+            Admin::ListPlugins => Ok((shown, self.list_plugins())),
+        };
+        match outcome {
+            Ok((depends, answer)) => self.answer(depends, request, answer),
+            Err(refusal) => self.refuse(request, refusal),
+        }
+    }
+
+    /// Creates a topic. Its name was checked.
+    pub(crate) fn create_topic(&mut self, name: String, settings: TopicSettings) -> Result<(TopicId, Position), Refusal> {
+        if !(1..=QUEUES_MAX).contains(&settings.queues) {
+            let text = format!("a topic has 1 to {QUEUES_MAX} queues, not {}", settings.queues);
+            return Err(Refusal::new(ErrorCode::BadSetting, text));
+        }
+        if self.state.queues.len() + usize::from(settings.queues) > QUEUES_TOTAL_MAX {
+            let text = format!("there are {QUEUES_TOTAL_MAX} queues at most, over all topics");
+            return Err(Refusal::new(ErrorCode::LimitExceeded, text));
+        }
+        let topic = self.state.meta.next_topic;
+        let position = self.record(Change::TopicCreated { topic, name, settings });
+        Ok((topic, position))
+    }
+
+    fn create_topic_asked(&mut self, name: String, settings: TopicSettings) -> Outcome {
+        check_user_name(&name)?;
+        if self.state.topic_named(&name).is_some() {
+            return Err(Refusal::new(ErrorCode::TopicExists, format!("topic {name} exists already")));
+        }
+        let (_, depends) = self.create_topic(name, settings)?;
+        Ok((depends, Answer::Done))
+    }
+
+    /// Deletes a topic; its streams end, its receives are refused, and what it held is gone with its cursors.
+    fn delete_topic(&mut self, name: &str) -> Outcome {
+        let topic = self.topic_id(name)?;
+        let groups: Vec<GroupId> = self.state.subscriptions.keys().filter(|(_, other)| *other == topic).map(|(group, _)| *group).collect();
+        let depends = self.record(Change::TopicDeleted { topic });
+        let refusal = Refusal::new(ErrorCode::TopicDeleted, format!("topic {name} was deleted"));
+        for group in groups {
+            self.end_members((topic, group), depends, None, &refusal);
+            self.consuming.drop_reading((topic, group));
+        }
+        self.visible.forget(topic);
+        Ok((depends, Answer::Done))
+    }
+
+    fn describe_topic(&self, name: &str) -> Result<Answer, Refusal> {
+        let id = self.topic_id(name)?;
+        let queues = self.state.queues_of(id).map(|(queue, entry)| QueueInfo { queue, start: entry.start, end: entry.end }).collect();
+        let topic = self.topic_info(id).expect("a topic with a name has an entry");
+        Ok(Answer::Topic { topic, queues })
+    }
+
+    fn create_group_asked(&mut self, name: String, settings: GroupSettings) -> Outcome {
+        check_user_name(&name)?;
+        check_group_settings(&settings)?;
+        if self.state.group_named(&name).is_some() {
+            return Err(Refusal::new(ErrorCode::GroupExists, format!("group {name} exists already")));
+        }
+        let (_, depends) = self.create_group(name, settings)?;
+        Ok((depends, Answer::Done))
+    }
+
+    /// Deletes a group; its members are refused and its cursors are gone.
+    fn delete_group(&mut self, name: &str) -> Outcome {
+        let group = self.group_id(name)?;
+        let topics: Vec<TopicId> = self.state.subscriptions.keys().filter(|(other, _)| *other == group).map(|(_, topic)| *topic).collect();
+        let depends = self.record(Change::GroupDeleted { group });
+        let refusal = Refusal::new(ErrorCode::NoSuchGroup, format!("group {name} was deleted"));
+        for topic in topics {
+            self.end_members((topic, group), depends, None, &refusal);
+            self.consuming.drop_reading((topic, group));
+        }
+        Ok((depends, Answer::Done))
+    }
+
+    fn describe_group(&self, name: &str) -> Result<Answer, Refusal> {
+        let id = self.group_id(name)?;
+        let group = self.group_info(id).expect("a group with a name has an entry");
+        let cursors = self.state.cursors_of(id).filter_map(|(cursor, entry)| self.cursor_info(cursor, entry)).collect();
+        Ok(Answer::Group { group, cursors, members: self.member_infos(id) })
+    }
+
+    /// Serves a name by a version of a plugin; what it judges is judged anew from the recorded frontiers on.
+    fn bind_plugin(&mut self, name: String, digest: Digest, limits: PluginLimits) -> Outcome {
+        check_user_name(&name)?;
+        let PluginLimits { fuel_per_run, fuel_per_message, run_ms, memory_bytes } = limits;
+        if fuel_per_run == 0 || fuel_per_message == 0 || run_ms == 0 || memory_bytes == 0 {
+            return Err(Refusal::new(ErrorCode::BadSetting, "a plugin's limits are all greater than zero"));
+        }
+        if !self.state.bindings.contains_key(&name) && self.state.bindings.len() >= BINDINGS_MAX {
+            return Err(Refusal::new(ErrorCode::LimitExceeded, format!("there are {BINDINGS_MAX} bound plugins at most")));
+        }
+        let depends = self.record(Change::PluginBound { name: name.clone(), digest, limits });
+        let judged: Vec<_> = self
+            .state
+            .subscriptions
+            .iter()
+            .filter(|(_, subscription)| matches!(&subscription.ruling, sluice_log::record::Filter::Plugin { plugin, .. } if *plugin == name))
+            .map(|(&(group, topic), _)| (topic, group))
+            .collect();
+        for key in judged {
+            self.rule_anew(key, depends);
+        }
+        Ok((depends, Answer::Done))
+    }
+
+    fn list_plugins(&self) -> Answer {
+        let plugins = self.state.bindings.iter().map(|(name, bound)| PluginInfo {
+            name: name.clone(),
+            digest: bound.digest,
+            limits: bound.limits,
+            bound_wall_ms: bound.bound_wall_ms,
+        });
+        Answer::Plugins { plugins: plugins.collect() }
+    }
+
+    fn topic_id(&self, name: &str) -> Result<TopicId, Refusal> {
+        self.state.topic_named(name).ok_or_else(|| Refusal::new(ErrorCode::NoSuchTopic, format!("there is no topic {name}")))
+    }
+
+    fn group_id(&self, name: &str) -> Result<GroupId, Refusal> {
+        self.state.group_named(name).ok_or_else(|| Refusal::new(ErrorCode::NoSuchGroup, format!("there is no group {name}")))
+    }
+
+    fn topic_info(&self, id: TopicId) -> Option<TopicInfo> {
+        let topic = self.state.topics.get(&id)?;
+        let messages = self.state.queues_of(id).map(|(_, queue)| queue.end.0.saturating_sub(queue.start.0)).sum();
+        let (name, settings, created_wall_ms) = (topic.name.clone(), topic.settings, topic.created_wall_ms);
+        Some(TopicInfo { id, name, settings, created_wall_ms, messages })
+    }
+
+    fn group_info(&self, id: GroupId) -> Option<GroupInfo> {
+        let group = self.state.groups.get(&id)?;
+        let subscriptions = self.state.subscriptions.range((id, TopicId(0))..=(id, TopicId(u64::MAX)));
+        let lag = self.state.cursors_of(id).filter_map(|(cursor, entry)| {
+            let info = self.cursor_info(cursor, entry)?;
+            let ahead = entry.lane.ahead.count();
+            Some((info.end.0.saturating_sub(info.frontier.0) + info.leased + info.retrying).saturating_sub(ahead))
+        });
+        Some(GroupInfo {
+            name: group.name.clone(),
+            settings: group.settings.clone(),
+            subscriptions: subscriptions
+                .filter_map(|((_, topic), subscription)| Some((self.state.topics.get(topic)?.name.clone(), subscription.ruling.clone())))
+                .collect(),
+            members: self.consuming.member_names(id).len() as u32,
+            lag: lag.sum(),
+        })
+    }
+
+    fn cursor_info(&self, cursor: CursorId, entry: &Cursor) -> Option<CursorInfo> {
+        let lane = &entry.lane;
+        let run = self.consuming.lane(cursor);
+        let frontier = run.map_or(lane.frontier, |run| run.place);
+        let lowest = [lane.leases.first(), lane.retries.first()].into_iter().flatten().fold(frontier.0, u64::min);
+        Some(CursorInfo {
+            topic: self.state.topics.get(&cursor.queue.topic)?.name.clone(),
+            queue: cursor.queue,
+            pass: entry.pass,
+            cursor: sluice_protocol::ids::QueueOffset(lowest),
+            frontier,
+            end: self.state.queues.get(&cursor.queue)?.end,
+            leased: lane.leases.count(),
+            retrying: lane.retries.count(),
+            matched: run.map_or(0, |run| run.matched()),
+            failed: run.map_or(0, |run| run.failed),
+            held: run.and_then(|run| run.held.as_ref()).map(|held| held.reason.clone()),
+        })
+    }
+
+    /// Who is connected or holds something, by name and topic.
+    fn member_infos(&self, group: GroupId) -> Vec<MemberInfo> {
+        let mut leased: BTreeMap<(TopicId, String), u64> = self.consuming.member_names(group).into_iter().map(|key| (key, 0)).collect();
+        for (cursor, entry) in self.state.cursors_of(group) {
+            for (offsets, lease) in entry.lane.leases.iter() {
+                let (Holder::Stream { member } | Holder::Receive { member }) = &*lease.holder;
+                *leased.entry((cursor.queue.topic, member.clone())).or_default() += crate::ranges::len(offsets);
+            }
+        }
+        let infos = leased.into_iter().filter_map(|((topic, name), leased)| {
+            Some(MemberInfo { name, topic: self.state.topics.get(&topic)?.name.clone(), leased })
+        });
+        infos.collect()
+    }
+}
+
+fn check_group_settings(settings: &GroupSettings) -> Result<(), Refusal> {
+    let bad = |text: String| Err(Refusal::new(ErrorCode::BadSetting, text));
+    if !(1..=ATTEMPTS_MAX).contains(&settings.attempts_max) {
+        return bad(format!("a message has 1 to {ATTEMPTS_MAX} attempts, not {}", settings.attempts_max));
+    }
+    let longest_ms = match &settings.backoff {
+        Backoff::Table { waits_ms } if waits_ms.is_empty() || waits_ms.len() > BACKOFF_WAITS_MAX => {
+            return bad(format!("a back-off table has 1 to {BACKOFF_WAITS_MAX} waits, not {}", waits_ms.len()));
+        }
+        Backoff::Table { waits_ms } => waits_ms.iter().copied().max().unwrap_or(0),
+        Backoff::Exponential { first_ms, max_ms } => *first_ms.max(max_ms),
+        Backoff::Fixed { wait_ms } => *wait_ms,
+    };
+    if longest_ms > INVISIBLE_MS_MAX {
+        return bad(format!("a wait is {INVISIBLE_MS_MAX} milliseconds at most, not {longest_ms}"));
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! What operators may set of the core.
+
+use sluice_log::record::{Backoff, GroupSettings, StartPoint, TopicSettings};
+
+use crate::limits::{FRAME_RECORDS_BYTES_MAX, GRANT_MESSAGES_MAX};
+
+/// The settings of the core, each with the default that [`CoreConfig::default`] gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CoreConfig {
+    /// Whether a publish to a topic that does not exist creates it. Default: yes.
+    pub auto_create_topics: bool,
+    /// Whether a group is created by its first member. Default: yes.
+    pub auto_create_groups: bool,
+    /// What a topic gets that is created by a publish. Default: 4 queues, 72 hours, any size.
+    pub topic: TopicSettings,
+    /// What a group gets that is created by its first member. Default: 16 deliveries, the reference's table of waits, from the earliest.
+    pub group: GroupSettings,
+    /// How long a stream's leases last unless it asks otherwise, in milliseconds. Default: 15 minutes.
+    pub stream_invisible_ms: u64,
+    /// A checkpoint is begun after so many bytes of log. Default: 256 MiB.
+    pub checkpoint_bytes: u64,
+    /// What the windows of all producers may take together, in bytes. Default: 64 MiB.
+    pub producer_memory_bytes: u64,
+    /// Messages handed out at once to one stream. Default: 1,024.
+    pub grant_messages: u64,
+    /// Bytes of records after which a frame is closed. Default: 16 MiB.
+    pub frame_records_bytes: u64,
+}
+
+impl Default for CoreConfig {
+    fn default() -> Self {
+        Self {
+            auto_create_topics: true,
+            auto_create_groups: true,
+            topic: TopicSettings { queues: 4, retention_ms: 72 * 60 * 60 * 1_000, retention_bytes: 0 },
+            group: GroupSettings { attempts_max: 16, backoff: reference_backoff(), start: StartPoint::Earliest },
+            stream_invisible_ms: 15 * 60 * 1_000,
+            checkpoint_bytes: 256 << 20,
+            producer_memory_bytes: 64 << 20,
+            grant_messages: GRANT_MESSAGES_MAX,
+            frame_records_bytes: FRAME_RECORDS_BYTES_MAX,
+        }
+    }
+}
+
+/// The reference's table: 1 s, 5 s, 10 s, 30 s, every minute from 1 to 10, 20 and 30 minutes, 1 and 2 hours.
+fn reference_backoff() -> Backoff {
+    let seconds = [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1_200, 1_800, 3_600, 7_200];
+    Backoff::Table { waits_ms: seconds.iter().map(|seconds| seconds * 1_000).collect() }
+}

@@ -1,0 +1,259 @@
+//! Consuming: who reads what, up to where it was judged, and what each stream was given. All of it is forgotten by a restart.
+
+mod dispatch;
+mod give_up;
+mod judge;
+mod locate;
+mod members;
+mod settle;
+mod subscribe;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use sluice_log::record::{CursorId, Filter, Holder, OffsetRange};
+use sluice_protocol::ids::{GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
+
+use self::give_up::GivingUp;
+use self::judge::Asked;
+use self::locate::Locating;
+pub(crate) use self::locate::Seek;
+use self::settle::Sent;
+use crate::effect::{FetchId, JudgeId, Rule};
+use crate::input::{ConnectionId, RequestId, SubscriptionId};
+
+/// One group's reading of one topic.
+pub(crate) type ReadingKey = (TopicId, GroupId);
+
+/// Everything about consuming that is not durable.
+#[derive(Debug, Default)]
+pub(crate) struct Consuming {
+    pub(crate) readings: BTreeMap<ReadingKey, Reading>,
+    pub(crate) streams: BTreeMap<SubscriptionId, Stream>,
+    pub(crate) receives: BTreeMap<RequestId, Receive>,
+    /// Readings to be served at the end of the turn.
+    dirty: BTreeSet<ReadingKey>,
+    timers: BTreeSet<(u64, Timer)>,
+    judges: BTreeMap<JudgeId, Asked>,
+    /// The lanes that have verdicts or asked for some.
+    windows: BTreeSet<CursorId>,
+    /// Readings with a lane that waits for a window.
+    without_window: BTreeSet<ReadingKey>,
+    fetches: BTreeMap<FetchId, GivingUp>,
+    locating: Locating,
+    last_id: u64,
+}
+
+/// What wakes the core by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A lease ends, a retry falls due, a judge may be asked again, or a frontier is to be recorded.
+    Reading(ReadingKey),
+    /// A receive has waited long enough.
+    Receive(RequestId),
+}
+
+/// A group's reading of a topic: its members and its lanes, one a queue.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    /// What judges; `None` takes every message.
+    rule: Option<Rule>,
+    /// The last record that what is handed out here depends on.
+    pub(crate) barrier: Position,
+    pub(crate) streams: Vec<SubscriptionId>,
+    pub(crate) receives: usize,
+    /// Members with demand, the next to be served first.
+    waiting: VecDeque<MemberRef>,
+    /// When a member was seen last.
+    seen_mono_ms: u64,
+    pub(crate) lanes: Vec<LaneRun>,
+    /// The lane that is served first.
+    next_lane: usize,
+    wake_mono_ms: Option<u64>,
+}
+
+/// A member that takes messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MemberRef {
+    Stream(SubscriptionId),
+    Receive(RequestId),
+}
+
+/// What is known of a lane beyond its durable state.
+#[derive(Debug, Default)]
+pub(crate) struct LaneRun {
+    /// The first offset neither handed out nor skipped; the recorded frontier follows it.
+    pub(crate) place: QueueOffset,
+    /// One past the last offset judged.
+    judged: QueueOffset,
+    /// What matched and waits to be handed out, ascending.
+    matched: VecDeque<OffsetRange>,
+    /// The question under way.
+    asked: Option<JudgeId>,
+    /// When the place first went ahead of the recorded frontier.
+    moved_mono_ms: Option<u64>,
+    /// Evaluation errors since the start.
+    pub(crate) failed: u64,
+    /// Why nothing is judged.
+    pub(crate) held: Option<Held>,
+    /// The last seek, which the messages handed out depend on too.
+    barrier: Position,
+    /// What is being fetched for the dead-letter topic.
+    giving_up: BTreeSet<u64>,
+}
+
+/// A judge failed: nothing is asked before a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Held {
+    pub(crate) reason: String,
+    until_mono_ms: u64,
+    wait_ms: u64,
+}
+
+/// An open stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) connection: ConnectionId,
+    pub(crate) key: ReadingKey,
+    pub(crate) holder: Arc<Holder>,
+    filter: Filter,
+    invisible_ms: u64,
+    credit: u64,
+    /// What was pushed, by queue.
+    sent: BTreeMap<QueueIndex, Sent>,
+}
+
+/// A receive that waits.
+#[derive(Debug)]
+pub(crate) struct Receive {
+    connection: ConnectionId,
+    pub(crate) key: ReadingKey,
+    pub(crate) holder: Holder,
+    filter: Filter,
+    max: u64,
+    until_mono_ms: u64,
+    invisible_ms: u64,
+}
+
+impl LaneRun {
+    fn starting_at(place: QueueOffset) -> Self {
+        Self { place, judged: place, ..Self::default() }
+    }
+
+    /// Throws verdicts away: all is judged anew from `place` on.
+    fn rewind(&mut self, place: QueueOffset) {
+        self.place = place;
+        self.judged = place;
+        self.matched.clear();
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::is(crate::planted::Bug::StaleVerdicts) {
+            return;
+        }
+        self.asked = None;
+        self.held = None;
+    }
+
+    /// Messages that matched and wait.
+    pub(crate) fn matched(&self) -> u64 {
+        self.matched.iter().map(|range| crate::ranges::len(*range)).sum()
+    }
+}
+
+impl Reading {
+    fn has_members(&self) -> bool {
+        !self.streams.is_empty() || self.receives > 0
+    }
+}
+
+impl Consuming {
+    /// Has a reading served at the end of the turn.
+    fn wake(&mut self, key: ReadingKey) {
+        self.dirty.insert(key);
+    }
+
+    /// Has every reading of a topic served at the end of the turn.
+    pub(crate) fn wake_topic(&mut self, topic: TopicId) {
+        let keys = self.readings.range((topic, GroupId(0))..=(topic, GroupId(u64::MAX))).map(|(key, _)| *key);
+        self.dirty.extend(keys);
+    }
+
+    /// When the first timer falls due.
+    pub(crate) fn next_timer(&self) -> Option<u64> {
+        self.timers.first().map(|&(time, _)| time)
+    }
+
+    /// A number for the next question to the shell.
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// What is known of a lane beyond its durable state.
+    pub(crate) fn lane(&self, cursor: CursorId) -> Option<&LaneRun> {
+        self.readings.get(&key_of(cursor))?.lanes.get(usize::from(cursor.queue.index.0))
+    }
+
+    /// The connected members of a group, by topic and name.
+    pub(crate) fn member_names(&self, group: GroupId) -> BTreeSet<(TopicId, String)> {
+        let streams = self.streams.values().map(|stream| (stream.key, &*stream.holder));
+        let receives = self.receives.values().map(|receive| (receive.key, &receive.holder));
+        let members = streams.chain(receives).filter(|((_, other), _)| *other == group);
+        members
+            .map(|((topic, _), holder)| {
+                let (Holder::Stream { member } | Holder::Receive { member }) = holder;
+                (topic, member.clone())
+            })
+            .collect()
+    }
+
+    /// Forgets a reading whose topic or group is gone; its members were ended before.
+    pub(crate) fn drop_reading(&mut self, key: ReadingKey) {
+        let Some(mut reading) = self.readings.remove(&key) else { return };
+        self.set_wake(key, &mut reading, None);
+        self.without_window.remove(&key);
+        for index in 0..reading.lanes.len() {
+            self.free_window(cursor_of(key, index));
+        }
+    }
+
+    fn lane_mut(&mut self, cursor: CursorId) -> Option<&mut LaneRun> {
+        let reading = self.readings.get_mut(&key_of(cursor))?;
+        reading.lanes.get_mut(usize::from(cursor.queue.index.0))
+    }
+
+    /// A window is free again; a reading that waits for one gets its turn.
+    fn free_window(&mut self, cursor: CursorId) {
+        if self.windows.remove(&cursor)
+            && let Some(key) = self.without_window.pop_first()
+        {
+            self.wake(key);
+        }
+    }
+
+    /// Sets or moves the timer of a reading.
+    fn set_wake(&mut self, key: ReadingKey, reading: &mut Reading, wake: Option<u64>) {
+        if reading.wake_mono_ms == wake {
+            return;
+        }
+        if let Some(time) = reading.wake_mono_ms {
+            self.timers.remove(&(time, Timer::Reading(key)));
+        }
+        if let Some(time) = wake {
+            self.timers.insert((time, Timer::Reading(key)));
+        }
+        reading.wake_mono_ms = wake;
+    }
+}
+
+fn key_of(cursor: CursorId) -> ReadingKey {
+    (cursor.queue.topic, cursor.group)
+}
+
+fn cursor_of(key: ReadingKey, lane: usize) -> CursorId {
+    CursorId { group: key.1, queue: QueueId { topic: key.0, index: QueueIndex(lane as u16) } }
+}
+
+/// Whether a request may name this pass of a cursor.
+fn is_current(state: &crate::state::State, cursor: CursorId, pass: Pass) -> bool {
+    state.cursors.get(&cursor).is_some_and(|entry| entry.pass == pass)
+}

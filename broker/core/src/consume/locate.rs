@@ -1,0 +1,211 @@
+//! Starts and seeks at a time: the offsets are asked of the shell first, queue by queue.
+
+use std::collections::BTreeMap;
+
+use sluice_log::record::{Change, CursorId, QueueStart};
+use sluice_protocol::errors::{ErrorCode, Refusal};
+use sluice_protocol::ids::{Pass, QueueId, QueueIndex, QueueOffset, TopicId};
+
+use super::members::{OpenReceive, OpenStream};
+use super::settle::Sent;
+use crate::broker::Core;
+use crate::effect::{Answer, Effect, LocateId};
+use crate::input::{ConnectionId, RequestId, SeekTo, SubscriptionId};
+
+/// What waits for offsets.
+#[derive(Debug, Default)]
+pub(crate) struct Locating {
+    asked: BTreeMap<LocateId, (u64, QueueId)>,
+    operations: BTreeMap<u64, Operation>,
+}
+
+/// A request that goes on once every offset is there.
+#[derive(Debug)]
+struct Operation {
+    waiting: Waiting,
+    missing: usize,
+    found: Vec<QueueStart>,
+}
+
+/// Which request it is.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Stream(OpenStream),
+    Receive(OpenReceive),
+    Seek(Seek),
+}
+
+/// A request to begin a new pass.
+#[derive(Clone, Debug)]
+pub(crate) struct Seek {
+    pub(crate) request: RequestId,
+    pub(crate) group: String,
+    pub(crate) topic: String,
+    pub(crate) queue: Option<QueueIndex>,
+    pub(crate) to: SeekTo,
+}
+
+impl Waiting {
+    pub(super) fn is_stream(&self, subscription: SubscriptionId) -> bool {
+        matches!(self, Self::Stream(open) if open.subscription == subscription)
+    }
+
+    pub(super) fn request(&self) -> RequestId {
+        match self {
+            Self::Stream(open) => open.request,
+            Self::Receive(open) => open.request,
+            Self::Seek(seek) => seek.request,
+        }
+    }
+
+    pub(super) fn connection(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Stream(open) => Some(open.connection),
+            Self::Receive(open) => Some(open.connection),
+            Self::Seek(_) => None,
+        }
+    }
+}
+
+impl Core {
+    /// Asks where a time begins in one queue of a topic or all; the request goes on when every answer is there.
+    pub(super) fn locate(&mut self, topic: TopicId, queue: Option<QueueIndex>, wall_ms: i64, waiting: Waiting) {
+        // An empty queue has but one place to begin.
+        let stored = |queue: QueueId, start: QueueOffset| start < self.visible_end(queue);
+        let queues: Vec<QueueId> = self
+            .state
+            .queues_of(topic)
+            .filter(|(id, entry)| queue.is_none_or(|queue| id.index == queue) && stored(*id, entry.start))
+            .map(|(id, _)| id)
+            .collect();
+        let operation = self.consuming.next_id();
+        let missing = queues.len();
+        for queue in queues {
+            let locate = LocateId(self.consuming.next_id());
+            self.consuming.locating.asked.insert(locate, (operation, queue));
+            self.journal.release(Default::default(), Effect::Locate { locate, queue, wall_ms });
+        }
+        let entry = Operation { waiting, missing, found: Vec::with_capacity(missing) };
+        if missing == 0 {
+            self.go_on(entry);
+        } else {
+            self.consuming.locating.operations.insert(operation, entry);
+        }
+    }
+
+    /// Takes an answer; one that nobody waits for any more is dropped.
+    pub(crate) fn located(&mut self, locate: LocateId, offset: QueueOffset) {
+        let Some((id, queue)) = self.consuming.locating.asked.remove(&locate) else { return };
+        let Some(operation) = self.consuming.locating.operations.get_mut(&id) else { return };
+        operation.found.push(QueueStart { queue, offset });
+        operation.missing -= 1;
+        if operation.missing == 0
+            && let Some(operation) = self.consuming.locating.operations.remove(&id)
+        {
+            self.go_on(operation);
+        }
+    }
+
+    fn go_on(&mut self, operation: Operation) {
+        let located = Some(operation.found.as_slice());
+        match operation.waiting {
+            Waiting::Stream(open) => self.open_stream(open, located),
+            Waiting::Receive(open) => self.open_receive(open, located),
+            Waiting::Seek(seek) => self.seek(seek, located),
+        }
+    }
+
+    /// The stream that waits for offsets under this number.
+    pub(super) fn locating_stream(&mut self, subscription: SubscriptionId) -> Option<&mut OpenStream> {
+        self.consuming.locating.operations.values_mut().find_map(|operation| match &mut operation.waiting {
+            Waiting::Stream(open) if open.subscription == subscription => Some(open),
+            Waiting::Stream(_) | Waiting::Receive(_) | Waiting::Seek(_) => None,
+        })
+    }
+
+    /// Drops one waiting request that `which` picks, and says which it was.
+    pub(super) fn forget_locating(&mut self, which: impl Fn(&Waiting) -> bool) -> Option<RequestId> {
+        let operations = &mut self.consuming.locating.operations;
+        let id = operations.iter().find(|(_, operation)| which(&operation.waiting)).map(|(&id, _)| id)?;
+        operations.remove(&id).map(|operation| operation.waiting.request())
+    }
+
+    /// Begins a new pass of a group over a topic's queues: one record, with which all leases and retries there are void.
+    pub(crate) fn seek(&mut self, seek: Seek, located: Option<&[QueueStart]>) {
+        match self.check_seek(&seek) {
+            Err(refusal) => self.refuse(seek.request, refusal),
+            Ok(cursors) => {
+                if let (SeekTo::Time { wall_ms }, None) = (seek.to, located) {
+                    let topic = cursors.first().map_or(TopicId::default(), |cursor| cursor.queue.topic);
+                    let queue = seek.queue;
+                    return self.locate(topic, queue, wall_ms, Waiting::Seek(seek));
+                }
+                self.seek_cursors(&seek, &cursors, located.unwrap_or_default());
+            }
+        }
+    }
+
+    fn check_seek(&self, seek: &Seek) -> Result<Vec<CursorId>, Refusal> {
+        let refusal = |code, text: String| Err(Refusal::new(code, text));
+        let Some(group) = self.state.group_named(&seek.group) else {
+            return refusal(ErrorCode::NoSuchGroup, format!("there is no group {}", seek.group));
+        };
+        let Some(topic) = self.state.topic_named(&seek.topic) else {
+            return refusal(ErrorCode::NoSuchTopic, format!("there is no topic {}", seek.topic));
+        };
+        let cursors: Vec<CursorId> = self
+            .state
+            .queues_of(topic)
+            .filter(|(queue, _)| seek.queue.is_none_or(|index| queue.index == index))
+            .map(|(queue, _)| CursorId { group, queue })
+            .collect();
+        if cursors.is_empty() {
+            return refusal(ErrorCode::NoSuchQueue, format!("topic {} has no such queue", seek.topic));
+        }
+        if !cursors.iter().all(|cursor| self.state.cursors.contains_key(cursor)) {
+            return refusal(ErrorCode::NoSuchGroup, format!("group {} does not read topic {}", seek.group, seek.topic));
+        }
+        Ok(cursors)
+    }
+
+    fn seek_cursors(&mut self, seek: &Seek, cursors: &[CursorId], located: &[QueueStart]) {
+        let Some(&CursorId { group, queue: QueueId { topic, .. } }) = cursors.first() else { return };
+        let mut pass = Pass(0);
+        let mut starts = Vec::with_capacity(cursors.len());
+        for cursor in cursors {
+            let (Some(entry), Some(queue)) = (self.state.cursors.get(cursor), self.state.queues.get(&cursor.queue)) else { continue };
+            pass = pass.max(Pass(entry.pass.0 + 1));
+            let offset = match seek.to {
+                SeekTo::Earliest => queue.start,
+                SeekTo::Latest => queue.end,
+                SeekTo::Offset(offset) => offset.clamp(queue.start, queue.end),
+                SeekTo::Time { .. } => {
+                    let found = located.iter().find(|start| start.queue == cursor.queue).map_or(queue.end, |start| start.offset);
+                    found.clamp(queue.start, queue.end)
+                }
+            };
+            starts.push(QueueStart { queue: cursor.queue, offset });
+        }
+        let depends = self.record(Change::Sought { group, topic, pass, starts: starts.clone() });
+        self.answer(depends, seek.request, Answer::Done);
+        let key = (topic, group);
+        self.consuming.wake(key);
+        let Some(reading) = self.consuming.readings.get_mut(&key) else { return };
+        for start in &starts {
+            if let Some(lane) = reading.lanes.get_mut(usize::from(start.queue.index.0)) {
+                lane.rewind(start.offset);
+                lane.barrier = depends;
+                lane.giving_up.clear();
+            }
+        }
+        let streams = reading.streams.clone();
+        for subscription in streams {
+            for start in &starts {
+                if let Some(stream) = self.consuming.streams.get_mut(&subscription) {
+                    stream.sent.insert(start.queue.index, Sent::new(pass));
+                }
+                self.journal.release(depends, Effect::StreamReset { subscription, queue: start.queue, pass });
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What the core counts since it started, for metrics and simulation.
+
+/// How often things happened since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages stored, dead letters not included.
+    pub published: u64,
+    /// Messages that a retried send found stored already.
+    pub duplicates: u64,
+    /// Messages handed out, every attempt counted.
+    pub granted: u64,
+    /// Of these, second and later attempts.
+    pub redelivered: u64,
+    /// Messages acknowledged.
+    pub settled: u64,
+    /// Leases returned because the consumer asked for another delivery.
+    pub returned_nacked: u64,
+    /// Leases returned because their time was over.
+    pub returned_expired: u64,
+    /// Leases returned because their connection was lost.
+    pub returned_lost: u64,
+    /// Leases returned in good order.
+    pub returned_closed: u64,
+    /// Messages stored in a dead-letter topic.
+    pub dead_lettered: u64,
+    /// Messages whose evaluation was an error.
+    pub evaluation_errors: u64,
+    /// Runs that could not be judged.
+    pub judge_failures: u64,
+    /// Messages that a group had not settled when retention took them.
+    pub lost_to_retention: u64,
+    /// Producers forgotten to keep within the memory limit.
+    pub producers_forgotten: u64,
+    /// Requests refused.
+    pub refused: u64,
+}

@@ -1,0 +1,72 @@
+//! Every bound of the core, in one place.
+
+use sluice_protocol::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, PRODUCER_UNCONFIRMED_MAX, RECEIVE_MESSAGES_MAX};
+
+/// The most messages leased or waiting for a redelivery in one cursor; at the bound no further message is handed out there.
+pub const CURSOR_OPEN_MAX: u64 = 100_000;
+/// The most offsets settled ahead of one frontier.
+pub const CURSOR_AHEAD_MAX: u64 = 100_000;
+/// The most verdicts kept ahead of one frontier.
+pub const WINDOW_VERDICTS_MAX: u64 = 4_096;
+/// The most lanes that may have verdicts kept or asked at one time.
+pub const WINDOWS_MAX: usize = 4_096;
+/// The most messages in one grant.
+pub const GRANT_MESSAGES_MAX: u64 = 1_024;
+/// The most messages of credit that one stream may have.
+pub const CREDIT_MESSAGES_MAX: u64 = 1 << 20;
+/// The most entries of a back-off table.
+pub const BACKOFF_WAITS_MAX: usize = 64;
+/// The most deliveries of one message.
+pub const ATTEMPTS_MAX: u16 = 1_000;
+/// The sequences of a producer that are remembered, and so the most it may have unconfirmed.
+pub const PRODUCER_WINDOW: u64 = PRODUCER_UNCONFIRMED_MAX as u64;
+/// Neighbouring sequences that share a slot: `sequence >> SLOT_BLOCK_BITS` is hashed.
+pub const SLOT_BLOCK_BITS: u32 = 8;
+/// The slots of a topic.
+pub const SLOTS: u64 = 1_024;
+/// The most queues of a topic.
+pub const QUEUES_MAX: u16 = 1_024;
+/// The most queues of all topics.
+pub const QUEUES_TOTAL_MAX: usize = 100_000;
+/// The most groups.
+pub const GROUPS_MAX: usize = 100_000;
+/// The most cursors of all groups.
+pub const CURSORS_MAX: usize = 1_000_000;
+/// The most names of plugins bound.
+pub const BINDINGS_MAX: usize = 1_024;
+/// The most streams and waiting receives of one group on one topic.
+pub const MEMBERS_MAX: usize = 10_000;
+/// Superseded expressions remembered for one subscription.
+pub const SUPERSEDED_MAX: usize = 16;
+/// Starts of the broker that leases are told apart by.
+pub const EPOCHS_MAX: usize = 64;
+/// How long no member of the ruling expression must have been seen before a superseded one may come back, in milliseconds.
+pub const SUPERSEDED_REST_MS: u64 = 60_000;
+/// The frontier is recorded at the latest after so many messages without a grant...
+pub const FRONTIER_MESSAGES_MAX: u64 = 65_536;
+/// ... and after so many milliseconds.
+pub const FRONTIER_MS_MAX: u64 = 1_000;
+/// The first wait after a judge failed, in milliseconds; it doubles ...
+pub const JUDGE_WAIT_MS_MIN: u64 = 1_000;
+/// ... up to this.
+pub const JUDGE_WAIT_MS_MAX: u64 = 60_000;
+/// Messages of one cursor that are fetched for the dead-letter topic at one time.
+pub const FETCHES_MAX: usize = 64;
+/// After so long without a write the last frame is covered by an empty one, in milliseconds.
+pub const IDLE_MS: u64 = 100;
+/// A frame is closed, and the next begun, when it holds so many bytes of records.
+pub const FRAME_RECORDS_BYTES_MAX: u64 = 16 << 20;
+/// A merged batch is closed when it holds so many bytes.
+pub const MERGED_BATCH_BYTES_MAX: usize = 4 << 20;
+/// A slice of a checkpoint ends when it holds so many bytes.
+pub const SLICE_BYTES_MAX: usize = 256 << 10;
+
+const _: () = {
+    assert!(GRANT_MESSAGES_MAX <= CURSOR_OPEN_MAX);
+    assert!(RECEIVE_MESSAGES_MAX as u64 <= GRANT_MESSAGES_MAX);
+    assert!(WINDOW_VERDICTS_MAX < FRONTIER_MESSAGES_MAX);
+    assert!(INVISIBLE_MS_MIN < INVISIBLE_MS_MAX);
+    assert!(JUDGE_WAIT_MS_MIN < JUDGE_WAIT_MS_MAX);
+    assert!((QUEUES_MAX as u64) <= SLOTS && (QUEUES_MAX as usize) < QUEUES_TOTAL_MAX);
+    assert!(1 << SLOT_BLOCK_BITS < PRODUCER_WINDOW);
+};

@@ -1,0 +1,110 @@
+//! Receipt handles: which lease of which message, under a MAC, so that a client can neither make nor change one.
+
+use std::hash::Hasher;
+
+use bytes::Bytes;
+use siphasher::sip128::{Hasher128, SipHasher24};
+use sluice_log::record::CursorId;
+use sluice_protocol::ids::{Attempt, Epoch, GroupId, Pass, QueueId, QueueIndex, QueueOffset, TopicId};
+use sluice_protocol::wire::{Reader, Writer};
+
+/// The size of a handle: its fields and 16 bytes of MAC.
+pub(crate) const HANDLE_BYTES: usize = FIELDS_BYTES + 16;
+const FIELDS_BYTES: usize = 37;
+const VERSION: u8 = 1;
+
+/// What a handle names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Receipt {
+    pub(crate) cursor: CursorId,
+    pub(crate) offset: QueueOffset,
+    pub(crate) pass: Pass,
+    pub(crate) epoch: Epoch,
+    pub(crate) attempt: Attempt,
+}
+
+/// Makes and reads handles with the log's secret.
+#[derive(Clone, Debug)]
+pub(crate) struct Receipts {
+    secret: [u8; 16],
+}
+
+impl Receipts {
+    pub(crate) fn new(secret: [u8; 16]) -> Self {
+        Self { secret }
+    }
+
+    /// Writes the handle of a receipt: [`HANDLE_BYTES`].
+    pub(crate) fn write(&self, receipt: &Receipt, to: &mut Writer) {
+        let mut fields = Writer::with_capacity(FIELDS_BYTES);
+        let CursorId { group, queue } = receipt.cursor;
+        fields.u8(VERSION).u64(group.0).u64(queue.topic.0).u16(queue.index.0).u64(receipt.offset.0);
+        fields.u32(receipt.pass.0).u32(receipt.epoch.0).u16(receipt.attempt.0);
+        let fields = fields.finish();
+        to.bytes(&fields).u128(self.mac(&fields));
+    }
+
+    /// What a handle names; `None` when it is not one of this broker's.
+    pub(crate) fn read(&self, handle: &Bytes) -> Option<Receipt> {
+        let (fields, mac) = handle.split_at_checked(FIELDS_BYTES)?;
+        if mac != self.mac(fields).to_le_bytes() {
+            return None;
+        }
+        let mut from = Reader::new(fields);
+        if from.u8().ok()? != VERSION {
+            return None;
+        }
+        let group = GroupId(from.u64().ok()?);
+        let queue = QueueId { topic: TopicId(from.u64().ok()?), index: QueueIndex(from.u16().ok()?) };
+        Some(Receipt {
+            cursor: CursorId { group, queue },
+            offset: QueueOffset(from.u64().ok()?),
+            pass: Pass(from.u32().ok()?),
+            epoch: Epoch(from.u32().ok()?),
+            attempt: Attempt(from.u16().ok()?),
+        })
+    }
+
+    /// SipHash-2-4 with 128 bits (Aumasson, Bernstein 2012): a keyed function, so a MAC for short inputs.
+    fn mac(&self, fields: &[u8]) -> u128 {
+        let mut hasher = SipHasher24::new_with_key(&self.secret);
+        hasher.write(fields);
+        hasher.finish128().as_u128()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn receipt() -> Receipt {
+        let queue = QueueId { topic: TopicId(3), index: QueueIndex(2) };
+        let cursor = CursorId { group: GroupId(9), queue };
+        Receipt { cursor, offset: QueueOffset(77), pass: Pass(1), epoch: Epoch(4), attempt: Attempt(2) }
+    }
+
+    fn handle(receipts: &Receipts) -> Bytes {
+        let mut to = Writer::new();
+        receipts.write(&receipt(), &mut to);
+        to.finish()
+    }
+
+    #[test]
+    fn a_handle_names_its_lease() {
+        let receipts = Receipts::new([7; 16]);
+        assert_eq!(handle(&receipts).len(), HANDLE_BYTES);
+        assert_eq!(receipts.read(&handle(&receipts)), Some(receipt()));
+    }
+
+    #[test]
+    fn a_changed_or_foreign_handle_is_none() {
+        let receipts = Receipts::new([7; 16]);
+        for place in 0..HANDLE_BYTES {
+            let mut changed = handle(&receipts).to_vec();
+            changed[place] ^= 1;
+            assert_eq!(receipts.read(&Bytes::from(changed)), None);
+        }
+        assert_eq!(Receipts::new([8; 16]).read(&handle(&receipts)), None);
+        assert_eq!(receipts.read(&handle(&receipts).slice(..HANDLE_BYTES - 1)), None);
+    }
+}

@@ -1,0 +1,239 @@
+//! What the log's records have made of the broker: every entry, and the one function that changes them.
+
+pub mod binding;
+pub mod codec;
+pub mod cursor;
+pub mod group;
+pub mod lane;
+pub mod meta;
+pub mod producer;
+pub mod queue;
+pub mod subscription;
+pub mod topic;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use sluice_log::record::{Change, CursorId, Record};
+use sluice_protocol::ids::{GroupId, Position, ProducerId, QueueId, QueueIndex, QueueOffset, TopicId};
+
+use self::binding::Binding;
+use self::cursor::Cursor;
+use self::group::Group;
+use self::meta::Meta;
+use self::producer::Producers;
+use self::queue::Queue;
+use self::subscription::Subscription;
+use self::topic::Topic;
+
+/// All durable state of one shard.
+///
+/// Each entry knows the position of the last record that it reflects, and what a record does to an entry depends on that entry and the
+/// record alone. So entries written at different times make a checkpoint together, and replay skips what an entry already holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// What belongs to the shard as a whole.
+    pub meta: Meta,
+    /// The topics.
+    pub topics: BTreeMap<TopicId, Topic>,
+    /// Their queues.
+    pub queues: BTreeMap<QueueId, Queue>,
+    /// The groups.
+    pub groups: BTreeMap<GroupId, Group>,
+    /// What each group asks of each topic.
+    pub subscriptions: BTreeMap<(GroupId, TopicId), Subscription>,
+    /// Each group's place in each queue.
+    pub cursors: BTreeMap<CursorId, Cursor>,
+    /// The producers' windows of sequences.
+    pub producers: Producers,
+    /// The plugins bound, by name.
+    pub bindings: BTreeMap<String, Binding>,
+    topic_names: Names<TopicId>,
+    group_names: Names<GroupId>,
+}
+
+/// The incarnations of each name, the newest last: during a replay an older one may come back for a while.
+type Names<I> = BTreeMap<String, Vec<I>>;
+
+fn add_name<I: Ord + Copy>(names: &mut Names<I>, name: &str, id: I) {
+    let ids = names.entry(name.to_owned()).or_default();
+    if let Err(place) = ids.binary_search(&id) {
+        ids.insert(place, id);
+    }
+}
+
+fn remove_name<I: Ord + Copy>(names: &mut Names<I>, name: &str, id: I) {
+    if let Some(ids) = names.get_mut(name) {
+        ids.retain(|other| *other != id);
+        if ids.is_empty() {
+            names.remove(name);
+        }
+    }
+}
+
+impl State {
+    /// The topic that has this name now.
+    pub fn topic_named(&self, name: &str) -> Option<TopicId> {
+        self.topic_names.get(name)?.last().copied()
+    }
+
+    /// The group that has this name now.
+    pub fn group_named(&self, name: &str) -> Option<GroupId> {
+        self.group_names.get(name)?.last().copied()
+    }
+
+    /// The queues of a topic, by index.
+    pub fn queues_of(&self, topic: TopicId) -> impl Iterator<Item = (QueueId, &Queue)> {
+        let (first, last) = (QueueId { topic, index: QueueIndex(0) }, QueueId { topic, index: QueueIndex(u16::MAX) });
+        self.queues.range(first..=last).map(|(&id, queue)| (id, queue))
+    }
+
+    /// The cursors of a group.
+    pub fn cursors_of(&self, group: GroupId) -> impl Iterator<Item = (CursorId, &Cursor)> {
+        let first = CursorId { group, queue: QueueId::default() };
+        self.cursors.range(first..).take_while(move |(id, _)| id.group == group).map(|(&id, cursor)| (id, cursor))
+    }
+
+    /// Does what a record says to every entry that does not hold it yet. The only writer of state, for live traffic and recovery alike.
+    pub fn apply(&mut self, position: Position, record: &Record) {
+        self.meta.apply(position, record);
+        let at = record.at;
+        match &record.change {
+            Change::Opened { .. } => {
+                for cursor in self.cursors.values_mut() {
+                    cursor.update(position, |lane, _| lane.opened(at));
+                }
+            }
+            Change::TopicCreated { topic, name, settings } => self.create_topic(position, *topic, name, Topic::new(name, *settings, at)),
+            Change::TopicDeleted { topic } => self.delete_topic(*topic),
+            Change::GroupCreated { group, name, settings } => {
+                add_name(&mut self.group_names, name, *group);
+                self.groups.entry(*group).or_insert_with(|| Group { reflects: position, name: name.clone(), settings: settings.clone() });
+            }
+            Change::GroupDeleted { group } => self.delete_group(*group),
+            Change::Subscribed { group, topic, filter, starts } => {
+                self.subscriptions
+                    .entry((*group, *topic))
+                    .and_modify(|subscription| subscription.replace(position, filter))
+                    .or_insert_with(|| Subscription::new(position, filter.clone()));
+                for start in starts {
+                    let id = CursorId { group: *group, queue: start.queue };
+                    self.cursors.entry(id).or_insert_with(|| Cursor::new(position, start.offset));
+                }
+            }
+            Change::PluginBound { name, digest, limits } => Binding::bind(&mut self.bindings, position, name, *digest, *limits, at),
+            Change::Appended { queue, first, batch } => {
+                self.append(position, *queue, *first, batch);
+                self.producers.appended(position, *queue, *first, batch);
+            }
+            Change::DeadLettered { cursor, pass, offset, to, at_offset, batch } => {
+                self.update_cursor(position, *cursor, |lane, ruling| {
+                    if ruling == *pass {
+                        lane.settled(*offset, QueueOffset(offset.0 + 1));
+                    }
+                });
+                self.append(position, *to, *at_offset, batch);
+            }
+            Change::Sought { group, pass, starts, .. } => {
+                for start in starts {
+                    if let Some(cursor) = self.cursors.get_mut(&CursorId { group: *group, queue: start.queue }) {
+                        cursor.seek(position, *pass, start.offset);
+                    }
+                }
+            }
+            Change::Trimmed { queue, start } => {
+                if let Some(entry) = self.queues.get_mut(queue) {
+                    entry.trimmed(position, *start);
+                }
+                for (_, cursor) in self.cursors.iter_mut().filter(|(id, _)| id.queue == *queue) {
+                    cursor.update(position, |lane, _| lane.trimmed(*start));
+                }
+            }
+            Change::ProducerForgotten { producer } => self.producers.forget(position, *producer),
+            Change::Granted { .. }
+            | Change::FrontierMoved { .. }
+            | Change::Settled { .. }
+            | Change::Returned { .. }
+            | Change::Extended { .. } => self.apply_to_lane(position, &record.change),
+        }
+    }
+
+    /// The part of [`State::apply`] that concerns one lane alone.
+    fn apply_to_lane(&mut self, position: Position, change: &Change) {
+        match change {
+            Change::Granted { cursor, pass, holder, leases, frontier, expires_mono_ms } => {
+                self.update_pass(position, *cursor, *pass, |lane| lane.granted(position, holder, leases, *frontier, *expires_mono_ms));
+            }
+            Change::FrontierMoved { cursor, pass, frontier } => {
+                self.update_pass(position, *cursor, *pass, |lane| lane.move_frontier(*frontier));
+            }
+            Change::Settled { cursor, pass, offsets } => {
+                self.update_pass(position, *cursor, *pass, |lane| offsets.iter().for_each(|range| lane.settled(range.first, range.end)));
+            }
+            Change::Returned { cursor, pass, leases, due_mono_ms, reason } => {
+                self.update_pass(position, *cursor, *pass, |lane| lane.returned(leases, *due_mono_ms, *reason));
+            }
+            Change::Extended { cursor, pass, offsets, expires_mono_ms } => {
+                self.update_pass(position, *cursor, *pass, |lane| offsets.iter().for_each(|range| lane.extended(*range, *expires_mono_ms)));
+            }
+            Change::Opened { .. }
+            | Change::TopicCreated { .. }
+            | Change::TopicDeleted { .. }
+            | Change::GroupCreated { .. }
+            | Change::GroupDeleted { .. }
+            | Change::Subscribed { .. }
+            | Change::PluginBound { .. }
+            | Change::Appended { .. }
+            | Change::DeadLettered { .. }
+            | Change::Sought { .. }
+            | Change::Trimmed { .. }
+            | Change::ProducerForgotten { .. } => {}
+        }
+    }
+
+    fn update_pass(&mut self, position: Position, id: CursorId, pass: sluice_protocol::ids::Pass, change: impl FnOnce(&mut lane::Lane)) {
+        self.update_cursor(position, id, |lane, ruling| {
+            if ruling == pass {
+                change(lane);
+            }
+        });
+    }
+
+    fn update_cursor(&mut self, position: Position, id: CursorId, change: impl FnOnce(&mut lane::Lane, sluice_protocol::ids::Pass)) {
+        if let Some(cursor) = self.cursors.get_mut(&id) {
+            cursor.update(position, change);
+        }
+    }
+
+    fn append(&mut self, position: Position, queue: QueueId, first: QueueOffset, batch: &Bytes) {
+        if let Some(entry) = self.queues.get_mut(&queue) {
+            entry.appended(position, first, batch);
+        }
+    }
+
+    fn create_topic(&mut self, position: Position, id: TopicId, name: &str, topic: Topic) {
+        add_name(&mut self.topic_names, name, id);
+        for index in 0..topic.settings.queues {
+            self.queues.entry(QueueId { topic: id, index: QueueIndex(index) }).or_insert_with(|| Queue::new(position));
+        }
+        self.topics.entry(id).or_insert(Topic { reflects: position, ..topic });
+    }
+
+    /// Ids are never used again, so an entry that is here is one that the deletion means.
+    fn delete_topic(&mut self, id: TopicId) {
+        if let Some(topic) = self.topics.remove(&id) {
+            remove_name(&mut self.topic_names, &topic.name, id);
+        }
+        self.queues.retain(|queue, _| queue.topic != id);
+        self.subscriptions.retain(|(_, topic), _| *topic != id);
+        self.cursors.retain(|cursor, _| cursor.queue.topic != id);
+    }
+
+    fn delete_group(&mut self, id: GroupId) {
+        if let Some(group) = self.groups.remove(&id) {
+            remove_name(&mut self.group_names, &group.name, id);
+        }
+        self.subscriptions.retain(|(group, _), _| *group != id);
+        self.cursors.retain(|cursor, _| cursor.group != id);
+    }
+}

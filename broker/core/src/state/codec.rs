@@ -1,0 +1,171 @@
+//! The entries of a checkpoint: which kind each is, what names it, and how state is taken apart into them and put together again.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use bytes::Bytes;
+use sluice_log::record::CursorId;
+use sluice_protocol::ids::{GroupId, ProducerId, QueueId, QueueIndex, TopicId};
+use sluice_protocol::wire::{Reader, WireError, Writer};
+
+use super::binding::Binding;
+use super::cursor::Cursor;
+use super::group::Group;
+use super::meta::Meta;
+use super::producer::Producer;
+use super::queue::Queue;
+use super::subscription::Subscription;
+use super::topic::Topic;
+use super::{State, add_name};
+
+/// The version of every entry written now.
+const VERSION: u8 = 1;
+
+/// The highest number of a kind.
+const KINDS: u8 = 8;
+
+/// What names an entry, in the order in which a checkpoint holds them. The number of a kind is never used again for another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// The shard itself (1).
+    Meta,
+    /// A topic (2).
+    Topic(TopicId),
+    /// A queue (3).
+    Queue(QueueId),
+    /// A group (4).
+    Group(GroupId),
+    /// A subscription (5).
+    Subscription(GroupId, TopicId),
+    /// A cursor (6).
+    Cursor(CursorId),
+    /// A producer (7).
+    Producer(ProducerId),
+    /// A plugin binding (8).
+    Binding(String),
+}
+
+impl Key {
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Meta => 1,
+            Self::Topic(_) => 2,
+            Self::Queue(_) => 3,
+            Self::Group(_) => 4,
+            Self::Subscription(..) => 5,
+            Self::Cursor(_) => 6,
+            Self::Producer(_) => 7,
+            Self::Binding(_) => 8,
+        }
+    }
+}
+
+/// An entry of a checkpoint that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadEntry {
+    /// The entry's bytes are not what its kind and version say.
+    #[error("a checkpoint entry cannot be decoded: {0}")]
+    Malformed(#[from] WireError),
+    /// A newer broker wrote it.
+    #[error("a checkpoint entry has version {0}, which this broker does not know")]
+    Version(u8),
+    /// No such kind of entry is known.
+    #[error("a checkpoint entry has kind {0}, which this broker does not know")]
+    Kind(u8),
+}
+
+impl State {
+    /// The key of the first entry after `after`, or of the first of all.
+    pub fn next_key(&self, after: Option<&Key>) -> Option<Key> {
+        let within = after.and_then(|key| self.next_of_kind(key.kind(), Some(key)));
+        within.or_else(|| (after.map_or(1, |key| key.kind() + 1)..=KINDS).find_map(|kind| self.next_of_kind(kind, None)))
+    }
+
+    /// The first entry of a kind that comes after `after`, which is of that kind.
+    fn next_of_kind(&self, kind: u8, after: Option<&Key>) -> Option<Key> {
+        match kind {
+            1 => after.is_none().then_some(Key::Meta),
+            2 => above(&self.topics, after.and_then(|key| if let Key::Topic(id) = key { Some(id) } else { None })).map(Key::Topic),
+            3 => above(&self.queues, after.and_then(|key| if let Key::Queue(id) = key { Some(id) } else { None })).map(Key::Queue),
+            4 => above(&self.groups, after.and_then(|key| if let Key::Group(id) = key { Some(id) } else { None })).map(Key::Group),
+            5 => {
+                let last = after.and_then(|key| if let Key::Subscription(group, topic) = key { Some((*group, *topic)) } else { None });
+                above(&self.subscriptions, last.as_ref()).map(|(group, topic)| Key::Subscription(group, topic))
+            }
+            6 => above(&self.cursors, after.and_then(|key| if let Key::Cursor(id) = key { Some(id) } else { None })).map(Key::Cursor),
+            7 => {
+                let last = after.and_then(|key| if let Key::Producer(id) = key { Some(*id) } else { None });
+                self.producers.after(last).map(Key::Producer)
+            }
+            _ => above(&self.bindings, after.and_then(|key| if let Key::Binding(name) = key { Some(name) } else { None })).map(Key::Binding),
+        }
+    }
+
+    /// The entry of this name as it is in a checkpoint; `None` when there is none.
+    pub fn encode_entry(&self, key: &Key) -> Option<Bytes> {
+        let mut to = Writer::with_capacity(128);
+        match key {
+            Key::Meta => self.meta.encode(to.u8(1).u8(VERSION)),
+            Key::Topic(id) => self.topics.get(id)?.encode(to.u8(2).u8(VERSION).u64(id.0)),
+            Key::Queue(id) => self.queues.get(id)?.encode(queue_id(to.u8(3).u8(VERSION), *id)),
+            Key::Group(id) => self.groups.get(id)?.encode(to.u8(4).u8(VERSION).u64(id.0)),
+            Key::Subscription(group, topic) => {
+                self.subscriptions.get(&(*group, *topic))?.encode(to.u8(5).u8(VERSION).u64(group.0).u64(topic.0));
+            }
+            Key::Cursor(id) => self.cursors.get(id)?.encode(queue_id(to.u8(6).u8(VERSION).u64(id.group.0), id.queue)),
+            Key::Producer(id) => {
+                self.producers.get(*id)?.encode(to.u8(7).u8(VERSION).u128(id.0));
+            }
+            Key::Binding(name) => self.bindings.get(name)?.encode(to.u8(8).u8(VERSION).text(name)),
+        }
+        Some(to.finish())
+    }
+
+    /// Puts an entry of a checkpoint in its place.
+    ///
+    /// # Errors
+    /// [`BadEntry`] when the bytes are not an entry that this broker knows.
+    pub fn restore(&mut self, entry: &[u8]) -> Result<(), BadEntry> {
+        let mut from = Reader::new(entry);
+        let (kind, version) = (from.u8()?, from.u8()?);
+        if version != VERSION {
+            return Err(BadEntry::Version(version));
+        }
+        match kind {
+            1 => self.meta = Meta::decode(&mut from)?,
+            2 => {
+                let (id, topic) = (TopicId(from.u64()?), Topic::decode(&mut from)?);
+                add_name(&mut self.topic_names, &topic.name, id);
+                self.topics.insert(id, topic);
+            }
+            3 => drop(self.queues.insert(read_queue_id(&mut from)?, Queue::decode(&mut from)?)),
+            4 => {
+                let (id, group) = (GroupId(from.u64()?), Group::decode(&mut from)?);
+                add_name(&mut self.group_names, &group.name, id);
+                self.groups.insert(id, group);
+            }
+            5 => drop(self.subscriptions.insert((GroupId(from.u64()?), TopicId(from.u64()?)), Subscription::decode(&mut from)?)),
+            6 => {
+                let id = CursorId { group: GroupId(from.u64()?), queue: read_queue_id(&mut from)? };
+                self.cursors.insert(id, Cursor::decode(&mut from)?);
+            }
+            7 => self.producers.put(ProducerId(from.u128()?), Producer::decode(&mut from)?),
+            8 => drop(self.bindings.insert(from.text()?.to_owned(), Binding::decode(&mut from)?)),
+            _ => return Err(BadEntry::Kind(kind)),
+        }
+        Ok(from.finish()?)
+    }
+}
+
+fn above<K: Ord + Clone, V>(map: &BTreeMap<K, V>, last: Option<&K>) -> Option<K> {
+    let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+    map.range((from, Bound::Unbounded)).next().map(|(key, _)| key.clone())
+}
+
+fn queue_id(to: &mut Writer, id: QueueId) -> &mut Writer {
+    to.u64(id.topic.0).u16(id.index.0)
+}
+
+fn read_queue_id(from: &mut Reader<'_>) -> Result<QueueId, WireError> {
+    Ok(QueueId { topic: TopicId(from.u64()?), index: QueueIndex(from.u16()?) })
+}

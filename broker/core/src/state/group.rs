@@ -1,0 +1,93 @@
+//! The entry of one consumer group.
+
+use sluice_log::record::{Backoff, GroupSettings, StartPoint};
+use sluice_protocol::ids::Position;
+use sluice_protocol::wire::{Reader, WireError, Writer};
+
+/// One incarnation of a consumer group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The last record that this entry holds.
+    pub reflects: Position,
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub settings: GroupSettings,
+}
+
+/// How long a message that was delivered `attempts` times waits for the next delivery, in milliseconds.
+pub fn backoff_ms(backoff: &Backoff, attempts: u16) -> u64 {
+    let nth = usize::from(attempts.saturating_sub(1));
+    match backoff {
+        Backoff::Table { waits_ms } => waits_ms.get(nth).or(waits_ms.last()).copied().unwrap_or(0),
+        Backoff::Exponential { first_ms, max_ms } => {
+            let factor = 1u64.checked_shl(u32::from(attempts.saturating_sub(1))).unwrap_or(u64::MAX);
+            first_ms.saturating_mul(factor).min(*max_ms)
+        }
+        Backoff::Fixed { wait_ms } => *wait_ms,
+    }
+}
+
+impl Group {
+    pub(super) fn encode(&self, to: &mut Writer) {
+        to.u64(self.reflects.0).text(&self.name).u16(self.settings.attempts_max);
+        match &self.settings.backoff {
+            Backoff::Table { waits_ms } => {
+                to.u8(0).count(waits_ms.len());
+                for wait_ms in waits_ms {
+                    to.u64(*wait_ms);
+                }
+            }
+            Backoff::Exponential { first_ms, max_ms } => {
+                to.u8(1).u64(*first_ms).u64(*max_ms);
+            }
+            Backoff::Fixed { wait_ms } => {
+                to.u8(2).u64(*wait_ms);
+            }
+        }
+        match self.settings.start {
+            StartPoint::Earliest => to.u8(0),
+            StartPoint::Latest => to.u8(1),
+            StartPoint::Time { wall_ms } => to.u8(2).i64(wall_ms),
+        };
+    }
+
+    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        let reflects = Position(from.u64()?);
+        let name = from.text()?.to_owned();
+        let attempts_max = from.u16()?;
+        let backoff = match from.u8()? {
+            0 => {
+                let count = from.count(8)?;
+                Backoff::Table { waits_ms: (0..count).map(|_| from.u64()).collect::<Result<_, _>>()? }
+            }
+            1 => Backoff::Exponential { first_ms: from.u64()?, max_ms: from.u64()? },
+            2 => Backoff::Fixed { wait_ms: from.u64()? },
+            _ => return Err(WireError::Impossible("back-off")),
+        };
+        let start = match from.u8()? {
+            0 => StartPoint::Earliest,
+            1 => StartPoint::Latest,
+            2 => StartPoint::Time { wall_ms: from.i64()? },
+            _ => return Err(WireError::Impossible("start point")),
+        };
+        Ok(Self { reflects, name, settings: GroupSettings { attempts_max, backoff, start } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_wait_of_a_table_holds_for_all_that_follow() {
+        let table = Backoff::Table { waits_ms: vec![1, 5, 10] };
+        assert_eq!([1, 2, 3, 4, 900].map(|attempts| backoff_ms(&table, attempts)), [1, 5, 10, 10, 10]);
+    }
+
+    #[test]
+    fn an_exponential_wait_doubles_up_to_its_bound() {
+        let doubling = Backoff::Exponential { first_ms: 100, max_ms: 1_000 };
+        assert_eq!([1, 2, 3, 4, 5, 500].map(|attempts| backoff_ms(&doubling, attempts)), [100, 200, 400, 800, 1_000, 1_000]);
+    }
+}

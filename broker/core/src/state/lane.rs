@@ -1,0 +1,206 @@
+//! How far a group has come in a lane: the frontier, what is leased and retrying behind it, and what was settled ahead of it.
+
+use std::sync::Arc;
+
+use sluice_log::record::{Holder, LeaseRange, OffsetRange, ReturnReason};
+use sluice_protocol::ids::{Attempt, Position, QueueOffset};
+use sluice_protocol::units::Now;
+use sluice_protocol::wire::{Reader, WireError, Writer};
+
+use crate::ranges::{OffsetSet, Spans, Timed, range};
+
+/// The due time of a message that had its last attempt: it is never handed out again, only dead-lettered or held.
+pub const NEVER_MONO_MS: u64 = u64::MAX;
+
+/// Messages that one holder may settle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Which delivery this is, from 1.
+    pub attempt: Attempt,
+    /// When it ends by itself, on the monotonic clock.
+    pub expires_mono_ms: u64,
+    /// The record that granted it.
+    pub granted: Position,
+    /// Who has it.
+    pub holder: Arc<Holder>,
+}
+
+impl Timed for Lease {
+    fn due_mono_ms(&self) -> u64 {
+        self.expires_mono_ms
+    }
+}
+
+/// Messages that wait for another delivery.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// How many deliveries there were; 0 when the only one was returned in good order.
+    pub attempts: Attempt,
+    /// When the next may be, on the monotonic clock; [`NEVER_MONO_MS`] after the last.
+    pub due_mono_ms: u64,
+    /// Why the last was not settled.
+    pub reason: ReturnReason,
+}
+
+impl Timed for Retry {
+    fn due_mono_ms(&self) -> u64 {
+        self.due_mono_ms
+    }
+}
+
+/// One lane. Whatever lies behind the frontier and is neither leased nor retrying is settled or was skipped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// The first offset neither leased nor skipped.
+    pub frontier: QueueOffset,
+    /// What is handed out.
+    pub leases: Spans<Lease>,
+    /// What came back.
+    pub retries: Spans<Retry>,
+    /// What was settled at or beyond the frontier, by handles whose lease a crash forgot.
+    pub ahead: OffsetSet,
+}
+
+impl Lane {
+    pub(super) fn starting_at(frontier: QueueOffset) -> Self {
+        Self { frontier, leases: Spans::default(), retries: Spans::default(), ahead: OffsetSet::default() }
+    }
+
+    /// Messages leased or retrying.
+    pub fn open(&self) -> u64 {
+        self.leases.count() + self.retries.count()
+    }
+
+    pub(super) fn move_frontier(&mut self, frontier: QueueOffset) {
+        self.frontier = self.frontier.max(frontier);
+        self.ahead.drop_below(self.frontier.0);
+    }
+
+    pub(super) fn granted(&mut self, granted: Position, holder: &Holder, leases: &[LeaseRange], frontier: QueueOffset, expires_mono_ms: u64) {
+        let holder = Arc::new(holder.clone());
+        for lease in leases {
+            self.retries.take(lease.offsets, |_, _| {});
+            self.leases.insert(lease.offsets, Lease { attempt: lease.attempt, expires_mono_ms, granted, holder: Arc::clone(&holder) });
+        }
+        self.move_frontier(frontier);
+    }
+
+    pub(super) fn settled(&mut self, first: QueueOffset, end: QueueOffset) {
+        let offsets = OffsetRange { first, end };
+        self.leases.take(offsets, |_, _| {});
+        self.retries.take(offsets, |_, _| {});
+        self.ahead.insert(first.max(self.frontier).0, end.0);
+    }
+
+    pub(super) fn returned(&mut self, leases: &[LeaseRange], due_mono_ms: u64, reason: ReturnReason) {
+        for lease in leases {
+            self.leases.take(lease.offsets, |_, _| {});
+            let attempts = match reason {
+                ReturnReason::Closed => Attempt(lease.attempt.0.saturating_sub(1)),
+                ReturnReason::Nacked | ReturnReason::Expired | ReturnReason::ConnectionLost => lease.attempt,
+            };
+            self.retries.insert(lease.offsets, Retry { attempts, due_mono_ms, reason });
+        }
+    }
+
+    pub(super) fn extended(&mut self, offsets: OffsetRange, expires_mono_ms: u64) {
+        let mut pieces = Vec::new();
+        self.leases.take(offsets, |piece, lease| pieces.push((piece, lease.clone())));
+        for (piece, lease) in pieces {
+            self.leases.insert(piece, Lease { expires_mono_ms, ..lease });
+        }
+    }
+
+    /// The broker started anew: the streams of its last life are gone, so what they held is due at once.
+    pub(super) fn opened(&mut self, at: Now) {
+        let held: Vec<LeaseRange> = self
+            .leases
+            .iter()
+            .filter(|(_, lease)| matches!(*lease.holder, Holder::Stream { .. }))
+            .map(|(offsets, lease)| LeaseRange { offsets, attempt: lease.attempt })
+            .collect();
+        self.returned(&held, at.mono_ms, ReturnReason::ConnectionLost);
+    }
+
+    pub(super) fn trimmed(&mut self, start: QueueOffset) {
+        let lost = range(0, start.0);
+        self.leases.take(lost, |_, _| {});
+        self.retries.take(lost, |_, _| {});
+        self.move_frontier(start);
+    }
+
+    /// Planted: a seek that forgets to void what is leased.
+    #[cfg(feature = "planted-bugs")]
+    pub(super) fn planted_seek(&mut self, start: QueueOffset) {
+        self.frontier = start;
+    }
+
+    pub(super) fn encode(&self, to: &mut Writer) {
+        to.u64(self.frontier.0).count(self.leases.ranges());
+        for (offsets, lease) in self.leases.iter() {
+            encode_range(offsets, to);
+            to.u16(lease.attempt.0).u64(lease.expires_mono_ms).u64(lease.granted.0);
+            match &*lease.holder {
+                Holder::Stream { member } => to.u8(0).text(member),
+                Holder::Receive { member } => to.u8(1).text(member),
+            };
+        }
+        to.count(self.retries.ranges());
+        for (offsets, retry) in self.retries.iter() {
+            encode_range(offsets, to);
+            to.u16(retry.attempts.0).u64(retry.due_mono_ms).u8(match retry.reason {
+                ReturnReason::Nacked => 0,
+                ReturnReason::Expired => 1,
+                ReturnReason::ConnectionLost => 2,
+                ReturnReason::Closed => 3,
+            });
+        }
+        to.count(self.ahead.iter().count());
+        for offsets in self.ahead.iter() {
+            encode_range(offsets, to);
+        }
+    }
+
+    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        let mut lane = Self::starting_at(QueueOffset(from.u64()?));
+        for _ in 0..from.count(37)? {
+            let offsets = decode_range(from)?;
+            let (attempt, expires_mono_ms, granted) = (Attempt(from.u16()?), from.u64()?, Position(from.u64()?));
+            let holder = match from.u8()? {
+                0 => Holder::Stream { member: from.text()?.to_owned() },
+                1 => Holder::Receive { member: from.text()?.to_owned() },
+                _ => return Err(WireError::Impossible("holder")),
+            };
+            lane.leases.insert(offsets, Lease { attempt, expires_mono_ms, granted, holder: Arc::new(holder) });
+        }
+        for _ in 0..from.count(27)? {
+            let offsets = decode_range(from)?;
+            let (attempts, due_mono_ms) = (Attempt(from.u16()?), from.u64()?);
+            let reason = match from.u8()? {
+                0 => ReturnReason::Nacked,
+                1 => ReturnReason::Expired,
+                2 => ReturnReason::ConnectionLost,
+                3 => ReturnReason::Closed,
+                _ => return Err(WireError::Impossible("reason")),
+            };
+            lane.retries.insert(offsets, Retry { attempts, due_mono_ms, reason });
+        }
+        for _ in 0..from.count(16)? {
+            let offsets = decode_range(from)?;
+            lane.ahead.insert(offsets.first.0, offsets.end.0);
+        }
+        Ok(lane)
+    }
+}
+
+fn encode_range(offsets: OffsetRange, to: &mut Writer) {
+    to.u64(offsets.first.0).u64(offsets.end.0);
+}
+
+fn decode_range(from: &mut Reader<'_>) -> Result<OffsetRange, WireError> {
+    let (first, end) = (from.u64()?, from.u64()?);
+    if first >= end {
+        return Err(WireError::Impossible("range"));
+    }
+    Ok(range(first, end))
+}

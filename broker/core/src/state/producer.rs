@@ -1,0 +1,242 @@
+//! The entry of one producer: the window of sequences that were stored, and where.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use bytes::Bytes;
+use sluice_protocol::batch::{HEADER_BYTES, Run as BatchRun};
+use sluice_protocol::ids::{Position, ProducerId, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
+use sluice_protocol::wire::{Reader, WireError, Writer};
+
+use crate::limits::PRODUCER_WINDOW;
+
+/// What the broker knows of one sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Never stored.
+    New,
+    /// Stored here; as many of the following sequences as `count` says (itself included) lie side by side with it.
+    Stored {
+        /// Where.
+        queue: QueueId,
+        /// At which offset.
+        offset: QueueOffset,
+        /// How many neighbours, itself included.
+        count: u32,
+    },
+    /// Before the window: nobody knows.
+    TooOld,
+}
+
+/// Neighbouring sequences that lie side by side in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// How many.
+    pub count: u32,
+    /// Where.
+    pub queue: QueueId,
+    /// The offset of the first.
+    pub first_offset: QueueOffset,
+}
+
+/// The newest [`PRODUCER_WINDOW`] sequences up to the highest seen, as far as they were stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    highest: Option<Sequence>,
+    runs: BTreeMap<u64, Run>,
+}
+
+impl Window {
+    /// What became of `sequence`.
+    pub fn seen(&self, sequence: Sequence) -> Seen {
+        if let Some((&first, run)) = self.runs.range(..=sequence.0).next_back() {
+            let nth = sequence.0 - first;
+            if nth < u64::from(run.count) {
+                let offset = QueueOffset(run.first_offset.0 + nth);
+                return Seen::Stored { queue: run.queue, offset, count: run.count - nth as u32 };
+            }
+        }
+        match self.highest {
+            Some(highest) if sequence.0.saturating_add(PRODUCER_WINDOW) <= highest.0 => Seen::TooOld,
+            Some(_) | None => Seen::New,
+        }
+    }
+
+    /// How many sequences from `sequence` on are new, at most `count`; at least 1 when that one is.
+    pub fn new_run(&self, sequence: Sequence, count: u32) -> u32 {
+        match self.runs.range(sequence.0..sequence.0 + u64::from(count)).next() {
+            Some((&first, _)) => (first - sequence.0) as u32,
+            None => count,
+        }
+    }
+
+    /// Remembers that `count` sequences from `first` on were stored side by side.
+    pub fn store(&mut self, first: Sequence, run: Run) {
+        let joined = self.runs.range_mut(..first.0).next_back().filter(|(before_first, before)| {
+            **before_first + u64::from(before.count) == first.0
+                && before.queue == run.queue
+                && before.first_offset.0 + u64::from(before.count) == run.first_offset.0
+        });
+        match joined {
+            Some((_, before)) => before.count += run.count,
+            None => {
+                self.runs.insert(first.0, run);
+            }
+        }
+        let last = Sequence(first.0 + u64::from(run.count) - 1);
+        let highest = self.highest.map_or(last, |highest| highest.max(last));
+        self.highest = Some(highest);
+        self.drop_below((highest.0 + 1).saturating_sub(PRODUCER_WINDOW));
+    }
+
+    fn drop_below(&mut self, bound: u64) {
+        while let Some(entry) = self.runs.first_entry() {
+            let (first, run) = (*entry.key(), *entry.get());
+            if first >= bound {
+                break;
+            }
+            entry.remove();
+            let gone = bound - first;
+            if gone < u64::from(run.count) {
+                let first_offset = QueueOffset(run.first_offset.0 + gone);
+                self.runs.insert(bound, Run { count: run.count - gone as u32, queue: run.queue, first_offset });
+            }
+        }
+    }
+
+    /// Its part in the limit on memory: an estimate of what the entry takes, in bytes.
+    fn memory_bytes(&self) -> u64 {
+        256 + 48 * self.runs.len() as u64
+    }
+}
+
+/// One producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Producer {
+    /// The last record that this entry holds; also says which producer was used least recently.
+    pub reflects: Position,
+    /// Its window.
+    pub window: Window,
+}
+
+/// All producers, by identity and by last use.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Producers {
+    entries: BTreeMap<ProducerId, Producer>,
+    by_use: BTreeSet<(Position, ProducerId)>,
+    memory_bytes: u64,
+}
+
+impl Producers {
+    /// The window of a producer.
+    pub fn window(&self, producer: ProducerId) -> Option<&Window> {
+        self.entries.get(&producer).map(|entry| &entry.window)
+    }
+
+    /// The entry of a producer.
+    pub fn get(&self, producer: ProducerId) -> Option<&Producer> {
+        self.entries.get(&producer)
+    }
+
+    /// The producer with the next higher identity, or the first of all.
+    pub fn after(&self, last: Option<ProducerId>) -> Option<ProducerId> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((from, Bound::Unbounded)).next().map(|(&id, _)| id)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// What all of them take, in bytes, as far as the limit is concerned.
+    pub fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    /// The producer that stored nothing for the longest.
+    pub fn least_recently_used(&self) -> Option<ProducerId> {
+        self.by_use.first().map(|&(_, producer)| producer)
+    }
+
+    /// Two rounds, because a record may hold several runs of one producer: an entry that did not hold the record at its beginning takes
+    /// all of them.
+    pub(super) fn appended(&mut self, position: Position, queue: QueueId, first: QueueOffset, batch: &Bytes) {
+        let mut offset = first;
+        for run in batch_runs(batch) {
+            let entry = self
+                .entries
+                .entry(run.producer)
+                .or_insert_with(|| Producer { reflects: Position::default(), window: Window::default() });
+            if entry.reflects < position {
+                let known_bytes = if entry.reflects == Position::default() && entry.window.highest.is_none() { 0 } else { entry.window.memory_bytes() };
+                entry.window.store(run.first_sequence, Run { count: run.rows, queue, first_offset: offset });
+                self.memory_bytes = self.memory_bytes + entry.window.memory_bytes() - known_bytes;
+            }
+            offset.0 += u64::from(run.rows);
+        }
+        for run in batch_runs(batch) {
+            let Some(entry) = self.entries.get_mut(&run.producer) else { continue };
+            if entry.reflects < position {
+                self.by_use.remove(&(entry.reflects, run.producer));
+                self.by_use.insert((position, run.producer));
+                entry.reflects = position;
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, position: Position, producer: ProducerId) {
+        if self.entries.get(&producer).is_some_and(|entry| entry.reflects < position)
+            && let Some(entry) = self.entries.remove(&producer)
+        {
+            self.by_use.remove(&(entry.reflects, producer));
+            self.memory_bytes -= entry.window.memory_bytes();
+        }
+    }
+
+    pub(super) fn put(&mut self, producer: ProducerId, entry: Producer) {
+        self.by_use.insert((entry.reflects, producer));
+        self.memory_bytes += entry.window.memory_bytes();
+        self.entries.insert(producer, entry);
+    }
+}
+
+impl Producer {
+    pub(super) fn encode(&self, to: &mut Writer) {
+        to.u64(self.reflects.0).u64(self.window.highest.map_or(u64::MAX, |highest| highest.0)).count(self.window.runs.len());
+        for (first, run) in &self.window.runs {
+            to.u64(*first).u32(run.count).u64(run.queue.topic.0).u16(run.queue.index.0).u64(run.first_offset.0);
+        }
+    }
+
+    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        let reflects = Position(from.u64()?);
+        let highest = Some(from.u64()?).filter(|highest| *highest != u64::MAX).map(Sequence);
+        let mut runs = BTreeMap::new();
+        for _ in 0..from.count(30)? {
+            let (first, count) = (from.u64()?, from.u32()?);
+            let queue = QueueId { topic: TopicId(from.u64()?), index: QueueIndex(from.u16()?) };
+            runs.insert(first, Run { count, queue, first_offset: QueueOffset(from.u64()?) });
+        }
+        Ok(Self { reflects, window: Window { highest, runs } })
+    }
+}
+
+/// How many messages a batch holds, read from its header: what is appended was admitted before.
+pub(crate) fn batch_count(batch: &Bytes) -> u32 {
+    number_at(batch, 12)
+}
+
+/// Who sent the messages of a batch, read from its fixed parts: what is appended was admitted before.
+pub(crate) fn batch_runs(batch: &Bytes) -> impl Iterator<Item = BatchRun> + '_ {
+    let mut runs = Reader::new(batch.get(HEADER_BYTES..).unwrap_or_default());
+    (0..number_at(batch, 16)).map_while(move |_| {
+        let run = BatchRun { producer: ProducerId(runs.u128().ok()?), first_sequence: Sequence(runs.u64().ok()?), rows: runs.u32().ok()? };
+        runs.u32().ok()?;
+        Some(run)
+    })
+}
+
+fn number_at(batch: &Bytes, at: usize) -> u32 {
+    batch.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}

@@ -1,0 +1,39 @@
+//! The entry of one topic.
+
+use sluice_log::record::TopicSettings;
+use sluice_protocol::ids::Position;
+use sluice_protocol::units::Now;
+use sluice_protocol::wire::{Reader, WireError, Writer};
+
+/// One incarnation of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// The last record that this entry holds.
+    pub reflects: Position,
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub settings: TopicSettings,
+    /// When it was created (wall clock, milliseconds).
+    pub created_wall_ms: i64,
+}
+
+impl Topic {
+    pub(super) fn new(name: &str, settings: TopicSettings, at: Now) -> Self {
+        Self { reflects: Position::default(), name: name.to_owned(), settings, created_wall_ms: at.wall_ms }
+    }
+
+    pub(super) fn encode(&self, to: &mut Writer) {
+        let TopicSettings { queues, retention_ms, retention_bytes } = self.settings;
+        to.u64(self.reflects.0).text(&self.name).u16(queues).u64(retention_ms).u64(retention_bytes).i64(self.created_wall_ms);
+    }
+
+    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            reflects: Position(from.u64()?),
+            name: from.text()?.to_owned(),
+            settings: TopicSettings { queues: from.u16()?, retention_ms: from.u64()?, retention_bytes: from.u64()? },
+            created_wall_ms: from.i64()?,
+        })
+    }
+}
