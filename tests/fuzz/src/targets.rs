@@ -14,7 +14,7 @@ pub struct Target {
     /// Decodes, uses whatever was accepted, and panics when a promise is broken.
     pub(crate) run: fn(&[u8]),
     /// Whether the decoder takes the input.
-    pub(crate) accepts: fn(&[u8]) -> bool,
+    pub accepts: fn(&[u8]) -> bool,
 }
 
 /// Every target. A new format of the log gets its decoder in `targets/log.rs` and a line here.

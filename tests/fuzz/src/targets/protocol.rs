@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use prost::Message;
-use sluice_protocol::batch::{AdmissionLimits, Attributes, Batch, BatchBuilder, BatchMerger, HEADER_BYTES, NewMessage, admit, crc32c};
+use sluice_protocol::batch::{AdmissionLimits, Attributes, Batch, BatchBuilder, BatchMerger, NewMessage, admit, crc32c};
 use sluice_protocol::control::{self, action, backoff, seek, start_point};
 use sluice_protocol::delivery::{DeliveredRange, Delivery, FoundMessage, Received};
 use sluice_protocol::errors::{ErrorCode, Refusal};
