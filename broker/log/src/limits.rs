@@ -24,8 +24,6 @@ pub const OPEN_FILES_MAX: usize = 128;
 pub const SUMMARY_QUEUES_MAX: usize = 256;
 /// How much is read at once when a log is scanned.
 pub const SCAN_BYTES: usize = 1 << 20;
-/// Entries in one slice of a checkpoint.
-pub const CHECKPOINT_SLICE_ENTRIES_MAX: usize = 1 << 16;
 
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
 const _: () = assert!(FILL_AHEAD_BYTES_DEFAULT <= SEGMENT_BYTES_DEFAULT);
