@@ -25,13 +25,34 @@ impl Core {
         let outcome = match admin {
             Admin::CreateTopic { name, settings } => self.create_topic_asked(name, settings),
             Admin::DeleteTopic { name } => self.delete_topic(&name),
-            Admin::ListTopics => Ok((shown, Answer::Topics { topics: self.state.topics.keys().filter_map(|&id| self.topic_info(id)).collect() })),
+            Admin::ListTopics => Ok((
+                shown,
+                Answer::Topics {
+                    topics: self.state.topics.keys().filter_map(|&id| self.topic_info(id)).collect(),
+                },
+            )),
             Admin::DescribeTopic { name } => self.describe_topic(&name).map(|answer| (shown, answer)),
             Admin::CreateGroup { name, settings } => self.create_group_asked(name, settings),
             Admin::DeleteGroup { name } => self.delete_group(&name),
-            Admin::ListGroups => Ok((shown, Answer::Groups { groups: self.state.groups.keys().filter_map(|&id| self.group_info(id)).collect() })),
+            Admin::ListGroups => Ok((
+                shown,
+                Answer::Groups {
+                    groups: self.state.groups.keys().filter_map(|&id| self.group_info(id)).collect(),
+                },
+            )),
             Admin::DescribeGroup { name } => self.describe_group(&name).map(|answer| (shown, answer)),
-            Admin::Seek { group, topic, queue, to } => return self.seek(Seek { request, group, topic, queue, to }, None),
+            Admin::Seek { group, topic, queue, to } => {
+                return self.seek(
+                    Seek {
+                        request,
+                        group,
+                        topic,
+                        queue,
+                        to,
+                    },
+                    None,
+                );
+            }
             Admin::BindPlugin { name, digest, limits } => self.bind_plugin(name, digest, limits),
             Admin::ListPlugins => Ok((shown, self.list_plugins())),
         };
@@ -68,7 +89,13 @@ impl Core {
     /// Deletes a topic; its streams end, its receives are refused, and what it held is gone with its cursors.
     fn delete_topic(&mut self, name: &str) -> Outcome {
         let topic = self.topic_id(name)?;
-        let groups: Vec<GroupId> = self.state.subscriptions.keys().filter(|(_, other)| *other == topic).map(|(group, _)| *group).collect();
+        let groups: Vec<GroupId> = self
+            .state
+            .subscriptions
+            .keys()
+            .filter(|(_, other)| *other == topic)
+            .map(|(group, _)| *group)
+            .collect();
         let depends = self.record(Change::TopicDeleted { topic });
         let refusal = Refusal::new(ErrorCode::TopicDeleted, format!("topic {name} was deleted"));
         for group in groups {
@@ -81,7 +108,15 @@ impl Core {
 
     fn describe_topic(&self, name: &str) -> Result<Answer, Refusal> {
         let id = self.topic_id(name)?;
-        let queues = self.state.queues_of(id).map(|(queue, entry)| QueueInfo { queue, start: entry.start, end: entry.end }).collect();
+        let queues = self
+            .state
+            .queues_of(id)
+            .map(|(queue, entry)| QueueInfo {
+                queue,
+                start: entry.start,
+                end: entry.end,
+            })
+            .collect();
         let topic = self.topic_info(id).expect("a topic with a name has an entry");
         Ok(Answer::Topic { topic, queues })
     }
@@ -99,7 +134,13 @@ impl Core {
     /// Deletes a group; its members are refused and its cursors are gone.
     fn delete_group(&mut self, name: &str) -> Outcome {
         let group = self.group_id(name)?;
-        let topics: Vec<TopicId> = self.state.subscriptions.keys().filter(|(other, _)| *other == group).map(|(_, topic)| *topic).collect();
+        let topics: Vec<TopicId> = self
+            .state
+            .subscriptions
+            .keys()
+            .filter(|(other, _)| *other == group)
+            .map(|(_, topic)| *topic)
+            .collect();
         let depends = self.record(Change::GroupDeleted { group });
         let refusal = Refusal::new(ErrorCode::NoSuchGroup, format!("group {name} was deleted"));
         for topic in topics {
@@ -112,26 +153,48 @@ impl Core {
     fn describe_group(&self, name: &str) -> Result<Answer, Refusal> {
         let id = self.group_id(name)?;
         let group = self.group_info(id).expect("a group with a name has an entry");
-        let cursors = self.state.cursors_of(id).filter_map(|(cursor, entry)| self.cursor_info(cursor, entry)).collect();
-        Ok(Answer::Group { group, cursors, members: self.member_infos(id) })
+        let cursors = self
+            .state
+            .cursors_of(id)
+            .filter_map(|(cursor, entry)| self.cursor_info(cursor, entry))
+            .collect();
+        Ok(Answer::Group {
+            group,
+            cursors,
+            members: self.member_infos(id),
+        })
     }
 
     /// Serves a name by a version of a plugin; what it judges is judged anew from the recorded frontiers on.
     fn bind_plugin(&mut self, name: String, digest: Digest, limits: PluginLimits) -> Outcome {
         check_user_name(&name)?;
-        let PluginLimits { fuel_per_run, fuel_per_message, run_ms, memory_bytes } = limits;
+        let PluginLimits {
+            fuel_per_run,
+            fuel_per_message,
+            run_ms,
+            memory_bytes,
+        } = limits;
         if fuel_per_run == 0 || fuel_per_message == 0 || run_ms == 0 || memory_bytes == 0 {
             return Err(Refusal::new(ErrorCode::BadSetting, "a plugin's limits are all greater than zero"));
         }
         if !self.state.bindings.contains_key(&name) && self.state.bindings.len() >= BINDINGS_MAX {
-            return Err(Refusal::new(ErrorCode::LimitExceeded, format!("there are {BINDINGS_MAX} bound plugins at most")));
+            return Err(Refusal::new(
+                ErrorCode::LimitExceeded,
+                format!("there are {BINDINGS_MAX} bound plugins at most"),
+            ));
         }
-        let depends = self.record(Change::PluginBound { name: name.clone(), digest, limits });
+        let depends = self.record(Change::PluginBound {
+            name: name.clone(),
+            digest,
+            limits,
+        });
         let judged: Vec<_> = self
             .state
             .subscriptions
             .iter()
-            .filter(|(_, subscription)| matches!(&subscription.ruling, sluice_log::record::Filter::Plugin { plugin, .. } if *plugin == name))
+            .filter(
+                |(_, subscription)| matches!(&subscription.ruling, sluice_log::record::Filter::Plugin { plugin, .. } if *plugin == name),
+            )
             .map(|(&(group, topic), _)| (topic, group))
             .collect();
         for key in judged {
@@ -147,22 +210,38 @@ impl Core {
             limits: bound.limits,
             bound_wall_ms: bound.bound_wall_ms,
         });
-        Answer::Plugins { plugins: plugins.collect() }
+        Answer::Plugins {
+            plugins: plugins.collect(),
+        }
     }
 
     fn topic_id(&self, name: &str) -> Result<TopicId, Refusal> {
-        self.state.topic_named(name).ok_or_else(|| Refusal::new(ErrorCode::NoSuchTopic, format!("there is no topic {name}")))
+        self.state
+            .topic_named(name)
+            .ok_or_else(|| Refusal::new(ErrorCode::NoSuchTopic, format!("there is no topic {name}")))
     }
 
     fn group_id(&self, name: &str) -> Result<GroupId, Refusal> {
-        self.state.group_named(name).ok_or_else(|| Refusal::new(ErrorCode::NoSuchGroup, format!("there is no group {name}")))
+        self.state
+            .group_named(name)
+            .ok_or_else(|| Refusal::new(ErrorCode::NoSuchGroup, format!("there is no group {name}")))
     }
 
     fn topic_info(&self, id: TopicId) -> Option<TopicInfo> {
         let topic = self.state.topics.get(&id)?;
-        let messages = self.state.queues_of(id).map(|(_, queue)| queue.end.0.saturating_sub(queue.start.0)).sum();
+        let messages = self
+            .state
+            .queues_of(id)
+            .map(|(_, queue)| queue.end.0.saturating_sub(queue.start.0))
+            .sum();
         let (name, settings, created_wall_ms) = (topic.name.clone(), topic.settings, topic.created_wall_ms);
-        Some(TopicInfo { id, name, settings, created_wall_ms, messages })
+        Some(TopicInfo {
+            id,
+            name,
+            settings,
+            created_wall_ms,
+            messages,
+        })
     }
 
     fn group_info(&self, id: GroupId) -> Option<GroupInfo> {
@@ -188,7 +267,10 @@ impl Core {
         let lane = &entry.lane;
         let run = self.consuming.lane(cursor);
         let frontier = run.map_or(lane.frontier, |run| run.place);
-        let lowest = [lane.leases.first(), lane.retries.first()].into_iter().flatten().fold(frontier.0, u64::min);
+        let lowest = [lane.leases.first(), lane.retries.first()]
+            .into_iter()
+            .flatten()
+            .fold(frontier.0, u64::min);
         Some(CursorInfo {
             topic: self.state.topics.get(&cursor.queue.topic)?.name.clone(),
             queue: cursor.queue,
@@ -214,7 +296,11 @@ impl Core {
             }
         }
         let infos = leased.into_iter().filter_map(|((topic, name), leased)| {
-            Some(MemberInfo { name, topic: self.state.topics.get(&topic)?.name.clone(), leased })
+            Some(MemberInfo {
+                name,
+                topic: self.state.topics.get(&topic)?.name.clone(),
+                leased,
+            })
         });
         infos.collect()
     }
@@ -227,7 +313,10 @@ fn check_group_settings(settings: &GroupSettings) -> Result<(), Refusal> {
     }
     let longest_ms = match &settings.backoff {
         Backoff::Table { waits_ms } if waits_ms.is_empty() || waits_ms.len() > BACKOFF_WAITS_MAX => {
-            return bad(format!("a back-off table has 1 to {BACKOFF_WAITS_MAX} waits, not {}", waits_ms.len()));
+            return bad(format!(
+                "a back-off table has 1 to {BACKOFF_WAITS_MAX} waits, not {}",
+                waits_ms.len()
+            ));
         }
         Backoff::Table { waits_ms } => waits_ms.iter().copied().max().unwrap_or(0),
         Backoff::Exponential { first_ms, max_ms } => *first_ms.max(max_ms),

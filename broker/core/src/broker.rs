@@ -103,16 +103,36 @@ impl Core {
         self.set_now(now);
         match input {
             Input::Publish { request, topic, batch } => self.publish(request, topic, batch),
-            Input::Subscribe { request, subscription, connection, ask, invisible_ms } => {
+            Input::Subscribe {
+                request,
+                subscription,
+                connection,
+                ask,
+                invisible_ms,
+            } => {
                 self.subscribe(request, subscription, connection, ask, invisible_ms);
             }
             Input::Credit { subscription, messages } => self.credit(subscription, messages),
-            Input::SettleStream { request, subscription, queue, pass, which, action } => {
+            Input::SettleStream {
+                request,
+                subscription,
+                queue,
+                pass,
+                which,
+                action,
+            } => {
                 let outcome = self.settle_stream(subscription, queue, pass, &which, action);
                 self.answer_settled(request, outcome);
             }
             Input::Unsubscribe { request, subscription } => self.unsubscribe(request, subscription),
-            Input::Receive { request, connection, ask, max, wait_ms, invisible_ms } => {
+            Input::Receive {
+                request,
+                connection,
+                ask,
+                max,
+                wait_ms,
+                invisible_ms,
+            } => {
                 self.receive(request, connection, ask, max, wait_ms, invisible_ms);
             }
             Input::SettleHandles { request, handles, action } => self.settle_handles(request, &handles, action),
@@ -149,7 +169,10 @@ impl Core {
     /// When [`Input::Tick`] and the end of a turn are due at the latest, in milliseconds on the monotonic clock.
     pub fn next_deadline(&self) -> Option<u64> {
         let slices = self.checkpointing.has_more_slices().then_some(self.now.mono_ms);
-        [slices, self.consuming.next_timer(), self.journal.cover_mono_ms()].into_iter().flatten().min()
+        [slices, self.consuming.next_timer(), self.journal.cover_mono_ms()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Begins a checkpoint with the next turn, or after the one under way.
@@ -187,7 +210,10 @@ impl Core {
     pub(crate) fn record(&mut self, change: Change) -> Position {
         let position = self.journal.next_record();
         let stamp = self.state.meta.stamp;
-        let at = Now { wall_ms: self.now.wall_ms.max(stamp.wall_ms), mono_ms: self.now.mono_ms.max(stamp.mono_ms) };
+        let at = Now {
+            wall_ms: self.now.wall_ms.max(stamp.wall_ms),
+            mono_ms: self.now.mono_ms.max(stamp.mono_ms),
+        };
         let record = Record { at, change };
         if let Change::Appended { queue, .. } | Change::DeadLettered { to: queue, .. } = &record.change {
             let durable = self.visible_end(*queue);
@@ -205,7 +231,13 @@ impl Core {
 
     /// Answers a request once the record at `depends` is durable.
     pub(crate) fn answer(&mut self, depends: Position, request: RequestId, answer: Answer) {
-        self.journal.release(depends, Effect::Answer { request, answer: Ok(answer) });
+        self.journal.release(
+            depends,
+            Effect::Answer {
+                request,
+                answer: Ok(answer),
+            },
+        );
     }
 
     /// Refuses a request at once.
@@ -216,7 +248,13 @@ impl Core {
     /// Refuses a request once the record that is the reason is durable.
     pub(crate) fn refuse_after(&mut self, depends: Position, request: RequestId, refusal: Refusal) {
         self.counters.refused += 1;
-        self.journal.release(depends, Effect::Answer { request, answer: Err(refusal) });
+        self.journal.release(
+            depends,
+            Effect::Answer {
+                request,
+                answer: Err(refusal),
+            },
+        );
     }
 
     fn synced(&mut self, end: Position) {
@@ -238,6 +276,9 @@ impl Core {
 
     /// The monotonic clock never falls, whatever the shell says.
     fn set_now(&mut self, now: Now) {
-        self.now = Now { wall_ms: now.wall_ms, mono_ms: now.mono_ms.max(self.now.mono_ms) };
+        self.now = Now {
+            wall_ms: now.wall_ms,
+            mono_ms: now.mono_ms.max(self.now.mono_ms),
+        };
     }
 }

@@ -70,13 +70,18 @@ impl Core {
             self.checkpointing.requested = false;
             self.checkpointing.begun_at = replay_from;
             self.checkpointing.stage = Stage::Writing(None);
-            self.journal.release(Position::default(), Effect::Checkpoint(CheckpointStep::Begin { replay_from }));
+            self.journal
+                .release(Position::default(), Effect::Checkpoint(CheckpointStep::Begin { replay_from }));
         }
-        let Stage::Writing(after) = &mut self.checkpointing.stage else { return };
+        let Stage::Writing(after) = &mut self.checkpointing.stage else {
+            return;
+        };
         let mut last = after.take();
         let (mut entries, mut bytes) = (Vec::new(), 0);
         let more = loop {
-            let Some(key) = self.state.next_key(last.as_ref()) else { break false };
+            let Some(key) = self.state.next_key(last.as_ref()) else {
+                break false;
+            };
             if bytes >= SLICE_BYTES_MAX {
                 break true;
             }
@@ -85,12 +90,14 @@ impl Core {
             entries.push(entry);
             last = Some(key);
         };
-        self.journal.release(Position::default(), Effect::Checkpoint(CheckpointStep::Slice { entries }));
+        self.journal
+            .release(Position::default(), Effect::Checkpoint(CheckpointStep::Slice { entries }));
         if more {
             self.checkpointing.stage = Stage::Writing(last);
         } else {
             self.checkpointing.stage = Stage::Finishing;
-            self.journal.release(self.journal.last(), Effect::Checkpoint(CheckpointStep::Finish));
+            self.journal
+                .release(self.journal.last(), Effect::Checkpoint(CheckpointStep::Finish));
         }
     }
 }

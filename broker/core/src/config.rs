@@ -32,8 +32,16 @@ impl Default for CoreConfig {
         Self {
             auto_create_topics: true,
             auto_create_groups: true,
-            topic: TopicSettings { queues: 4, retention_ms: 72 * 60 * 60 * 1_000, retention_bytes: 0 },
-            group: GroupSettings { attempts_max: 16, backoff: reference_backoff(), start: StartPoint::Earliest },
+            topic: TopicSettings {
+                queues: 4,
+                retention_ms: 72 * 60 * 60 * 1_000,
+                retention_bytes: 0,
+            },
+            group: GroupSettings {
+                attempts_max: 16,
+                backoff: reference_backoff(),
+                start: StartPoint::Earliest,
+            },
             stream_invisible_ms: 15 * 60 * 1_000,
             checkpoint_bytes: 256 << 20,
             producer_memory_bytes: 64 << 20,
@@ -45,6 +53,10 @@ impl Default for CoreConfig {
 
 /// The reference's table: 1 s, 5 s, 10 s, 30 s, every minute from 1 to 10, 20 and 30 minutes, 1 and 2 hours.
 fn reference_backoff() -> Backoff {
-    let seconds = [1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1_200, 1_800, 3_600, 7_200];
-    Backoff::Table { waits_ms: seconds.iter().map(|seconds| seconds * 1_000).collect() }
+    let seconds = [
+        1, 5, 10, 30, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 1_200, 1_800, 3_600, 7_200,
+    ];
+    Backoff::Table {
+        waits_ms: seconds.iter().map(|seconds| seconds * 1_000).collect(),
+    }
 }

@@ -137,7 +137,11 @@ pub(crate) struct Receive {
 
 impl LaneRun {
     fn starting_at(place: QueueOffset) -> Self {
-        Self { place, judged: place, ..Self::default() }
+        Self {
+            place,
+            judged: place,
+            ..Self::default()
+        }
     }
 
     /// Throws verdicts away: all is judged anew from `place` on.
@@ -173,7 +177,10 @@ impl Consuming {
 
     /// Has every reading of a topic served at the end of the turn.
     pub(crate) fn wake_topic(&mut self, topic: TopicId) {
-        let keys = self.readings.range((topic, GroupId(0))..=(topic, GroupId(u64::MAX))).map(|(key, _)| *key);
+        let keys = self
+            .readings
+            .range((topic, GroupId(0))..=(topic, GroupId(u64::MAX)))
+            .map(|(key, _)| *key);
         self.dirty.extend(keys);
     }
 
@@ -250,7 +257,13 @@ fn key_of(cursor: CursorId) -> ReadingKey {
 }
 
 fn cursor_of(key: ReadingKey, lane: usize) -> CursorId {
-    CursorId { group: key.1, queue: QueueId { topic: key.0, index: QueueIndex(lane as u16) } }
+    CursorId {
+        group: key.1,
+        queue: QueueId {
+            topic: key.0,
+            index: QueueIndex(lane as u16),
+        },
+    }
 }
 
 /// Whether a request may name this pass of a cursor.

@@ -20,23 +20,42 @@ pub struct FetchId(pub u64);
 pub struct LocateId(pub u64);
 
 /// What the core wants done. Each is released only when all it depends on is synced, so the shell may act on it at once.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug)]
 pub enum Effect {
     /// Write these encoded records as one frame at `position` and sync it; answered by `Input::Synced` with the frame's end.
     /// At most one is under way. No records at all ask for an empty frame.
     Write { position: Position, records: Vec<Bytes> },
     /// Judge the stored messages `from..to` of a queue; answered by `Input::Verdicts`.
-    Judge { judge: JudgeId, cursor: CursorId, rule: Rule, from: QueueOffset, to: QueueOffset },
+    Judge {
+        judge: JudgeId,
+        cursor: CursorId,
+        rule: Rule,
+        from: QueueOffset,
+        to: QueueOffset,
+    },
     /// Read these messages and hand them to their taker.
     Deliver(Delivery),
     /// Answer a request, once.
-    Answer { request: RequestId, answer: Result<Answer, Refusal> },
+    Answer {
+        request: RequestId,
+        answer: Result<Answer, Refusal>,
+    },
     /// A stream ended by the broker's will: no further delivery follows on it.
     StreamEnded { subscription: SubscriptionId, refusal: Refusal },
     /// A seek voided what was pushed on this queue of the stream; numbers go on from 1 under the new pass.
-    StreamReset { subscription: SubscriptionId, queue: QueueId, pass: Pass },
+    StreamReset {
+        subscription: SubscriptionId,
+        queue: QueueId,
+        pass: Pass,
+    },
     /// Read one message for the dead-letter topic; answered by `Input::Fetched`.
-    Fetch { fetch: FetchId, source: QueueId, offset: QueueOffset, dead: DeadLetter },
+    Fetch {
+        fetch: FetchId,
+        source: QueueId,
+        offset: QueueOffset,
+        dead: DeadLetter,
+    },
     /// Find the first offset of a queue stored at `wall_ms` or later; answered by `Input::Located`.
     Locate { locate: LocateId, queue: QueueId, wall_ms: i64 },
     /// Part of a checkpoint.
@@ -68,6 +87,7 @@ pub struct Delivery {
 }
 
 /// Where a delivery goes.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Taker {
     /// The answer to a receive: one receipt handle for each message, in order.
@@ -90,6 +110,7 @@ pub struct DeadLetter {
 }
 
 /// A checkpoint is begun, filled slice by slice between turns, and finished. The shell answers the finish alone.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CheckpointStep {
     /// Replay after this checkpoint begins at `replay_from`.
@@ -101,6 +122,7 @@ pub enum CheckpointStep {
 }
 
 /// What a request gets when it is not refused.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// Where the messages of a publish are, one entry for each run of neighbours, in the order of the batch.
@@ -120,7 +142,11 @@ pub enum Answer {
     /// The groups.
     Groups { groups: Vec<GroupInfo> },
     /// One group.
-    Group { group: GroupInfo, cursors: Vec<CursorInfo>, members: Vec<MemberInfo> },
+    Group {
+        group: GroupInfo,
+        cursors: Vec<CursorInfo>,
+        members: Vec<MemberInfo>,
+    },
     /// The bindings.
     Plugins { plugins: Vec<PluginInfo> },
 }

@@ -19,22 +19,47 @@ pub struct RequestId(pub u64);
 pub struct SubscriptionId(pub u64);
 
 /// What the core is told. Names and batches have been checked by admission: the core trusts their form, not their sense.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug)]
 pub enum Input {
     /// Store the messages of a flat batch. Answered by `Answer::Stored` or a refusal.
     Publish { request: RequestId, topic: String, batch: Bytes },
     /// Open a stream subscription. Answered by `Answer::Subscribed`; ends by itself with `Effect::StreamEnded`.
-    Subscribe { request: RequestId, subscription: SubscriptionId, connection: ConnectionId, ask: Consume, invisible_ms: u64 },
+    Subscribe {
+        request: RequestId,
+        subscription: SubscriptionId,
+        connection: ConnectionId,
+        ask: Consume,
+        invisible_ms: u64,
+    },
     /// Let the stream push so many further messages.
     Credit { subscription: SubscriptionId, messages: u32 },
     /// Settle what was pushed on a stream by delivery numbers.
-    SettleStream { request: RequestId, subscription: SubscriptionId, queue: QueueIndex, pass: Pass, which: Numbers, action: Action },
+    SettleStream {
+        request: RequestId,
+        subscription: SubscriptionId,
+        queue: QueueIndex,
+        pass: Pass,
+        which: Numbers,
+        action: Action,
+    },
     /// Close a stream in good order: what it still holds is returned without counting an attempt.
     Unsubscribe { request: RequestId, subscription: SubscriptionId },
     /// Take up to `max` messages. Answered by `Effect::Deliver` or, when `wait_ms` have passed, by `Answer::NothingReceived`.
-    Receive { request: RequestId, connection: ConnectionId, ask: Consume, max: u16, wait_ms: u32, invisible_ms: u64 },
+    Receive {
+        request: RequestId,
+        connection: ConnectionId,
+        ask: Consume,
+        max: u16,
+        wait_ms: u32,
+        invisible_ms: u64,
+    },
     /// Settle what was received by receipt handles. Answered by `Answer::Settled`, one result a handle in order.
-    SettleHandles { request: RequestId, handles: Vec<Bytes>, action: Action },
+    SettleHandles {
+        request: RequestId,
+        handles: Vec<Bytes>,
+        action: Action,
+    },
     /// The client gave up waiting for this receive.
     Cancelled { request: RequestId },
     /// The connection is gone: its receives are void, its streams' leases are returned and count as an attempt.
@@ -45,7 +70,10 @@ pub enum Input {
     /// The log is durable up to, not including, this position.
     Synced { end: Position },
     /// What the plugin said of the messages that `Effect::Judge` named.
-    Verdicts { judge: JudgeId, outcome: Result<Verdicts, JudgeFailure> },
+    Verdicts {
+        judge: JudgeId,
+        outcome: Result<Verdicts, JudgeFailure>,
+    },
     /// The message that `Effect::Fetch` asked for, alone in a flat batch as the dead-letter topic is to hold it;
     /// `None` when it can no longer be read.
     Fetched { fetch: FetchId, batch: Option<Bytes> },
@@ -84,6 +112,7 @@ pub enum Numbers {
 }
 
 /// What becomes of leased messages.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Done: never delivered to the group again in this pass.
@@ -115,6 +144,7 @@ pub struct JudgeFailure {
 }
 
 /// What operators do and ask.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug)]
 pub enum Admin {
     /// Create a topic; refused when the name is taken.
@@ -134,14 +164,24 @@ pub enum Admin {
     /// One group: subscriptions, members, cursors, lag.
     DescribeGroup { name: String },
     /// Begin a new pass of a group over one queue of a topic or all.
-    Seek { group: String, topic: String, queue: Option<QueueIndex>, to: SeekTo },
+    Seek {
+        group: String,
+        topic: String,
+        queue: Option<QueueIndex>,
+        to: SeekTo,
+    },
     /// Serve `name` by this version of a plugin from now on; the shell holds the module already.
-    BindPlugin { name: String, digest: Digest, limits: PluginLimits },
+    BindPlugin {
+        name: String,
+        digest: Digest,
+        limits: PluginLimits,
+    },
     /// List bindings.
     ListPlugins,
 }
 
 /// Where a seek goes.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SeekTo {
     /// The earliest stored message.

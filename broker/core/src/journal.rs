@@ -18,7 +18,11 @@ struct Frame {
 
 impl Frame {
     fn starting_at(position: Position) -> Self {
-        Self { position, records: Vec::new(), payload_bytes: 0 }
+        Self {
+            position,
+            records: Vec::new(),
+            payload_bytes: 0,
+        }
     }
 
     fn end(&self) -> Position {
@@ -94,13 +98,21 @@ impl Journal {
     /// The position whose sync covers every record so far; zero when all are durable.
     pub(crate) fn last(&self) -> Position {
         let written = self.open.records.is_empty() && self.closed.is_empty() && self.writing.is_none();
-        if written { Position::default() } else { Position(self.open.position.0 + FRAME_HEADER_BYTES + self.open.payload_bytes - 1) }
+        if written {
+            Position::default()
+        } else {
+            Position(self.open.position.0 + FRAME_HEADER_BYTES + self.open.payload_bytes - 1)
+        }
     }
 
     /// Hands an effect to the shell as soon as the record at `depends` is durable; zero depends on nothing.
     pub(crate) fn release(&mut self, depends: Position, effect: Effect) {
         #[cfg(feature = "planted-bugs")]
-        let depends = if crate::planted::is(crate::planted::Bug::ConfirmBeforeSync) { Position::default() } else { depends };
+        let depends = if crate::planted::is(crate::planted::Bug::ConfirmBeforeSync) {
+            Position::default()
+        } else {
+            depends
+        };
         if depends < self.synced || depends == Position::default() {
             self.ready.push_back(effect);
         } else {
@@ -169,6 +181,9 @@ impl Journal {
 
     fn emit(&mut self, frame: Frame) {
         self.writing = Some(frame.end());
-        self.ready.push_back(Effect::Write { position: frame.position, records: frame.records });
+        self.ready.push_back(Effect::Write {
+            position: frame.position,
+            records: frame.records,
+        });
     }
 }

@@ -73,7 +73,10 @@ fn choose_queue(topic: TopicId, queues: u16, producer: ProducerId, sequence: Seq
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     let slot = (mixed ^ (mixed >> 31)) % SLOTS;
-    QueueId { topic, index: QueueIndex((slot % u64::from(queues.max(1))) as u16) }
+    QueueId {
+        topic,
+        index: QueueIndex((slot % u64::from(queues.max(1))) as u16),
+    }
 }
 
 impl Plan {
@@ -95,7 +98,13 @@ impl Plan {
             }
         }
         self.open.insert(queue, self.batches.len());
-        self.batches.push(Planned { queue, first, count, bytes, parts: vec![Part { publish, rows }] });
+        self.batches.push(Planned {
+            queue,
+            first,
+            count,
+            bytes,
+            parts: vec![Part { publish, rows }],
+        });
         first
     }
 }
@@ -118,7 +127,10 @@ impl Core {
         match self.state.topic_named(name) {
             Some(topic) => Ok(topic),
             None if self.config.auto_create_topics => self.create_topic(name.to_owned(), self.config.topic).map(|(topic, _)| topic),
-            None => Err(Refusal::new(ErrorCode::NoSuchTopic, format!("there is no topic {name}, and publishing creates none here"))),
+            None => Err(Refusal::new(
+                ErrorCode::NoSuchTopic,
+                format!("there is no topic {name}, and publishing creates none here"),
+            )),
         }
     }
 
@@ -129,7 +141,11 @@ impl Core {
         }
         let pending = std::mem::take(&mut self.publishing.pending);
         let mut plan = Plan::default();
-        let outcomes: Vec<_> = pending.iter().enumerate().map(|(nth, publish)| self.plan(&mut plan, nth, publish)).collect();
+        let outcomes: Vec<_> = pending
+            .iter()
+            .enumerate()
+            .map(|(nth, publish)| self.plan(&mut plan, nth, publish))
+            .collect();
         let mut depends = vec![Position::default(); pending.len()];
         for batch in plan.batches {
             self.append_planned(&pending, batch, &mut depends);
@@ -138,7 +154,11 @@ impl Core {
             match outcome {
                 Ok(runs) => {
                     // The first try of a duplicate may not be durable yet: everything so far is waited for.
-                    let depends = if runs.iter().any(|run| run.duplicate) { self.journal.last() } else { depends };
+                    let depends = if runs.iter().any(|run| run.duplicate) {
+                        self.journal.last()
+                    } else {
+                        depends
+                    };
                     self.answer(depends, publish.request, Answer::Stored { runs });
                 }
                 Err(refusal) => self.refuse(publish.request, refusal),
@@ -149,13 +169,26 @@ impl Core {
 
     /// Decides what becomes of each message of a publish: refused as a whole, or stored run by run.
     fn plan(&mut self, plan: &mut Plan, nth: usize, publish: &Pending) -> Result<Vec<StoredRun>, Refusal> {
-        let settings = self.state.topics.get(&publish.topic).ok_or_else(|| Refusal::plain(ErrorCode::TopicDeleted))?.settings;
+        let settings = self
+            .state
+            .topics
+            .get(&publish.topic)
+            .ok_or_else(|| Refusal::plain(ErrorCode::TopicDeleted))?
+            .settings;
         let attributes = publish.batch.attributes();
-        let Some(first) = attributes.runs().next() else { return Ok(Vec::new()) };
+        let Some(first) = attributes.runs().next() else {
+            return Ok(Vec::new());
+        };
         let stored = self.state.producers.window(first.producer);
-        let window = plan.windows.entry(first.producer).or_insert_with(|| stored.cloned().unwrap_or_default());
+        let window = plan
+            .windows
+            .entry(first.producer)
+            .or_insert_with(|| stored.cloned().unwrap_or_default());
         if window.seen(first.first_sequence) == Seen::TooOld {
-            let text = format!("sequence {} lies before the producer's window of {PRODUCER_WINDOW}", first.first_sequence.0);
+            let text = format!(
+                "sequence {} lies before the producer's window of {PRODUCER_WINDOW}",
+                first.first_sequence.0
+            );
             return Err(Refusal::new(ErrorCode::SequenceTooOld, text));
         }
         let mut window = std::mem::take(window);
@@ -175,13 +208,33 @@ impl Core {
                         let queue = choose_queue(publish.topic, settings.queues, run.producer, sequence);
                         let queue_end = self.state.queues.get(&queue).map_or(QueueOffset(0), |entry| entry.end);
                         let offset = plan.place(queue, queue_end, nth, row..row + count, row_bytes * count as usize);
-                        window.store(sequence, Run { count, queue, first_offset: offset });
+                        window.store(
+                            sequence,
+                            Run {
+                                count,
+                                queue,
+                                first_offset: offset,
+                            },
+                        );
                         (queue, offset, count)
                     }
                 };
                 let duplicate = matches!(seen, Seen::Stored { .. });
-                push_run(&mut runs, StoredRun { first_sequence: sequence, count, queue, first_offset, duplicate });
-                let counted = if duplicate { &mut self.counters.duplicates } else { &mut self.counters.published };
+                push_run(
+                    &mut runs,
+                    StoredRun {
+                        first_sequence: sequence,
+                        count,
+                        queue,
+                        first_offset,
+                        duplicate,
+                    },
+                );
+                let counted = if duplicate {
+                    &mut self.counters.duplicates
+                } else {
+                    &mut self.counters.published
+                };
                 *counted += u64::from(count);
                 row += count;
                 sequence.0 += u64::from(count);
@@ -204,12 +257,20 @@ impl Core {
     /// Planted: nothing was ever seen before.
     #[cfg(feature = "planted-bugs")]
     fn seen(&self, window: &Window, sequence: Sequence) -> Seen {
-        if crate::planted::is(crate::planted::Bug::DedupOff) { Seen::New } else { window.seen(sequence) }
+        if crate::planted::is(crate::planted::Bug::DedupOff) {
+            Seen::New
+        } else {
+            window.seen(sequence)
+        }
     }
 
     #[cfg(feature = "planted-bugs")]
     fn new_run(&self, window: &Window, sequence: Sequence, count: u32) -> u32 {
-        if crate::planted::is(crate::planted::Bug::DedupOff) { count } else { window.new_run(sequence, count) }
+        if crate::planted::is(crate::planted::Bug::DedupOff) {
+            count
+        } else {
+            window.new_run(sequence, count)
+        }
     }
 
     /// Appends a planned batch, as one record unless the merged batch would be too large.
@@ -218,7 +279,11 @@ impl Core {
             && part.rows == (0..pending[part.publish].batch.count())
         {
             let batch = pending[part.publish].batch.bytes().clone();
-            depends[part.publish] = self.record(Change::Appended { queue: planned.queue, first: planned.first, batch });
+            depends[part.publish] = self.record(Change::Appended {
+                queue: planned.queue,
+                first: planned.first,
+                batch,
+            });
             return;
         }
         let mut first = planned.first;
@@ -228,7 +293,10 @@ impl Core {
             if self.publishing.merger.add_batch(source, part.rows.clone()) == Err(MergeError::Full) {
                 first = self.append_merged(planned.queue, first, &planned.parts[since..nth], depends);
                 since = nth;
-                self.publishing.merger.add_batch(source, part.rows.clone()).expect("a part of one batch fits into an empty one");
+                self.publishing
+                    .merger
+                    .add_batch(source, part.rows.clone())
+                    .expect("a part of one batch fits into an empty one");
             }
         }
         self.append_merged(planned.queue, first, &planned.parts[since..], depends);
@@ -236,7 +304,11 @@ impl Core {
 
     fn append_merged(&mut self, queue: QueueId, first: QueueOffset, parts: &[Part], depends: &mut [Position]) -> QueueOffset {
         let count: u64 = parts.iter().map(|part| part.rows.len() as u64).sum();
-        assert_eq!(self.publishing.merger.len() as u64, count, "every planned row was merged, for each has its offset");
+        assert_eq!(
+            self.publishing.merger.len() as u64,
+            count,
+            "every planned row was merged, for each has its offset"
+        );
         let batch = self.publishing.merger.take().into_bytes();
         let position = self.record(Change::Appended { queue, first, batch });
         for part in parts {
@@ -248,7 +320,9 @@ impl Core {
     /// Forgets the producers that stored nothing for the longest while all of them take more than they may.
     fn limit_producers(&mut self) {
         while self.state.producers.memory_bytes() > self.config.producer_memory_bytes && self.state.producers.count() > 1 {
-            let Some(producer) = self.state.producers.least_recently_used() else { break };
+            let Some(producer) = self.state.producers.least_recently_used() else {
+                break;
+            };
             self.record(Change::ProducerForgotten { producer });
             self.counters.producers_forgotten += 1;
         }
@@ -262,7 +336,10 @@ fn check_runs(batch: &Batch) -> Result<(), Refusal> {
     let mut end = first.first_sequence.0 + u64::from(first.rows);
     for run in runs {
         if run.producer != first.producer || run.first_sequence.0 < end {
-            return Err(Refusal::new(ErrorCode::BadMessage, "the messages of a publish have one producer and ascending sequences"));
+            return Err(Refusal::new(
+                ErrorCode::BadMessage,
+                "the messages of a publish have one producer and ascending sequences",
+            ));
         }
         end = run.first_sequence.0 + u64::from(run.rows);
     }

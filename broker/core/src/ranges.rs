@@ -7,7 +7,10 @@ use sluice_protocol::ids::QueueOffset;
 
 /// The offsets from `first` up to, not including, `end`.
 pub(crate) fn range(first: u64, end: u64) -> OffsetRange {
-    OffsetRange { first: QueueOffset(first), end: QueueOffset(end) }
+    OffsetRange {
+        first: QueueOffset(first),
+        end: QueueOffset(end),
+    }
 }
 
 /// How many offsets a range holds.
@@ -56,8 +59,13 @@ impl OffsetSet {
         if first >= end {
             return;
         }
-        let touching: Vec<(u64, u64)> =
-            self.ranges.range(..=end).rev().take_while(|(_, stored_end)| **stored_end >= first).map(|(&f, &e)| (f, e)).collect();
+        let touching: Vec<(u64, u64)> = self
+            .ranges
+            .range(..=end)
+            .rev()
+            .take_while(|(_, stored_end)| **stored_end >= first)
+            .map(|(&f, &e)| (f, e))
+            .collect();
         for (stored_first, stored_end) in touching {
             self.ranges.remove(&stored_first);
             self.count -= stored_end - stored_first;
@@ -116,7 +124,11 @@ pub struct Spans<V> {
 
 impl<V> Default for Spans<V> {
     fn default() -> Self {
-        Self { spans: BTreeMap::new(), by_time: BTreeSet::new(), count: 0 }
+        Self {
+            spans: BTreeMap::new(),
+            by_time: BTreeSet::new(),
+            count: 0,
+        }
     }
 }
 
@@ -168,12 +180,13 @@ impl<V: Timed + Clone> Spans<V> {
     /// The pieces of stored ranges that lie within `within`, ascending.
     pub fn within(&self, within: OffsetRange) -> impl Iterator<Item = (OffsetRange, &V)> {
         let before = self.spans.range(..within.first.0).next_back();
-        before.into_iter().chain(self.spans.range(within.first.0..within.end.0.max(within.first.0))).filter_map(
-            move |(&first, (end, value))| {
+        before
+            .into_iter()
+            .chain(self.spans.range(within.first.0..within.end.0.max(within.first.0)))
+            .filter_map(move |(&first, (end, value))| {
                 let piece = range(first.max(within.first.0), (*end).min(within.end.0).max(first.max(within.first.0)));
                 (len(piece) > 0).then_some((piece, value))
-            },
-        )
+            })
     }
 
     /// Stores a range; what was stored there before goes.
@@ -191,7 +204,12 @@ impl<V: Timed + Clone> Spans<V> {
         if from >= to {
             return;
         }
-        let mut at = self.spans.range(..=from).next_back().filter(|(_, (end, _))| *end > from).map(|(&first, _)| first);
+        let mut at = self
+            .spans
+            .range(..=from)
+            .next_back()
+            .filter(|(_, (end, _))| *end > from)
+            .map(|(&first, _)| first);
         if at.is_none() {
             at = self.spans.range(from..to).next().map(|(&first, _)| first);
         }

@@ -38,7 +38,12 @@ impl Receipts {
     pub(crate) fn write(&self, receipt: &Receipt, to: &mut Writer) {
         let mut fields = Writer::with_capacity(FIELDS_BYTES);
         let CursorId { group, queue } = receipt.cursor;
-        fields.u8(VERSION).u64(group.0).u64(queue.topic.0).u16(queue.index.0).u64(receipt.offset.0);
+        fields
+            .u8(VERSION)
+            .u64(group.0)
+            .u64(queue.topic.0)
+            .u16(queue.index.0)
+            .u64(receipt.offset.0);
         fields.u32(receipt.pass.0).u32(receipt.epoch.0).u16(receipt.attempt.0);
         let fields = fields.finish();
         to.bytes(&fields).u128(self.mac(&fields));
@@ -55,7 +60,10 @@ impl Receipts {
             return None;
         }
         let group = GroupId(from.u64().ok()?);
-        let queue = QueueId { topic: TopicId(from.u64().ok()?), index: QueueIndex(from.u16().ok()?) };
+        let queue = QueueId {
+            topic: TopicId(from.u64().ok()?),
+            index: QueueIndex(from.u16().ok()?),
+        };
         Some(Receipt {
             cursor: CursorId { group, queue },
             offset: QueueOffset(from.u64().ok()?),
@@ -78,9 +86,18 @@ mod tests {
     use super::*;
 
     fn receipt() -> Receipt {
-        let queue = QueueId { topic: TopicId(3), index: QueueIndex(2) };
+        let queue = QueueId {
+            topic: TopicId(3),
+            index: QueueIndex(2),
+        };
         let cursor = CursorId { group: GroupId(9), queue };
-        Receipt { cursor, offset: QueueOffset(77), pass: Pass(1), epoch: Epoch(4), attempt: Attempt(2) }
+        Receipt {
+            cursor,
+            offset: QueueOffset(77),
+            pass: Pass(1),
+            epoch: Epoch(4),
+            attempt: Attempt(2),
+        }
     }
 
     fn handle(receipts: &Receipts) -> Bytes {

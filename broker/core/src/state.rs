@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sluice_log::record::{Change, CursorId, Record};
-use sluice_protocol::ids::{GroupId, Position, ProducerId, QueueId, QueueIndex, QueueOffset, TopicId};
+use sluice_protocol::ids::{GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
 use self::binding::Binding;
 use self::cursor::Cursor;
@@ -84,14 +84,29 @@ impl State {
 
     /// The queues of a topic, by index.
     pub fn queues_of(&self, topic: TopicId) -> impl Iterator<Item = (QueueId, &Queue)> {
-        let (first, last) = (QueueId { topic, index: QueueIndex(0) }, QueueId { topic, index: QueueIndex(u16::MAX) });
+        let (first, last) = (
+            QueueId {
+                topic,
+                index: QueueIndex(0),
+            },
+            QueueId {
+                topic,
+                index: QueueIndex(u16::MAX),
+            },
+        );
         self.queues.range(first..=last).map(|(&id, queue)| (id, queue))
     }
 
     /// The cursors of a group.
     pub fn cursors_of(&self, group: GroupId) -> impl Iterator<Item = (CursorId, &Cursor)> {
-        let first = CursorId { group, queue: QueueId::default() };
-        self.cursors.range(first..).take_while(move |(id, _)| id.group == group).map(|(&id, cursor)| (id, cursor))
+        let first = CursorId {
+            group,
+            queue: QueueId::default(),
+        };
+        self.cursors
+            .range(first..)
+            .take_while(move |(id, _)| id.group == group)
+            .map(|(&id, cursor)| (id, cursor))
     }
 
     /// Does what a record says to every entry that does not hold it yet. The only writer of state, for live traffic and recovery alike.
@@ -108,16 +123,28 @@ impl State {
             Change::TopicDeleted { topic } => self.delete_topic(*topic),
             Change::GroupCreated { group, name, settings } => {
                 add_name(&mut self.group_names, name, *group);
-                self.groups.entry(*group).or_insert_with(|| Group { reflects: position, name: name.clone(), settings: settings.clone() });
+                self.groups.entry(*group).or_insert_with(|| Group {
+                    reflects: position,
+                    name: name.clone(),
+                    settings: settings.clone(),
+                });
             }
             Change::GroupDeleted { group } => self.delete_group(*group),
-            Change::Subscribed { group, topic, filter, starts } => {
+            Change::Subscribed {
+                group,
+                topic,
+                filter,
+                starts,
+            } => {
                 self.subscriptions
                     .entry((*group, *topic))
                     .and_modify(|subscription| subscription.replace(position, filter))
                     .or_insert_with(|| Subscription::new(position, filter.clone()));
                 for start in starts {
-                    let id = CursorId { group: *group, queue: start.queue };
+                    let id = CursorId {
+                        group: *group,
+                        queue: start.queue,
+                    };
                     self.cursors.entry(id).or_insert_with(|| Cursor::new(position, start.offset));
                 }
             }
@@ -126,7 +153,14 @@ impl State {
                 self.append(position, *queue, *first, batch);
                 self.producers.appended(position, *queue, *first, batch);
             }
-            Change::DeadLettered { cursor, pass, offset, to, at_offset, batch } => {
+            Change::DeadLettered {
+                cursor,
+                pass,
+                offset,
+                to,
+                at_offset,
+                batch,
+            } => {
                 self.update_cursor(position, *cursor, |lane, ruling| {
                     if ruling == *pass {
                         lane.settled(*offset, QueueOffset(offset.0 + 1));
@@ -136,7 +170,10 @@ impl State {
             }
             Change::Sought { group, pass, starts, .. } => {
                 for start in starts {
-                    if let Some(cursor) = self.cursors.get_mut(&CursorId { group: *group, queue: start.queue }) {
+                    if let Some(cursor) = self.cursors.get_mut(&CursorId {
+                        group: *group,
+                        queue: start.queue,
+                    }) {
                         cursor.seek(position, *pass, start.offset);
                     }
                 }
@@ -161,20 +198,44 @@ impl State {
     /// The part of [`State::apply`] that concerns one lane alone.
     fn apply_to_lane(&mut self, position: Position, change: &Change) {
         match change {
-            Change::Granted { cursor, pass, holder, leases, frontier, expires_mono_ms } => {
-                self.update_pass(position, *cursor, *pass, |lane| lane.granted(position, holder, leases, *frontier, *expires_mono_ms));
+            Change::Granted {
+                cursor,
+                pass,
+                holder,
+                leases,
+                frontier,
+                expires_mono_ms,
+            } => {
+                self.update_pass(position, *cursor, *pass, |lane| {
+                    lane.granted(position, holder, leases, *frontier, *expires_mono_ms)
+                });
             }
             Change::FrontierMoved { cursor, pass, frontier } => {
                 self.update_pass(position, *cursor, *pass, |lane| lane.move_frontier(*frontier));
             }
             Change::Settled { cursor, pass, offsets } => {
-                self.update_pass(position, *cursor, *pass, |lane| offsets.iter().for_each(|range| lane.settled(range.first, range.end)));
+                self.update_pass(position, *cursor, *pass, |lane| {
+                    offsets.iter().for_each(|range| lane.settled(range.first, range.end))
+                });
             }
-            Change::Returned { cursor, pass, leases, due_mono_ms, reason } => {
+            Change::Returned {
+                cursor,
+                pass,
+                leases,
+                due_mono_ms,
+                reason,
+            } => {
                 self.update_pass(position, *cursor, *pass, |lane| lane.returned(leases, *due_mono_ms, *reason));
             }
-            Change::Extended { cursor, pass, offsets, expires_mono_ms } => {
-                self.update_pass(position, *cursor, *pass, |lane| offsets.iter().for_each(|range| lane.extended(*range, *expires_mono_ms)));
+            Change::Extended {
+                cursor,
+                pass,
+                offsets,
+                expires_mono_ms,
+            } => {
+                self.update_pass(position, *cursor, *pass, |lane| {
+                    offsets.iter().for_each(|range| lane.extended(*range, *expires_mono_ms))
+                });
             }
             Change::Opened { .. }
             | Change::TopicCreated { .. }
@@ -191,7 +252,7 @@ impl State {
         }
     }
 
-    fn update_pass(&mut self, position: Position, id: CursorId, pass: sluice_protocol::ids::Pass, change: impl FnOnce(&mut lane::Lane)) {
+    fn update_pass(&mut self, position: Position, id: CursorId, pass: Pass, change: impl FnOnce(&mut lane::Lane)) {
         self.update_cursor(position, id, |lane, ruling| {
             if ruling == pass {
                 change(lane);
@@ -199,7 +260,7 @@ impl State {
         });
     }
 
-    fn update_cursor(&mut self, position: Position, id: CursorId, change: impl FnOnce(&mut lane::Lane, sluice_protocol::ids::Pass)) {
+    fn update_cursor(&mut self, position: Position, id: CursorId, change: impl FnOnce(&mut lane::Lane, Pass)) {
         if let Some(cursor) = self.cursors.get_mut(&id) {
             cursor.update(position, change);
         }
@@ -214,9 +275,17 @@ impl State {
     fn create_topic(&mut self, position: Position, id: TopicId, name: &str, topic: Topic) {
         add_name(&mut self.topic_names, name, id);
         for index in 0..topic.settings.queues {
-            self.queues.entry(QueueId { topic: id, index: QueueIndex(index) }).or_insert_with(|| Queue::new(position));
+            self.queues
+                .entry(QueueId {
+                    topic: id,
+                    index: QueueIndex(index),
+                })
+                .or_insert_with(|| Queue::new(position));
         }
-        self.topics.entry(id).or_insert(Topic { reflects: position, ..topic });
+        self.topics.entry(id).or_insert(Topic {
+            reflects: position,
+            ..topic
+        });
     }
 
     /// Ids are never used again, so an entry that is here is one that the deletion means.

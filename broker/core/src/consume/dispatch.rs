@@ -70,7 +70,12 @@ impl Core {
     fn expire(&mut self, cursor: CursorId) {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
         let due = entry.lane.leases.due(0, self.expired_mono_ms());
-        let held: Vec<LeaseRange> = due.map(|(offsets, lease)| LeaseRange { offsets, attempt: lease.attempt }).collect();
+        let held: Vec<LeaseRange> = due
+            .map(|(offsets, lease)| LeaseRange {
+                offsets,
+                attempt: lease.attempt,
+            })
+            .collect();
         if !held.is_empty() {
             self.give_back(cursor, held, None, ReturnReason::Expired);
         }
@@ -84,7 +89,12 @@ impl Core {
     /// Planted: leases end a second early.
     #[cfg(feature = "planted-bugs")]
     fn expired_mono_ms(&self) -> u64 {
-        self.now.mono_ms + if crate::planted::is(crate::planted::Bug::ExpiryTooEarly) { 1_000 } else { 0 }
+        self.now.mono_ms
+            + if crate::planted::is(crate::planted::Bug::ExpiryTooEarly) {
+                1_000
+            } else {
+                0
+            }
     }
 
     /// Hands messages of a lane to the member whose turn it is; says whether there is more to do.
@@ -94,7 +104,9 @@ impl Core {
             reading.waiting.pop_front();
             return true;
         };
-        let Some(entry) = self.state.cursors.get(&cursor) else { return false };
+        let Some(entry) = self.state.cursors.get(&cursor) else {
+            return false;
+        };
         let pass = entry.pass;
         let leases = pick(&entry.lane, lane, demand, self.now.mono_ms);
         if leases.is_empty() {
@@ -102,12 +114,23 @@ impl Core {
         }
         reading.waiting.pop_front();
         let granted: u64 = leases.iter().map(|lease| len(lease.offsets)).sum();
-        let redelivered: u64 = leases.iter().filter(|lease| lease.attempt.0 > 1).map(|lease| len(lease.offsets)).sum();
+        let redelivered: u64 = leases
+            .iter()
+            .filter(|lease| lease.attempt.0 > 1)
+            .map(|lease| len(lease.offsets))
+            .sum();
         self.counters.granted += granted;
         self.counters.redelivered += redelivered;
         let expires_mono_ms = self.now.mono_ms + invisible_ms;
         let frontier = lane.place;
-        self.record(Change::Granted { cursor, pass, holder, leases: leases.clone(), frontier, expires_mono_ms });
+        self.record(Change::Granted {
+            cursor,
+            pass,
+            holder,
+            leases: leases.clone(),
+            frontier,
+            expires_mono_ms,
+        });
         let taker = match member {
             MemberRef::Stream(subscription) => {
                 let taker = self.push(subscription, cursor, pass, &leases);
@@ -126,7 +149,15 @@ impl Core {
             }
         };
         let depends = reading.barrier.max(lane.barrier);
-        self.journal.release(depends, Effect::Deliver(Delivery { taker, cursor, pass, leases }));
+        self.journal.release(
+            depends,
+            Effect::Deliver(Delivery {
+                taker,
+                cursor,
+                pass,
+                leases,
+            }),
+        );
         true
     }
 
@@ -135,7 +166,11 @@ impl Core {
         match member {
             MemberRef::Stream(subscription) => {
                 let stream = self.consuming.streams.get(&subscription).filter(|stream| stream.credit > 0)?;
-                Some((stream.credit.min(self.config.grant_messages), stream.invisible_ms, Holder::clone(&stream.holder)))
+                Some((
+                    stream.credit.min(self.config.grant_messages),
+                    stream.invisible_ms,
+                    Holder::clone(&stream.holder),
+                ))
             }
             MemberRef::Receive(request) => {
                 let receive = self.consuming.receives.get(&request)?;
@@ -155,7 +190,10 @@ impl Core {
         if let Some(stream) = self.consuming.streams.get_mut(&subscription) {
             stream.sent.insert(cursor.queue.index, sent);
         }
-        Taker::Stream { subscription, first_number }
+        Taker::Stream {
+            subscription,
+            first_number,
+        }
     }
 
     /// Makes the handles of what goes to a receive: one buffer for all of them.
@@ -163,12 +201,20 @@ impl Core {
         let mut to = Writer::new();
         for lease in leases {
             for offset in lease.offsets.first.0..lease.offsets.end.0 {
-                let receipt = Receipt { cursor, offset: QueueOffset(offset), pass, epoch: self.epoch, attempt: lease.attempt };
+                let receipt = Receipt {
+                    cursor,
+                    offset: QueueOffset(offset),
+                    pass,
+                    epoch: self.epoch,
+                    attempt: lease.attempt,
+                };
                 self.receipts.write(&receipt, &mut to);
             }
         }
         let all = to.finish();
-        let handles: Vec<Bytes> = (0..all.len() / HANDLE_BYTES).map(|nth| all.slice(nth * HANDLE_BYTES..(nth + 1) * HANDLE_BYTES)).collect();
+        let handles: Vec<Bytes> = (0..all.len() / HANDLE_BYTES)
+            .map(|nth| all.slice(nth * HANDLE_BYTES..(nth + 1) * HANDLE_BYTES))
+            .collect();
         Taker::Receive { request, handles }
     }
 
@@ -183,7 +229,11 @@ impl Core {
         let moved = *lane.moved_mono_ms.get_or_insert(self.now.mono_ms);
         if ahead >= FRONTIER_MESSAGES_MAX || self.now.mono_ms >= moved + FRONTIER_MS_MAX {
             let pass = entry.pass;
-            self.record(Change::FrontierMoved { cursor, pass, frontier: lane.place });
+            self.record(Change::FrontierMoved {
+                cursor,
+                pass,
+                frontier: lane.place,
+            });
             lane.moved_mono_ms = None;
         }
     }
@@ -193,11 +243,19 @@ impl Core {
         let entry = self.state.cursors.get(&cursor)?;
         let early = self.expired_mono_ms() - self.now.mono_ms;
         let lease = entry.lane.leases.earliest().map(|time| time - early);
-        let retry = entry.lane.retries.earliest().filter(|due| !reading.waiting.is_empty() && *due != NEVER_MONO_MS);
+        let retry = entry
+            .lane
+            .retries
+            .earliest()
+            .filter(|due| !reading.waiting.is_empty() && *due != NEVER_MONO_MS);
         let held = lane.held.as_ref().map(|held| held.until_mono_ms).filter(|_| reading.has_members());
         let frontier = lane.moved_mono_ms.map(|moved| moved + FRONTIER_MS_MAX);
         let unused = (!reading.has_members() && !lane.matched.is_empty()).then_some(reading.seen_mono_ms + SUPERSEDED_REST_MS);
-        [lease, retry, held, frontier, unused].into_iter().flatten().filter(|time| *time > self.now.mono_ms).min()
+        [lease, retry, held, frontier, unused]
+            .into_iter()
+            .flatten()
+            .filter(|time| *time > self.now.mono_ms)
+            .min()
     }
 }
 
@@ -211,7 +269,10 @@ fn pick(durable: &Lane, lane: &mut LaneRun, max: u64, now_mono_ms: u64) -> Vec<L
             break;
         }
         let offsets = range(offsets.first.0, offsets.first.0 + count);
-        leases.push(LeaseRange { offsets, attempt: Attempt(retry.attempts.0 + 1) });
+        leases.push(LeaseRange {
+            offsets,
+            attempt: Attempt(retry.attempts.0 + 1),
+        });
         left -= count;
     }
     leases.sort_unstable_by_key(|lease| lease.offsets);
@@ -225,7 +286,10 @@ fn pick(durable: &Lane, lane: &mut LaneRun, max: u64, now_mono_ms: u64) -> Vec<L
         if middle < next.end.0 {
             lane.matched.push_front(range(middle, next.end.0));
         }
-        leases.push(LeaseRange { offsets: range(next.first.0, middle), attempt: Attempt(1) });
+        leases.push(LeaseRange {
+            offsets: range(next.first.0, middle),
+            attempt: Attempt(1),
+        });
         left -= count;
     }
     lane.place = lane.matched.front().map_or(lane.judged, |next| next.first);

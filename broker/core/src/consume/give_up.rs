@@ -38,7 +38,9 @@ impl Core {
         if entry.lane.retries.latest() != Some(NEVER_MONO_MS) {
             return;
         }
-        let (Some(topic), Some(group)) = (self.state.topics.get(&cursor.queue.topic), self.state.groups.get(&cursor.group)) else { return };
+        let (Some(topic), Some(group)) = (self.state.topics.get(&cursor.queue.topic), self.state.groups.get(&cursor.group)) else {
+            return;
+        };
         if topic.name.starts_with(DEAD_LETTER_PREFIX) {
             return;
         }
@@ -50,7 +52,14 @@ impl Core {
                 }
                 if lane.giving_up.insert(offset) {
                     let fetch = FetchId(self.consuming.next_id());
-                    self.consuming.fetches.insert(fetch, GivingUp { cursor, pass, offset: QueueOffset(offset) });
+                    self.consuming.fetches.insert(
+                        fetch,
+                        GivingUp {
+                            cursor,
+                            pass,
+                            offset: QueueOffset(offset),
+                        },
+                    );
                     let dead = DeadLetter {
                         topic: topic.name.clone(),
                         group: group.name.clone(),
@@ -58,7 +67,15 @@ impl Core {
                         reason: reason_text(retry.reason),
                     };
                     let (source, offset) = (cursor.queue, QueueOffset(offset));
-                    self.journal.release(Position::default(), Effect::Fetch { fetch, source, offset, dead });
+                    self.journal.release(
+                        Position::default(),
+                        Effect::Fetch {
+                            fetch,
+                            source,
+                            offset,
+                            dead,
+                        },
+                    );
                 }
             }
         }
@@ -66,23 +83,43 @@ impl Core {
 
     /// Stores the copy and settles the origin in one record. What retention took meanwhile is settled and counted.
     pub(crate) fn fetched(&mut self, fetch: FetchId, batch: Option<Bytes>) {
-        let Some(GivingUp { cursor, pass, offset }) = self.consuming.fetches.remove(&fetch) else { return };
-        let Some(entry) = self.state.cursors.get(&cursor).filter(|entry| entry.pass == pass) else { return };
+        let Some(GivingUp { cursor, pass, offset }) = self.consuming.fetches.remove(&fetch) else {
+            return;
+        };
+        let Some(entry) = self.state.cursors.get(&cursor).filter(|entry| entry.pass == pass) else {
+            return;
+        };
         if let Some(lane) = self.consuming.lane_mut(cursor) {
             lane.giving_up.remove(&offset.0);
         }
         self.consuming.wake(key_of(cursor));
-        if entry.lane.retries.get(offset.0).is_none_or(|retry| retry.due_mono_ms != NEVER_MONO_MS) {
+        if entry
+            .lane
+            .retries
+            .get(offset.0)
+            .is_none_or(|retry| retry.due_mono_ms != NEVER_MONO_MS)
+        {
             return;
         }
         let Some(batch) = batch else {
             self.counters.lost_to_retention += 1;
-            self.record(Change::Settled { cursor, pass, offsets: vec![range(offset.0, offset.0 + 1)] });
+            self.record(Change::Settled {
+                cursor,
+                pass,
+                offsets: vec![range(offset.0, offset.0 + 1)],
+            });
             return;
         };
         let Some(to) = self.dead_letter_queue(cursor) else { return };
         let at_offset = self.state.queues.get(&to).map_or(QueueOffset(0), |queue| queue.end);
-        self.record(Change::DeadLettered { cursor, pass, offset, to, at_offset, batch });
+        self.record(Change::DeadLettered {
+            cursor,
+            pass,
+            offset,
+            to,
+            at_offset,
+            batch,
+        });
         self.counters.dead_lettered += 1;
     }
 
@@ -93,26 +130,53 @@ impl Core {
             Some(topic) => topic,
             None => {
                 let topic = self.state.meta.next_topic;
-                let settings = TopicSettings { queues: 1, ..self.config.topic };
+                let settings = TopicSettings {
+                    queues: 1,
+                    ..self.config.topic
+                };
                 self.record(Change::TopicCreated { topic, name, settings });
                 topic
             }
         };
-        Some(QueueId { topic, index: QueueIndex(0) })
+        Some(QueueId {
+            topic,
+            index: QueueIndex(0),
+        })
     }
 
     /// Sets aside what had its last attempt on a stream of the broker's last life.
     pub(super) fn mark_exhausted(&mut self, key: ReadingKey) {
-        let Some(attempts_max) = self.state.groups.get(&key.1).map(|group| group.settings.attempts_max) else { return };
+        let Some(attempts_max) = self.state.groups.get(&key.1).map(|group| group.settings.attempts_max) else {
+            return;
+        };
         let lanes = self.consuming.readings.get(&key).map_or(0, |reading| reading.lanes.len());
         for cursor in (0..lanes).map(|index| cursor_of(key, index)) {
             let Some(entry) = self.state.cursors.get(&cursor) else { continue };
             let pass = entry.pass;
-            let due = entry.lane.retries.due(0, NEVER_MONO_MS - 1).filter(|(_, retry)| retry.attempts.0 >= attempts_max);
-            let exhausted: Vec<_> =
-                due.map(|(offsets, retry)| (LeaseRange { offsets, attempt: retry.attempts }, retry.reason)).collect();
+            let due = entry
+                .lane
+                .retries
+                .due(0, NEVER_MONO_MS - 1)
+                .filter(|(_, retry)| retry.attempts.0 >= attempts_max);
+            let exhausted: Vec<_> = due
+                .map(|(offsets, retry)| {
+                    (
+                        LeaseRange {
+                            offsets,
+                            attempt: retry.attempts,
+                        },
+                        retry.reason,
+                    )
+                })
+                .collect();
             for (lease, reason) in exhausted {
-                self.record(Change::Returned { cursor, pass, leases: vec![lease], due_mono_ms: NEVER_MONO_MS, reason });
+                self.record(Change::Returned {
+                    cursor,
+                    pass,
+                    leases: vec![lease],
+                    due_mono_ms: NEVER_MONO_MS,
+                    reason,
+                });
             }
         }
     }

@@ -59,14 +59,27 @@ impl Core {
         lane.asked = Some(judge);
         self.consuming.judges.insert(judge, Asked { cursor, from, to });
         // Those who judge read the queue, and that is durable as far as it is visible.
-        self.journal.release(Position::default(), Effect::Judge { judge, cursor, rule: rule.clone(), from, to });
+        self.journal.release(
+            Position::default(),
+            Effect::Judge {
+                judge,
+                cursor,
+                rule: rule.clone(),
+                from,
+                to,
+            },
+        );
     }
 
     /// Takes verdicts; those of a superseded rule, of an old pass or of a deleted topic are dropped.
     pub(crate) fn judged(&mut self, judge: JudgeId, outcome: Result<Verdicts, JudgeFailure>) {
-        let Some(asked) = self.consuming.judges.remove(&judge) else { return };
+        let Some(asked) = self.consuming.judges.remove(&judge) else {
+            return;
+        };
         let now_mono_ms = self.now.mono_ms;
-        let Some(lane) = self.consuming.lane_mut(asked.cursor).filter(|lane| lane.asked == Some(judge)) else { return };
+        let Some(lane) = self.consuming.lane_mut(asked.cursor).filter(|lane| lane.asked == Some(judge)) else {
+            return;
+        };
         lane.asked = None;
         match outcome {
             Ok(verdicts) => {
@@ -74,8 +87,15 @@ impl Core {
                 self.counters.evaluation_errors += u64::from(verdicts.failed);
             }
             Err(JudgeFailure { reason }) => {
-                let wait_ms = lane.held.as_ref().map_or(JUDGE_WAIT_MS_MIN, |held| (held.wait_ms * 2).min(JUDGE_WAIT_MS_MAX));
-                lane.held = Some(Held { reason, until_mono_ms: now_mono_ms + wait_ms, wait_ms });
+                let wait_ms = lane
+                    .held
+                    .as_ref()
+                    .map_or(JUDGE_WAIT_MS_MIN, |held| (held.wait_ms * 2).min(JUDGE_WAIT_MS_MAX));
+                lane.held = Some(Held {
+                    reason,
+                    until_mono_ms: now_mono_ms + wait_ms,
+                    wait_ms,
+                });
                 self.counters.judge_failures += 1;
             }
         }
@@ -103,7 +123,10 @@ impl LaneRun {
             verdicts.to.0
         );
         for &offset in &verdicts.deliver {
-            assert!((verdicts.from..verdicts.to).contains(&offset), "a verdict lies within what was judged");
+            assert!(
+                (verdicts.from..verdicts.to).contains(&offset),
+                "a verdict lies within what was judged"
+            );
             match self.matched.back_mut() {
                 Some(last) if last.end == offset => last.end = QueueOffset(offset.0 + 1),
                 Some(_) | None => self.matched.push_back(range(offset.0, offset.0 + 1)),

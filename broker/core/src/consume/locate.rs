@@ -85,7 +85,11 @@ impl Core {
             self.consuming.locating.asked.insert(locate, (operation, queue));
             self.journal.release(Default::default(), Effect::Locate { locate, queue, wall_ms });
         }
-        let entry = Operation { waiting, missing, found: Vec::with_capacity(missing) };
+        let entry = Operation {
+            waiting,
+            missing,
+            found: Vec::with_capacity(missing),
+        };
         if missing == 0 {
             self.go_on(entry);
         } else {
@@ -95,8 +99,12 @@ impl Core {
 
     /// Takes an answer; one that nobody waits for any more is dropped.
     pub(crate) fn located(&mut self, locate: LocateId, offset: QueueOffset) {
-        let Some((id, queue)) = self.consuming.locating.asked.remove(&locate) else { return };
-        let Some(operation) = self.consuming.locating.operations.get_mut(&id) else { return };
+        let Some((id, queue)) = self.consuming.locating.asked.remove(&locate) else {
+            return;
+        };
+        let Some(operation) = self.consuming.locating.operations.get_mut(&id) else {
+            return;
+        };
         operation.found.push(QueueStart { queue, offset });
         operation.missing -= 1;
         if operation.missing == 0
@@ -117,16 +125,23 @@ impl Core {
 
     /// The stream that waits for offsets under this number.
     pub(super) fn locating_stream(&mut self, subscription: SubscriptionId) -> Option<&mut OpenStream> {
-        self.consuming.locating.operations.values_mut().find_map(|operation| match &mut operation.waiting {
-            Waiting::Stream(open) if open.subscription == subscription => Some(open),
-            Waiting::Stream(_) | Waiting::Receive(_) | Waiting::Seek(_) => None,
-        })
+        self.consuming
+            .locating
+            .operations
+            .values_mut()
+            .find_map(|operation| match &mut operation.waiting {
+                Waiting::Stream(open) if open.subscription == subscription => Some(open),
+                Waiting::Stream(_) | Waiting::Receive(_) | Waiting::Seek(_) => None,
+            })
     }
 
     /// Drops one waiting request that `which` picks, and says which it was.
     pub(super) fn forget_locating(&mut self, which: impl Fn(&Waiting) -> bool) -> Option<RequestId> {
         let operations = &mut self.consuming.locating.operations;
-        let id = operations.iter().find(|(_, operation)| which(&operation.waiting)).map(|(&id, _)| id)?;
+        let id = operations
+            .iter()
+            .find(|(_, operation)| which(&operation.waiting))
+            .map(|(&id, _)| id)?;
         operations.remove(&id).map(|operation| operation.waiting.request())
     }
 
@@ -163,34 +178,58 @@ impl Core {
             return refusal(ErrorCode::NoSuchQueue, format!("topic {} has no such queue", seek.topic));
         }
         if !cursors.iter().all(|cursor| self.state.cursors.contains_key(cursor)) {
-            return refusal(ErrorCode::NoSuchGroup, format!("group {} does not read topic {}", seek.group, seek.topic));
+            return refusal(
+                ErrorCode::NoSuchGroup,
+                format!("group {} does not read topic {}", seek.group, seek.topic),
+            );
         }
         Ok(cursors)
     }
 
     fn seek_cursors(&mut self, seek: &Seek, cursors: &[CursorId], located: &[QueueStart]) {
-        let Some(&CursorId { group, queue: QueueId { topic, .. } }) = cursors.first() else { return };
+        let Some(&CursorId {
+            group,
+            queue: QueueId { topic, .. },
+        }) = cursors.first()
+        else {
+            return;
+        };
         let mut pass = Pass(0);
         let mut starts = Vec::with_capacity(cursors.len());
         for cursor in cursors {
-            let (Some(entry), Some(queue)) = (self.state.cursors.get(cursor), self.state.queues.get(&cursor.queue)) else { continue };
+            let (Some(entry), Some(queue)) = (self.state.cursors.get(cursor), self.state.queues.get(&cursor.queue)) else {
+                continue;
+            };
             pass = pass.max(Pass(entry.pass.0 + 1));
             let offset = match seek.to {
                 SeekTo::Earliest => queue.start,
                 SeekTo::Latest => queue.end,
                 SeekTo::Offset(offset) => offset.clamp(queue.start, queue.end),
                 SeekTo::Time { .. } => {
-                    let found = located.iter().find(|start| start.queue == cursor.queue).map_or(queue.end, |start| start.offset);
+                    let found = located
+                        .iter()
+                        .find(|start| start.queue == cursor.queue)
+                        .map_or(queue.end, |start| start.offset);
                     found.clamp(queue.start, queue.end)
                 }
             };
-            starts.push(QueueStart { queue: cursor.queue, offset });
+            starts.push(QueueStart {
+                queue: cursor.queue,
+                offset,
+            });
         }
-        let depends = self.record(Change::Sought { group, topic, pass, starts: starts.clone() });
+        let depends = self.record(Change::Sought {
+            group,
+            topic,
+            pass,
+            starts: starts.clone(),
+        });
         self.answer(depends, seek.request, Answer::Done);
         let key = (topic, group);
         self.consuming.wake(key);
-        let Some(reading) = self.consuming.readings.get_mut(&key) else { return };
+        let Some(reading) = self.consuming.readings.get_mut(&key) else {
+            return;
+        };
         for start in &starts {
             if let Some(lane) = reading.lanes.get_mut(usize::from(start.queue.index.0)) {
                 lane.rewind(start.offset);
@@ -204,7 +243,14 @@ impl Core {
                 if let Some(stream) = self.consuming.streams.get_mut(&subscription) {
                     stream.sent.insert(start.queue.index, Sent::new(pass));
                 }
-                self.journal.release(depends, Effect::StreamReset { subscription, queue: start.queue, pass });
+                self.journal.release(
+                    depends,
+                    Effect::StreamReset {
+                        subscription,
+                        queue: start.queue,
+                        pass,
+                    },
+                );
             }
         }
     }

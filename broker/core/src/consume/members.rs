@@ -58,8 +58,19 @@ impl Core {
         ask: Consume,
         invisible_ms: u64,
     ) {
-        let invisible_ms = if invisible_ms == 0 { self.config.stream_invisible_ms } else { invisible_ms };
-        let open = OpenStream { request, subscription, connection, ask, invisible_ms, credit: 0 };
+        let invisible_ms = if invisible_ms == 0 {
+            self.config.stream_invisible_ms
+        } else {
+            invisible_ms
+        };
+        let open = OpenStream {
+            request,
+            subscription,
+            connection,
+            ask,
+            invisible_ms,
+            credit: 0,
+        };
         match check_invisible(invisible_ms) {
             Ok(()) => self.open_stream(open, None),
             Err(refusal) => self.refuse(request, refusal),
@@ -67,18 +78,39 @@ impl Core {
     }
 
     /// Takes up to `max` messages, or waits for some.
-    pub(crate) fn receive(&mut self, request: RequestId, connection: ConnectionId, ask: Consume, max: u16, wait_ms: u32, invisible_ms: u64) {
+    pub(crate) fn receive(
+        &mut self,
+        request: RequestId,
+        connection: ConnectionId,
+        ask: Consume,
+        max: u16,
+        wait_ms: u32,
+        invisible_ms: u64,
+    ) {
         let checked = check_invisible(invisible_ms).and_then(|()| {
             if !(1..=RECEIVE_MESSAGES_MAX).contains(&usize::from(max)) {
-                return Err(Refusal::new(ErrorCode::LimitExceeded, format!("a receive takes 1 to {RECEIVE_MESSAGES_MAX} messages")));
+                return Err(Refusal::new(
+                    ErrorCode::LimitExceeded,
+                    format!("a receive takes 1 to {RECEIVE_MESSAGES_MAX} messages"),
+                ));
             }
             if wait_ms > RECEIVE_WAIT_MS_MAX {
-                return Err(Refusal::new(ErrorCode::LimitExceeded, format!("a receive waits {RECEIVE_WAIT_MS_MAX} milliseconds at most")));
+                return Err(Refusal::new(
+                    ErrorCode::LimitExceeded,
+                    format!("a receive waits {RECEIVE_WAIT_MS_MAX} milliseconds at most"),
+                ));
             }
             Ok(())
         });
         let until_mono_ms = self.now.mono_ms + u64::from(wait_ms);
-        let open = OpenReceive { request, connection, ask, max: u64::from(max), until_mono_ms, invisible_ms };
+        let open = OpenReceive {
+            request,
+            connection,
+            ask,
+            max: u64::from(max),
+            until_mono_ms,
+            invisible_ms,
+        };
         match checked {
             Ok(()) => self.open_receive(open, None),
             Err(refusal) => self.refuse(request, refusal),
@@ -141,7 +173,9 @@ impl Core {
     }
 
     fn add_credit(&mut self, subscription: SubscriptionId, messages: u64) {
-        let Some(stream) = self.consuming.streams.get_mut(&subscription) else { return };
+        let Some(stream) = self.consuming.streams.get_mut(&subscription) else {
+            return;
+        };
         let waits = stream.credit > 0;
         stream.credit = (stream.credit + messages).min(CREDIT_MESSAGES_MAX);
         let key = stream.key;
@@ -158,7 +192,10 @@ impl Core {
     pub(crate) fn unsubscribe(&mut self, request: RequestId, subscription: SubscriptionId) {
         if !self.consuming.streams.contains_key(&subscription) {
             if let Some(open) = self.forget_locating(|waiting| waiting.is_stream(subscription)) {
-                self.refuse(open, Refusal::new(ErrorCode::UnexpectedFrame, "the stream was closed before it was open"));
+                self.refuse(
+                    open,
+                    Refusal::new(ErrorCode::UnexpectedFrame, "the stream was closed before it was open"),
+                );
             }
             return self.answer(Position::default(), request, Answer::Done);
         }
@@ -175,8 +212,18 @@ impl Core {
     /// A connection is gone with its receives and streams; what the streams hold is due at once and the attempt counts.
     pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
         let consuming = &self.consuming;
-        let receives: Vec<_> = consuming.receives.iter().filter(|(_, receive)| receive.connection == connection).map(|(&id, _)| id).collect();
-        let streams: Vec<_> = consuming.streams.iter().filter(|(_, stream)| stream.connection == connection).map(|(&id, _)| id).collect();
+        let receives: Vec<_> = consuming
+            .receives
+            .iter()
+            .filter(|(_, receive)| receive.connection == connection)
+            .map(|(&id, _)| id)
+            .collect();
+        let streams: Vec<_> = consuming
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.connection == connection)
+            .map(|(&id, _)| id)
+            .collect();
         for request in receives {
             self.forget_receive(request);
         }
@@ -190,15 +237,37 @@ impl Core {
     pub(crate) fn end_members(&mut self, key: ReadingKey, depends: Position, but: Option<&Filter>, refusal: &Refusal) {
         let Some(reading) = self.consuming.readings.get(&key) else { return };
         let streams: Vec<_> = reading.streams.clone();
-        let receives: Vec<_> = self.consuming.receives.iter().filter(|(_, receive)| receive.key == key).map(|(&id, _)| id).collect();
+        let receives: Vec<_> = self
+            .consuming
+            .receives
+            .iter()
+            .filter(|(_, receive)| receive.key == key)
+            .map(|(&id, _)| id)
+            .collect();
         for subscription in streams {
-            if self.consuming.streams.get(&subscription).is_some_and(|stream| but != Some(&stream.filter)) {
+            if self
+                .consuming
+                .streams
+                .get(&subscription)
+                .is_some_and(|stream| but != Some(&stream.filter))
+            {
                 let returned = self.close_stream(subscription, ReturnReason::Closed);
-                self.journal.release(depends.max(returned), Effect::StreamEnded { subscription, refusal: refusal.clone() });
+                self.journal.release(
+                    depends.max(returned),
+                    Effect::StreamEnded {
+                        subscription,
+                        refusal: refusal.clone(),
+                    },
+                );
             }
         }
         for request in receives {
-            if self.consuming.receives.get(&request).is_some_and(|receive| but != Some(&receive.filter)) {
+            if self
+                .consuming
+                .receives
+                .get(&request)
+                .is_some_and(|receive| but != Some(&receive.filter))
+            {
                 self.forget_receive(request);
                 self.refuse_after(depends, request, refusal.clone());
             }
@@ -219,7 +288,9 @@ impl Core {
 
     /// Drops a stream and returns what it holds; says where the records of that are.
     fn close_stream(&mut self, subscription: SubscriptionId, reason: ReturnReason) -> Position {
-        let Some(stream) = self.consuming.streams.remove(&subscription) else { return Position::default() };
+        let Some(stream) = self.consuming.streams.remove(&subscription) else {
+            return Position::default();
+        };
         if let Some(reading) = self.consuming.readings.get_mut(&stream.key) {
             reading.streams.retain(|other| *other != subscription);
             reading.waiting.retain(|member| *member != MemberRef::Stream(subscription));

@@ -48,14 +48,24 @@ impl SentSpan {
 
     /// The span in two, the first with `count` messages; either may be empty.
     fn split(self, count: u64) -> (Self, Self) {
-        let rest = Self { number: self.number + count, offset: self.offset + count, count: self.count - count, attempt: self.attempt };
+        let rest = Self {
+            number: self.number + count,
+            offset: self.offset + count,
+            count: self.count - count,
+            attempt: self.attempt,
+        };
         (Self { count, ..self }, rest)
     }
 }
 
 impl Sent {
     pub(super) fn new(pass: Pass) -> Self {
-        Self { pass, next_number: 1, spans: VecDeque::new(), sweep_at: SPANS_SWEEP }
+        Self {
+            pass,
+            next_number: 1,
+            spans: VecDeque::new(),
+            sweep_at: SPANS_SWEEP,
+        }
     }
 
     /// Numbers what is pushed; says the first number.
@@ -63,11 +73,18 @@ impl Sent {
         let first_number = self.next_number;
         for lease in leases {
             let count = len(lease.offsets);
-            let next = SentSpan { number: self.next_number, offset: lease.offsets.first.0, count, attempt: lease.attempt };
+            let next = SentSpan {
+                number: self.next_number,
+                offset: lease.offsets.first.0,
+                count,
+                attempt: lease.attempt,
+            };
             self.next_number += count;
             match self.spans.back_mut() {
                 Some(last)
-                    if last.number + last.count == next.number && last.offset + last.count == next.offset && last.attempt == next.attempt =>
+                    if last.number + last.count == next.number
+                        && last.offset + last.count == next.offset
+                        && last.attempt == next.attempt =>
                 {
                     last.count += count;
                 }
@@ -138,7 +155,10 @@ impl Core {
             return Err(Refusal::new(ErrorCode::NoSuchQueue, format!("the topic has no queue {}", queue.0)));
         };
         if entry.pass != pass {
-            return Err(Refusal::new(ErrorCode::StaleHandle, format!("pass {} is over, the group was set to another place", pass.0)));
+            return Err(Refusal::new(
+                ErrorCode::StaleHandle,
+                format!("pass {} is over, the group was set to another place", pass.0),
+            ));
         }
         let keep = matches!(action, Action::Extend { .. });
         let Some(sent) = stream.sent.get_mut(&queue).filter(|sent| sent.pass == pass) else {
@@ -169,7 +189,10 @@ impl Core {
         let depends = self.act(cursor, held, action);
         let result = match missing {
             None => Ok(()),
-            Some(number) => Err(Refusal::new(ErrorCode::NotLeased, format!("this stream does not hold delivery {number}"))),
+            Some(number) => Err(Refusal::new(
+                ErrorCode::NotLeased,
+                format!("this stream does not hold delivery {number}"),
+            )),
         };
         Ok((depends, vec![result]))
     }
@@ -188,7 +211,10 @@ impl Core {
             };
             results.push(found.map(|receipt| {
                 let offsets = range(receipt.offset.0, receipt.offset.0 + 1);
-                held.entry(receipt.cursor).or_default().push(LeaseRange { offsets, attempt: receipt.attempt });
+                held.entry(receipt.cursor).or_default().push(LeaseRange {
+                    offsets,
+                    attempt: receipt.attempt,
+                });
             }));
         }
         let mut depends = Position::default();
@@ -213,7 +239,9 @@ impl Core {
     /// Whether a handle may still settle its message: its lease is there, or a crash forgot it and nobody was given the message since.
     fn check_receipt(&self, receipt: &Receipt, action: Action) -> Result<(), Refusal> {
         let stale = |why: &str| Err(Refusal::new(ErrorCode::StaleHandle, why));
-        let Some(entry) = self.state.cursors.get(&receipt.cursor) else { return stale("the topic or the group was deleted") };
+        let Some(entry) = self.state.cursors.get(&receipt.cursor) else {
+            return stale("the topic or the group was deleted");
+        };
         if entry.pass != receipt.pass {
             return stale("the group was set to another place");
         }
@@ -251,7 +279,10 @@ impl Core {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
         let pieces = entry.lane.leases.within(span.offsets());
         let own = pieces.filter(|(_, lease)| lease.attempt == span.attempt && matches!(*lease.holder, Holder::Stream { .. }));
-        held.extend(own.map(|(offsets, _)| LeaseRange { offsets, attempt: span.attempt }));
+        held.extend(own.map(|(offsets, _)| LeaseRange {
+            offsets,
+            attempt: span.attempt,
+        }));
     }
 
     /// Drops spans that are no longer leased, once there are many.
@@ -260,13 +291,21 @@ impl Core {
             return;
         }
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
-        sent.spans.retain(|span| entry.lane.leases.within(span.offsets()).any(|(_, lease)| lease.attempt == span.attempt));
+        sent.spans.retain(|span| {
+            entry
+                .lane
+                .leases
+                .within(span.offsets())
+                .any(|(_, lease)| lease.attempt == span.attempt)
+        });
         sent.sweep_at = (sent.spans.len() * 2).max(SPANS_SWEEP);
     }
 
     /// Makes the records of an action on leases; says where the last is.
     fn act(&mut self, cursor: CursorId, held: Vec<LeaseRange>, action: Action) -> Position {
-        let Some(pass) = self.state.cursors.get(&cursor).map(|entry| entry.pass) else { return Position::default() };
+        let Some(pass) = self.state.cursors.get(&cursor).map(|entry| entry.pass) else {
+            return Position::default();
+        };
         if held.is_empty() {
             return Position::default();
         }
@@ -278,12 +317,21 @@ impl Core {
                 if crate::planted::is(crate::planted::Bug::AckForgotten) && held.iter().any(|lease| lease.offsets.first.0 % 16 == 7) {
                     return Position::default();
                 }
-                self.record(Change::Settled { cursor, pass, offsets: offsets_of(&held) })
+                self.record(Change::Settled {
+                    cursor,
+                    pass,
+                    offsets: offsets_of(&held),
+                })
             }
             Action::Nack { delay_ms } => self.give_back(cursor, held, delay_ms, ReturnReason::Nacked),
             Action::Extend { invisible_ms } => {
                 let expires_mono_ms = self.now.mono_ms + invisible_ms;
-                self.record(Change::Extended { cursor, pass, offsets: offsets_of(&held), expires_mono_ms })
+                self.record(Change::Extended {
+                    cursor,
+                    pass,
+                    offsets: offsets_of(&held),
+                    expires_mono_ms,
+                })
             }
         }
     }
@@ -291,8 +339,12 @@ impl Core {
     /// Gives leases back, to be handed out again after `delay_ms` or by the group's back-off - or never, after the last attempt.
     pub(super) fn give_back(&mut self, cursor: CursorId, held: Vec<LeaseRange>, delay_ms: Option<u64>, reason: ReturnReason) -> Position {
         let mut last = Position::default();
-        let Some(pass) = self.state.cursors.get(&cursor).map(|entry| entry.pass) else { return last };
-        let Some(settings) = self.state.groups.get(&cursor.group).map(|group| group.settings.clone()) else { return last };
+        let Some(pass) = self.state.cursors.get(&cursor).map(|entry| entry.pass) else {
+            return last;
+        };
+        let Some(settings) = self.state.groups.get(&cursor.group).map(|group| group.settings.clone()) else {
+            return last;
+        };
         let counted = match reason {
             ReturnReason::Nacked => &mut self.counters.returned_nacked,
             ReturnReason::Expired => &mut self.counters.returned_expired,
@@ -304,11 +356,21 @@ impl Core {
         for lease in held {
             let exhausted = lease.attempt.0 >= settings.attempts_max && reason != ReturnReason::Closed;
             let wait_ms = delay_ms.unwrap_or_else(|| backoff_ms(&settings.backoff, lease.attempt.0));
-            let due = if exhausted { NEVER_MONO_MS } else { self.now.mono_ms + wait_ms.min(INVISIBLE_MS_MAX) };
+            let due = if exhausted {
+                NEVER_MONO_MS
+            } else {
+                self.now.mono_ms + wait_ms.min(INVISIBLE_MS_MAX)
+            };
             by_due.entry(due).or_default().push(lease);
         }
         for (due_mono_ms, leases) in by_due {
-            last = self.record(Change::Returned { cursor, pass, leases, due_mono_ms, reason });
+            last = self.record(Change::Returned {
+                cursor,
+                pass,
+                leases,
+                due_mono_ms,
+                reason,
+            });
         }
         self.consuming.wake(key_of(cursor));
         last
@@ -321,7 +383,13 @@ impl Core {
         if start <= entry.start {
             return;
         }
-        let groups: Vec<_> = self.consuming.readings.keys().filter(|(topic, _)| *topic == queue.topic).map(|(_, group)| *group).collect();
+        let groups: Vec<_> = self
+            .consuming
+            .readings
+            .keys()
+            .filter(|(topic, _)| *topic == queue.topic)
+            .map(|(_, group)| *group)
+            .collect();
         for &group in &groups {
             let cursor = CursorId { group, queue };
             let Some(entry) = self.state.cursors.get(&cursor) else { continue };
@@ -355,9 +423,10 @@ fn check_action(action: Action) -> Result<(), Refusal> {
     match action {
         Action::Ack | Action::Nack { delay_ms: None } => Ok(()),
         Action::Nack { delay_ms: Some(delay_ms) } if delay_ms <= INVISIBLE_MS_MAX => Ok(()),
-        Action::Nack { delay_ms: Some(delay_ms) } => {
-            Err(Refusal::new(ErrorCode::BadSetting, format!("a delay is {INVISIBLE_MS_MAX} milliseconds at most, not {delay_ms}")))
-        }
+        Action::Nack { delay_ms: Some(delay_ms) } => Err(Refusal::new(
+            ErrorCode::BadSetting,
+            format!("a delay is {INVISIBLE_MS_MAX} milliseconds at most, not {delay_ms}"),
+        )),
         Action::Extend { invisible_ms } => check_invisible(invisible_ms),
     }
 }

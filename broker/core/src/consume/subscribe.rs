@@ -43,20 +43,34 @@ impl Core {
             (StartPoint::Latest, _) => self.starts(topic, |_, entry| entry.end),
             (StartPoint::Time { wall_ms }, None) => return Ok(Entry::Locate { topic, wall_ms }),
             (StartPoint::Time { .. }, Some(located)) => self.starts(topic, |queue, entry| {
-                let found = located.iter().find(|start| start.queue == queue).map_or(entry.end, |start| start.offset);
+                let found = located
+                    .iter()
+                    .find(|start| start.queue == queue)
+                    .map_or(entry.end, |start| start.offset);
                 found.clamp(entry.start, entry.end)
             }),
         };
         if self.state.cursors.len() + starts.len() > CURSORS_MAX {
-            return Err(Refusal::new(ErrorCode::LimitExceeded, format!("there are {CURSORS_MAX} cursors at most")));
+            return Err(Refusal::new(
+                ErrorCode::LimitExceeded,
+                format!("there are {CURSORS_MAX} cursors at most"),
+            ));
         }
         let group = match group {
             Some(group) => group,
             None => self.create_group(ask.group.clone(), settings)?.0,
         };
-        let depends = self.record(Change::Subscribed { group, topic, filter: ask.filter.clone(), starts });
+        let depends = self.record(Change::Subscribed {
+            group,
+            topic,
+            filter: ask.filter.clone(),
+            starts,
+        });
         self.start_reading((topic, group), depends);
-        Ok(Entry::In { key: (topic, group), depends })
+        Ok(Entry::In {
+            key: (topic, group),
+            depends,
+        })
     }
 
     /// Makes the runtime part of every subscription that the log holds, and finds what had its last attempt.
@@ -73,17 +87,30 @@ impl Core {
         match filter {
             Filter::All => Ok(None),
             Filter::Plugin { plugin, expression } => match self.state.bindings.get(plugin) {
-                Some(bound) => Ok(Some(Rule { digest: bound.digest, limits: bound.limits, expression: expression.clone() })),
-                None => Err(Refusal::new(ErrorCode::NoSuchPlugin, format!("no plugin is loaded under the name {plugin}"))),
+                Some(bound) => Ok(Some(Rule {
+                    digest: bound.digest,
+                    limits: bound.limits,
+                    expression: expression.clone(),
+                })),
+                None => Err(Refusal::new(
+                    ErrorCode::NoSuchPlugin,
+                    format!("no plugin is loaded under the name {plugin}"),
+                )),
             },
         }
     }
 
     /// Judges a reading by what state says rules now: verdicts beyond the recorded frontiers are thrown away.
     pub(crate) fn rule_anew(&mut self, key: ReadingKey, depends: Position) {
-        let Some(subscription) = self.state.subscriptions.get(&(key.1, key.0)) else { return };
-        let rule = self.rule_of(&subscription.ruling).expect("a filter rules only when its plugin is bound, and nothing unbinds");
-        let Some(reading) = self.consuming.readings.get_mut(&key) else { return };
+        let Some(subscription) = self.state.subscriptions.get(&(key.1, key.0)) else {
+            return;
+        };
+        let rule = self
+            .rule_of(&subscription.ruling)
+            .expect("a filter rules only when its plugin is bound, and nothing unbinds");
+        let Some(reading) = self.consuming.readings.get_mut(&key) else {
+            return;
+        };
         reading.rule = rule;
         reading.barrier = depends;
         for (index, lane) in reading.lanes.iter_mut().enumerate() {
@@ -96,10 +123,16 @@ impl Core {
 
     fn settings_of_new_group(&self, ask: &Consume) -> Result<GroupSettings, Refusal> {
         if !self.config.auto_create_groups {
-            return Err(Refusal::new(ErrorCode::NoSuchGroup, format!("there is no group {}, and consuming creates none here", ask.group)));
+            return Err(Refusal::new(
+                ErrorCode::NoSuchGroup,
+                format!("there is no group {}, and consuming creates none here", ask.group),
+            ));
         }
         check_user_name(&ask.group)?;
-        Ok(GroupSettings { start: ask.start.unwrap_or(self.config.group.start), ..self.config.group.clone() })
+        Ok(GroupSettings {
+            start: ask.start.unwrap_or(self.config.group.start),
+            ..self.config.group.clone()
+        })
     }
 
     fn start_reading(&mut self, key: ReadingKey, barrier: Position) {
@@ -130,7 +163,10 @@ impl Core {
         let subscription = self.state.subscriptions.get(&(group, topic)).expect("the caller found it");
         let reading = self.consuming.readings.get_mut(&key).expect("every subscription has its reading");
         if reading.streams.len() + reading.receives >= MEMBERS_MAX {
-            return Err(Refusal::new(ErrorCode::TooManyMembers, format!("the group has {MEMBERS_MAX} members on this topic")));
+            return Err(Refusal::new(
+                ErrorCode::TooManyMembers,
+                format!("the group has {MEMBERS_MAX} members on this topic"),
+            ));
         }
         if subscription.ruling == ask.filter {
             reading.seen_mono_ms = self.now.mono_ms;
@@ -141,7 +177,12 @@ impl Core {
             return Err(superseded(&subscription.ruling));
         }
         let ruling = ask.filter.clone();
-        let depends = self.record(Change::Subscribed { group, topic, filter: ruling.clone(), starts: Vec::new() });
+        let depends = self.record(Change::Subscribed {
+            group,
+            topic,
+            filter: ruling.clone(),
+            starts: Vec::new(),
+        });
         self.rule_anew(key, depends);
         if let Some(reading) = self.consuming.readings.get_mut(&key) {
             reading.seen_mono_ms = self.now.mono_ms;
@@ -155,7 +196,13 @@ impl Core {
         topic: TopicId,
         offset: impl Fn(sluice_protocol::ids::QueueId, &crate::state::queue::Queue) -> sluice_protocol::ids::QueueOffset,
     ) -> Vec<QueueStart> {
-        self.state.queues_of(topic).map(|(queue, entry)| QueueStart { queue, offset: offset(queue, entry) }).collect()
+        self.state
+            .queues_of(topic)
+            .map(|(queue, entry)| QueueStart {
+                queue,
+                offset: offset(queue, entry),
+            })
+            .collect()
     }
 
     /// Creates a group. Form and reserved names were checked.

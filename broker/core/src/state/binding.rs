@@ -23,13 +23,31 @@ pub struct Binding {
 impl Binding {
     pub(super) fn bind(all: &mut BTreeMap<String, Self>, reflects: Position, name: &str, digest: Digest, limits: PluginLimits, at: Now) {
         if all.get(name).is_none_or(|binding| binding.reflects < reflects) {
-            all.insert(name.to_owned(), Self { reflects, digest, limits, bound_wall_ms: at.wall_ms });
+            all.insert(
+                name.to_owned(),
+                Self {
+                    reflects,
+                    digest,
+                    limits,
+                    bound_wall_ms: at.wall_ms,
+                },
+            );
         }
     }
 
     pub(super) fn encode(&self, to: &mut Writer) {
-        let PluginLimits { fuel_per_run, fuel_per_message, run_ms, memory_bytes } = self.limits;
-        to.u64(self.reflects.0).bytes(&self.digest.0).u64(fuel_per_run).u64(fuel_per_message).u32(run_ms).u64(memory_bytes);
+        let PluginLimits {
+            fuel_per_run,
+            fuel_per_message,
+            run_ms,
+            memory_bytes,
+        } = self.limits;
+        to.u64(self.reflects.0)
+            .bytes(&self.digest.0)
+            .u64(fuel_per_run)
+            .u64(fuel_per_message)
+            .u32(run_ms)
+            .u64(memory_bytes);
         to.i64(self.bound_wall_ms);
     }
 

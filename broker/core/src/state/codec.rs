@@ -85,19 +85,45 @@ impl State {
     fn next_of_kind(&self, kind: u8, after: Option<&Key>) -> Option<Key> {
         match kind {
             1 => after.is_none().then_some(Key::Meta),
-            2 => above(&self.topics, after.and_then(|key| if let Key::Topic(id) = key { Some(id) } else { None })).map(Key::Topic),
-            3 => above(&self.queues, after.and_then(|key| if let Key::Queue(id) = key { Some(id) } else { None })).map(Key::Queue),
-            4 => above(&self.groups, after.and_then(|key| if let Key::Group(id) = key { Some(id) } else { None })).map(Key::Group),
+            2 => above(
+                &self.topics,
+                after.and_then(|key| if let Key::Topic(id) = key { Some(id) } else { None }),
+            )
+            .map(Key::Topic),
+            3 => above(
+                &self.queues,
+                after.and_then(|key| if let Key::Queue(id) = key { Some(id) } else { None }),
+            )
+            .map(Key::Queue),
+            4 => above(
+                &self.groups,
+                after.and_then(|key| if let Key::Group(id) = key { Some(id) } else { None }),
+            )
+            .map(Key::Group),
             5 => {
-                let last = after.and_then(|key| if let Key::Subscription(group, topic) = key { Some((*group, *topic)) } else { None });
+                let last = after.and_then(|key| {
+                    if let Key::Subscription(group, topic) = key {
+                        Some((*group, *topic))
+                    } else {
+                        None
+                    }
+                });
                 above(&self.subscriptions, last.as_ref()).map(|(group, topic)| Key::Subscription(group, topic))
             }
-            6 => above(&self.cursors, after.and_then(|key| if let Key::Cursor(id) = key { Some(id) } else { None })).map(Key::Cursor),
+            6 => above(
+                &self.cursors,
+                after.and_then(|key| if let Key::Cursor(id) = key { Some(id) } else { None }),
+            )
+            .map(Key::Cursor),
             7 => {
                 let last = after.and_then(|key| if let Key::Producer(id) = key { Some(*id) } else { None });
                 self.producers.after(last).map(Key::Producer)
             }
-            _ => above(&self.bindings, after.and_then(|key| if let Key::Binding(name) = key { Some(name) } else { None })).map(Key::Binding),
+            _ => above(
+                &self.bindings,
+                after.and_then(|key| if let Key::Binding(name) = key { Some(name) } else { None }),
+            )
+            .map(Key::Binding),
         }
     }
 
@@ -110,9 +136,14 @@ impl State {
             Key::Queue(id) => self.queues.get(id)?.encode(queue_id(to.u8(3).u8(VERSION), *id)),
             Key::Group(id) => self.groups.get(id)?.encode(to.u8(4).u8(VERSION).u64(id.0)),
             Key::Subscription(group, topic) => {
-                self.subscriptions.get(&(*group, *topic))?.encode(to.u8(5).u8(VERSION).u64(group.0).u64(topic.0));
+                self.subscriptions
+                    .get(&(*group, *topic))?
+                    .encode(to.u8(5).u8(VERSION).u64(group.0).u64(topic.0));
             }
-            Key::Cursor(id) => self.cursors.get(id)?.encode(queue_id(to.u8(6).u8(VERSION).u64(id.group.0), id.queue)),
+            Key::Cursor(id) => self
+                .cursors
+                .get(id)?
+                .encode(queue_id(to.u8(6).u8(VERSION).u64(id.group.0), id.queue)),
             Key::Producer(id) => {
                 self.producers.get(*id)?.encode(to.u8(7).u8(VERSION).u128(id.0));
             }
@@ -144,9 +175,15 @@ impl State {
                 add_name(&mut self.group_names, &group.name, id);
                 self.groups.insert(id, group);
             }
-            5 => drop(self.subscriptions.insert((GroupId(from.u64()?), TopicId(from.u64()?)), Subscription::decode(&mut from)?)),
+            5 => drop(
+                self.subscriptions
+                    .insert((GroupId(from.u64()?), TopicId(from.u64()?)), Subscription::decode(&mut from)?),
+            ),
             6 => {
-                let id = CursorId { group: GroupId(from.u64()?), queue: read_queue_id(&mut from)? };
+                let id = CursorId {
+                    group: GroupId(from.u64()?),
+                    queue: read_queue_id(&mut from)?,
+                };
                 self.cursors.insert(id, Cursor::decode(&mut from)?);
             }
             7 => self.producers.put(ProducerId(from.u128()?), Producer::decode(&mut from)?),
@@ -167,5 +204,8 @@ fn queue_id(to: &mut Writer, id: QueueId) -> &mut Writer {
 }
 
 fn read_queue_id(from: &mut Reader<'_>) -> Result<QueueId, WireError> {
-    Ok(QueueId { topic: TopicId(from.u64()?), index: QueueIndex(from.u16()?) })
+    Ok(QueueId {
+        topic: TopicId(from.u64()?),
+        index: QueueIndex(from.u16()?),
+    })
 }

@@ -18,7 +18,11 @@ pub struct Cursor {
 
 impl Cursor {
     pub(super) fn new(reflects: Position, start: QueueOffset) -> Self {
-        Self { reflects, pass: Pass(1), lane: Lane::starting_at(start) }
+        Self {
+            reflects,
+            pass: Pass(1),
+            lane: Lane::starting_at(start),
+        }
     }
 
     /// Lets a record that this entry does not hold yet change the lane.
@@ -48,6 +52,10 @@ impl Cursor {
     }
 
     pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self { reflects: Position(from.u64()?), pass: Pass(from.u32()?), lane: Lane::decode(from)? })
+        Ok(Self {
+            reflects: Position(from.u64()?),
+            pass: Pass(from.u32()?),
+            lane: Lane::decode(from)?,
+        })
     }
 }

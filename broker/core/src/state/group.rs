@@ -59,9 +59,14 @@ impl Group {
         let backoff = match from.u8()? {
             0 => {
                 let count = from.count(8)?;
-                Backoff::Table { waits_ms: (0..count).map(|_| from.u64()).collect::<Result<_, _>>()? }
+                Backoff::Table {
+                    waits_ms: (0..count).map(|_| from.u64()).collect::<Result<_, _>>()?,
+                }
             }
-            1 => Backoff::Exponential { first_ms: from.u64()?, max_ms: from.u64()? },
+            1 => Backoff::Exponential {
+                first_ms: from.u64()?,
+                max_ms: from.u64()?,
+            },
             2 => Backoff::Fixed { wait_ms: from.u64()? },
             _ => return Err(WireError::Impossible("back-off")),
         };
@@ -71,7 +76,15 @@ impl Group {
             2 => StartPoint::Time { wall_ms: from.i64()? },
             _ => return Err(WireError::Impossible("start point")),
         };
-        Ok(Self { reflects, name, settings: GroupSettings { attempts_max, backoff, start } })
+        Ok(Self {
+            reflects,
+            name,
+            settings: GroupSettings {
+                attempts_max,
+                backoff,
+                start,
+            },
+        })
     }
 }
 
@@ -87,7 +100,13 @@ mod tests {
 
     #[test]
     fn an_exponential_wait_doubles_up_to_its_bound() {
-        let doubling = Backoff::Exponential { first_ms: 100, max_ms: 1_000 };
-        assert_eq!([1, 2, 3, 4, 5, 500].map(|attempts| backoff_ms(&doubling, attempts)), [100, 200, 400, 800, 1_000, 1_000]);
+        let doubling = Backoff::Exponential {
+            first_ms: 100,
+            max_ms: 1_000,
+        };
+        assert_eq!(
+            [1, 2, 3, 4, 5, 500].map(|attempts| backoff_ms(&doubling, attempts)),
+            [100, 200, 400, 800, 1_000, 1_000]
+        );
     }
 }

@@ -63,7 +63,12 @@ pub struct Lane {
 
 impl Lane {
     pub(super) fn starting_at(frontier: QueueOffset) -> Self {
-        Self { frontier, leases: Spans::default(), retries: Spans::default(), ahead: OffsetSet::default() }
+        Self {
+            frontier,
+            leases: Spans::default(),
+            retries: Spans::default(),
+            ahead: OffsetSet::default(),
+        }
     }
 
     /// Messages leased or retrying.
@@ -76,11 +81,26 @@ impl Lane {
         self.ahead.drop_below(self.frontier.0);
     }
 
-    pub(super) fn granted(&mut self, granted: Position, holder: &Holder, leases: &[LeaseRange], frontier: QueueOffset, expires_mono_ms: u64) {
+    pub(super) fn granted(
+        &mut self,
+        granted: Position,
+        holder: &Holder,
+        leases: &[LeaseRange],
+        frontier: QueueOffset,
+        expires_mono_ms: u64,
+    ) {
         let holder = Arc::new(holder.clone());
         for lease in leases {
             self.retries.take(lease.offsets, |_, _| {});
-            self.leases.insert(lease.offsets, Lease { attempt: lease.attempt, expires_mono_ms, granted, holder: Arc::clone(&holder) });
+            self.leases.insert(
+                lease.offsets,
+                Lease {
+                    attempt: lease.attempt,
+                    expires_mono_ms,
+                    granted,
+                    holder: Arc::clone(&holder),
+                },
+            );
         }
         self.move_frontier(frontier);
     }
@@ -99,7 +119,14 @@ impl Lane {
                 ReturnReason::Closed => Attempt(lease.attempt.0.saturating_sub(1)),
                 ReturnReason::Nacked | ReturnReason::Expired | ReturnReason::ConnectionLost => lease.attempt,
             };
-            self.retries.insert(lease.offsets, Retry { attempts, due_mono_ms, reason });
+            self.retries.insert(
+                lease.offsets,
+                Retry {
+                    attempts,
+                    due_mono_ms,
+                    reason,
+                },
+            );
         }
     }
 
@@ -117,7 +144,10 @@ impl Lane {
             .leases
             .iter()
             .filter(|(_, lease)| matches!(*lease.holder, Holder::Stream { .. }))
-            .map(|(offsets, lease)| LeaseRange { offsets, attempt: lease.attempt })
+            .map(|(offsets, lease)| LeaseRange {
+                offsets,
+                attempt: lease.attempt,
+            })
             .collect();
         self.returned(&held, at.mono_ms, ReturnReason::ConnectionLost);
     }
@@ -167,11 +197,23 @@ impl Lane {
             let offsets = decode_range(from)?;
             let (attempt, expires_mono_ms, granted) = (Attempt(from.u16()?), from.u64()?, Position(from.u64()?));
             let holder = match from.u8()? {
-                0 => Holder::Stream { member: from.text()?.to_owned() },
-                1 => Holder::Receive { member: from.text()?.to_owned() },
+                0 => Holder::Stream {
+                    member: from.text()?.to_owned(),
+                },
+                1 => Holder::Receive {
+                    member: from.text()?.to_owned(),
+                },
                 _ => return Err(WireError::Impossible("holder")),
             };
-            lane.leases.insert(offsets, Lease { attempt, expires_mono_ms, granted, holder: Arc::new(holder) });
+            lane.leases.insert(
+                offsets,
+                Lease {
+                    attempt,
+                    expires_mono_ms,
+                    granted,
+                    holder: Arc::new(holder),
+                },
+            );
         }
         for _ in 0..from.count(27)? {
             let offsets = decode_range(from)?;
@@ -183,7 +225,14 @@ impl Lane {
                 3 => ReturnReason::Closed,
                 _ => return Err(WireError::Impossible("reason")),
             };
-            lane.retries.insert(offsets, Retry { attempts, due_mono_ms, reason });
+            lane.retries.insert(
+                offsets,
+                Retry {
+                    attempts,
+                    due_mono_ms,
+                    reason,
+                },
+            );
         }
         for _ in 0..from.count(16)? {
             let offsets = decode_range(from)?;

@@ -49,7 +49,11 @@ impl Meta {
     }
 
     pub(super) fn encode(&self, to: &mut Writer) {
-        to.u64(self.reflects.0).i64(self.stamp.wall_ms).u64(self.stamp.mono_ms).u64(self.next_topic.0).u64(self.next_group.0);
+        to.u64(self.reflects.0)
+            .i64(self.stamp.wall_ms)
+            .u64(self.stamp.mono_ms)
+            .u64(self.next_topic.0)
+            .u64(self.next_group.0);
         to.count(self.opened.len());
         for (position, epoch) in &self.opened {
             to.u64(position.0).u32(epoch.0);
@@ -58,10 +62,21 @@ impl Meta {
 
     pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
         let reflects = Position(from.u64()?);
-        let stamp = Now { wall_ms: from.i64()?, mono_ms: from.u64()? };
+        let stamp = Now {
+            wall_ms: from.i64()?,
+            mono_ms: from.u64()?,
+        };
         let (next_topic, next_group) = (TopicId(from.u64()?), GroupId(from.u64()?));
         let count = from.count(12)?;
-        let opened = (0..count).map(|_| Ok((Position(from.u64()?), Epoch(from.u32()?)))).collect::<Result<_, WireError>>()?;
-        Ok(Self { reflects, stamp, next_topic, next_group, opened })
+        let opened = (0..count)
+            .map(|_| Ok((Position(from.u64()?), Epoch(from.u32()?))))
+            .collect::<Result<_, WireError>>()?;
+        Ok(Self {
+            reflects,
+            stamp,
+            next_topic,
+            next_group,
+            opened,
+        })
     }
 }

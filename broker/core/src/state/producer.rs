@@ -53,7 +53,11 @@ impl Window {
             let nth = sequence.0 - first;
             if nth < u64::from(run.count) {
                 let offset = QueueOffset(run.first_offset.0 + nth);
-                return Seen::Stored { queue: run.queue, offset, count: run.count - nth as u32 };
+                return Seen::Stored {
+                    queue: run.queue,
+                    offset,
+                    count: run.count - nth as u32,
+                };
             }
         }
         match self.highest {
@@ -99,7 +103,14 @@ impl Window {
             let gone = bound - first;
             if gone < u64::from(run.count) {
                 let first_offset = QueueOffset(run.first_offset.0 + gone);
-                self.runs.insert(bound, Run { count: run.count - gone as u32, queue: run.queue, first_offset });
+                self.runs.insert(
+                    bound,
+                    Run {
+                        count: run.count - gone as u32,
+                        queue: run.queue,
+                        first_offset,
+                    },
+                );
             }
         }
     }
@@ -164,19 +175,32 @@ impl Producers {
     pub(super) fn appended(&mut self, position: Position, queue: QueueId, first: QueueOffset, batch: &Bytes) {
         let mut offset = first;
         for run in batch_runs(batch) {
-            let entry = self
-                .entries
-                .entry(run.producer)
-                .or_insert_with(|| Producer { reflects: Position::default(), window: Window::default() });
+            let entry = self.entries.entry(run.producer).or_insert_with(|| Producer {
+                reflects: Position::default(),
+                window: Window::default(),
+            });
             if entry.reflects < position {
-                let known_bytes = if entry.reflects == Position::default() && entry.window.highest.is_none() { 0 } else { entry.window.memory_bytes() };
-                entry.window.store(run.first_sequence, Run { count: run.rows, queue, first_offset: offset });
+                let known_bytes = if entry.reflects == Position::default() && entry.window.highest.is_none() {
+                    0
+                } else {
+                    entry.window.memory_bytes()
+                };
+                entry.window.store(
+                    run.first_sequence,
+                    Run {
+                        count: run.rows,
+                        queue,
+                        first_offset: offset,
+                    },
+                );
                 self.memory_bytes = self.memory_bytes + entry.window.memory_bytes() - known_bytes;
             }
             offset.0 += u64::from(run.rows);
         }
         for run in batch_runs(batch) {
-            let Some(entry) = self.entries.get_mut(&run.producer) else { continue };
+            let Some(entry) = self.entries.get_mut(&run.producer) else {
+                continue;
+            };
             if entry.reflects < position {
                 self.by_use.remove(&(entry.reflects, run.producer));
                 self.by_use.insert((position, run.producer));
@@ -203,9 +227,15 @@ impl Producers {
 
 impl Producer {
     pub(super) fn encode(&self, to: &mut Writer) {
-        to.u64(self.reflects.0).u64(self.window.highest.map_or(u64::MAX, |highest| highest.0)).count(self.window.runs.len());
+        to.u64(self.reflects.0)
+            .u64(self.window.highest.map_or(u64::MAX, |highest| highest.0))
+            .count(self.window.runs.len());
         for (first, run) in &self.window.runs {
-            to.u64(*first).u32(run.count).u64(run.queue.topic.0).u16(run.queue.index.0).u64(run.first_offset.0);
+            to.u64(*first)
+                .u32(run.count)
+                .u64(run.queue.topic.0)
+                .u16(run.queue.index.0)
+                .u64(run.first_offset.0);
         }
     }
 
@@ -215,10 +245,23 @@ impl Producer {
         let mut runs = BTreeMap::new();
         for _ in 0..from.count(30)? {
             let (first, count) = (from.u64()?, from.u32()?);
-            let queue = QueueId { topic: TopicId(from.u64()?), index: QueueIndex(from.u16()?) };
-            runs.insert(first, Run { count, queue, first_offset: QueueOffset(from.u64()?) });
+            let queue = QueueId {
+                topic: TopicId(from.u64()?),
+                index: QueueIndex(from.u16()?),
+            };
+            runs.insert(
+                first,
+                Run {
+                    count,
+                    queue,
+                    first_offset: QueueOffset(from.u64()?),
+                },
+            );
         }
-        Ok(Self { reflects, window: Window { highest, runs } })
+        Ok(Self {
+            reflects,
+            window: Window { highest, runs },
+        })
     }
 }
 
@@ -231,12 +274,19 @@ pub(crate) fn batch_count(batch: &Bytes) -> u32 {
 pub(crate) fn batch_runs(batch: &Bytes) -> impl Iterator<Item = BatchRun> + '_ {
     let mut runs = Reader::new(batch.get(HEADER_BYTES..).unwrap_or_default());
     (0..number_at(batch, 16)).map_while(move |_| {
-        let run = BatchRun { producer: ProducerId(runs.u128().ok()?), first_sequence: Sequence(runs.u64().ok()?), rows: runs.u32().ok()? };
+        let run = BatchRun {
+            producer: ProducerId(runs.u128().ok()?),
+            first_sequence: Sequence(runs.u64().ok()?),
+            rows: runs.u32().ok()?,
+        };
         runs.u32().ok()?;
         Some(run)
     })
 }
 
 fn number_at(batch: &Bytes, at: usize) -> u32 {
-    batch.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+    batch
+        .get(at..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |bytes| u32::from_le_bytes(*bytes))
 }

@@ -19,7 +19,11 @@ pub struct Queue {
 
 impl Queue {
     pub(super) fn new(reflects: Position) -> Self {
-        Self { reflects, start: QueueOffset(0), end: QueueOffset(0) }
+        Self {
+            reflects,
+            start: QueueOffset(0),
+            end: QueueOffset(0),
+        }
     }
 
     pub(super) fn appended(&mut self, position: Position, first: QueueOffset, batch: &Bytes) {
@@ -41,6 +45,10 @@ impl Queue {
     }
 
     pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self { reflects: Position(from.u64()?), start: QueueOffset(from.u64()?), end: QueueOffset(from.u64()?) })
+        Ok(Self {
+            reflects: Position(from.u64()?),
+            start: QueueOffset(from.u64()?),
+            end: QueueOffset(from.u64()?),
+        })
     }
 }

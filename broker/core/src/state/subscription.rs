@@ -19,7 +19,11 @@ pub struct Subscription {
 
 impl Subscription {
     pub(super) fn new(reflects: Position, ruling: Filter) -> Self {
-        Self { reflects, ruling, superseded: Vec::new() }
+        Self {
+            reflects,
+            ruling,
+            superseded: Vec::new(),
+        }
     }
 
     pub(super) fn replace(&mut self, position: Position, filter: &Filter) {
@@ -52,7 +56,11 @@ impl Subscription {
         let ruling = decode_filter(from)?;
         let count = from.count(1)?;
         let superseded = (0..count).map(|_| decode_filter(from)).collect::<Result<_, _>>()?;
-        Ok(Self { reflects, ruling, superseded })
+        Ok(Self {
+            reflects,
+            ruling,
+            superseded,
+        })
     }
 }
 

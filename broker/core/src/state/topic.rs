@@ -20,19 +20,37 @@ pub struct Topic {
 
 impl Topic {
     pub(super) fn new(name: &str, settings: TopicSettings, at: Now) -> Self {
-        Self { reflects: Position::default(), name: name.to_owned(), settings, created_wall_ms: at.wall_ms }
+        Self {
+            reflects: Position::default(),
+            name: name.to_owned(),
+            settings,
+            created_wall_ms: at.wall_ms,
+        }
     }
 
     pub(super) fn encode(&self, to: &mut Writer) {
-        let TopicSettings { queues, retention_ms, retention_bytes } = self.settings;
-        to.u64(self.reflects.0).text(&self.name).u16(queues).u64(retention_ms).u64(retention_bytes).i64(self.created_wall_ms);
+        let TopicSettings {
+            queues,
+            retention_ms,
+            retention_bytes,
+        } = self.settings;
+        to.u64(self.reflects.0)
+            .text(&self.name)
+            .u16(queues)
+            .u64(retention_ms)
+            .u64(retention_bytes)
+            .i64(self.created_wall_ms);
     }
 
     pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
         Ok(Self {
             reflects: Position(from.u64()?),
             name: from.text()?.to_owned(),
-            settings: TopicSettings { queues: from.u16()?, retention_ms: from.u64()?, retention_bytes: from.u64()? },
+            settings: TopicSettings {
+                queues: from.u16()?,
+                retention_ms: from.u64()?,
+                retention_bytes: from.u64()?,
+            },
             created_wall_ms: from.i64()?,
         })
     }
