@@ -97,11 +97,12 @@ impl Journal {
 
     /// The position whose sync covers every record so far; zero when all are durable.
     pub(crate) fn last(&self) -> Position {
-        let written = self.open.records.is_empty() && self.closed.is_empty() && self.writing.is_none();
-        if written {
-            Position::default()
-        } else {
+        if !self.open.records.is_empty() {
             Position(self.open.position.0 + FRAME_HEADER_BYTES + self.open.payload_bytes - 1)
+        } else if !self.closed.is_empty() || self.writing.is_some() {
+            Position(self.open.position.0 - 1)
+        } else {
+            Position::default()
         }
     }
 

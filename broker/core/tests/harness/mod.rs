@@ -1,6 +1,6 @@
 //! A core stepped by hand: its writes are kept, and synced when the test says so.
 
-#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
 use bytes::Bytes;
 use sluice_core::effect::{Answer, Delivery, Effect, Taker};

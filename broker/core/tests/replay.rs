@@ -1,0 +1,245 @@
+//! State by replay: from any mixture of entries the log behind them makes the same state.
+
+mod harness;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use harness::batch;
+use proptest::prelude::*;
+use sluice_core::state::State;
+use sluice_core::state::codec::Key;
+use sluice_log::record::*;
+use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, Position, ProducerId, QueueId, QueueIndex, QueueOffset, TopicId};
+use sluice_protocol::units::Now;
+
+fn queue(topic: u64, index: u16) -> QueueId {
+    QueueId {
+        topic: TopicId(topic),
+        index: QueueIndex(index % 2),
+    }
+}
+
+fn cursor() -> impl Strategy<Value = CursorId> {
+    (0u64..2, 0u64..3, 0u16..2).prop_map(|(group, topic, index)| CursorId {
+        group: GroupId(group),
+        queue: queue(topic, index),
+    })
+}
+
+fn offsets() -> impl Strategy<Value = OffsetRange> {
+    (0u64..20, 1u64..6).prop_map(|(first, count)| OffsetRange {
+        first: QueueOffset(first),
+        end: QueueOffset(first + count),
+    })
+}
+
+fn lease() -> impl Strategy<Value = LeaseRange> {
+    (offsets(), 1u16..4).prop_map(|(offsets, attempt)| LeaseRange {
+        offsets,
+        attempt: Attempt(attempt),
+    })
+}
+
+fn lane_change() -> impl Strategy<Value = Change> {
+    let pass = || (1u32..3).prop_map(Pass);
+    let holder = prop_oneof![
+        Just(Holder::Stream { member: "s".to_owned() }),
+        Just(Holder::Receive { member: "r".to_owned() })
+    ];
+    let reason = prop_oneof![
+        Just(ReturnReason::Nacked),
+        Just(ReturnReason::Closed),
+        Just(ReturnReason::ConnectionLost)
+    ];
+    prop_oneof![
+        (cursor(), pass(), holder, prop::collection::vec(lease(), 1..3), 0u64..25, 0u64..50).prop_map(
+            |(cursor, pass, holder, leases, frontier, expires_mono_ms)| {
+                Change::Granted {
+                    cursor,
+                    pass,
+                    holder,
+                    leases,
+                    frontier: QueueOffset(frontier),
+                    expires_mono_ms,
+                }
+            }
+        ),
+        (cursor(), pass(), 0u64..25).prop_map(|(cursor, pass, at)| Change::FrontierMoved {
+            cursor,
+            pass,
+            frontier: QueueOffset(at)
+        }),
+        (cursor(), pass(), prop::collection::vec(offsets(), 1..3)).prop_map(|(cursor, pass, offsets)| Change::Settled {
+            cursor,
+            pass,
+            offsets
+        }),
+        (cursor(), pass(), prop::collection::vec(lease(), 1..3), 0u64..50, reason).prop_map(
+            |(cursor, pass, leases, due_mono_ms, reason)| Change::Returned {
+                cursor,
+                pass,
+                leases,
+                due_mono_ms,
+                reason
+            }
+        ),
+        (cursor(), pass(), prop::collection::vec(offsets(), 1..3), 0u64..50).prop_map(|(cursor, pass, offsets, expires_mono_ms)| {
+            Change::Extended {
+                cursor,
+                pass,
+                offsets,
+                expires_mono_ms,
+            }
+        }),
+    ]
+}
+
+/// Numbers of topics, groups and epochs are given when the history is made: they are never used again.
+fn change() -> impl Strategy<Value = Change> {
+    let settings = TopicSettings {
+        queues: 2,
+        retention_ms: 0,
+        retention_bytes: 0,
+    };
+    let group = GroupSettings {
+        attempts_max: 3,
+        backoff: Backoff::Fixed { wait_ms: 1 },
+        start: StartPoint::Earliest,
+    };
+    let filter = prop_oneof![
+        Just(Filter::All),
+        "[ab]".prop_map(|expression| Filter::Plugin {
+            plugin: "p".to_owned(),
+            expression
+        })
+    ];
+    prop_oneof![
+        1 => Just(Change::Opened { epoch: Epoch(0) }),
+        2 => "[tu]".prop_map(move |name| Change::TopicCreated { topic: TopicId(0), name, settings }),
+        1 => (0u64..3).prop_map(|topic| Change::TopicDeleted { topic: TopicId(topic) }),
+        2 => "[gh]".prop_map(move |name| Change::GroupCreated { group: GroupId(0), name, settings: group.clone() }),
+        1 => (0u64..2).prop_map(|group| Change::GroupDeleted { group: GroupId(group) }),
+        4 => (0u64..2, 0u64..3, filter, 0u64..5).prop_map(|(group, topic, filter, offset)| Change::Subscribed {
+            group: GroupId(group),
+            topic: TopicId(topic),
+            filter,
+            starts: (0..2).map(|index| QueueStart { queue: queue(topic, index), offset: QueueOffset(offset) }).collect(),
+        }),
+        1 => (any::<u8>(), "[pq]").prop_map(|(digest, name)| Change::PluginBound {
+            name,
+            digest: Digest([digest; 32]),
+            limits: PluginLimits { fuel_per_run: 1, fuel_per_message: 1, run_ms: 1, memory_bytes: 1 },
+        }),
+        5 => (0u64..3, 0u16..2, 0u64..20, 0u128..3, 0u64..40, 1u64..4).prop_map(|(topic, index, first, producer, sequence, count)| {
+            Change::Appended { queue: queue(topic, index), first: QueueOffset(first), batch: batch(producer, sequence * 40, count) }
+        }),
+        2 => (cursor(), 0u64..20, 0u64..3).prop_map(|(cursor, offset, topic)| Change::DeadLettered {
+            cursor,
+            pass: Pass(1),
+            offset: QueueOffset(offset),
+            to: queue(topic, 0),
+            at_offset: QueueOffset(offset),
+            batch: batch(9, offset, 1),
+        }),
+        1 => (0u64..2, 0u64..3, 0u64..9).prop_map(|(group, topic, offset)| Change::Sought {
+            group: GroupId(group),
+            topic: TopicId(topic),
+            pass: Pass(2),
+            starts: vec![QueueStart { queue: queue(topic, 1), offset: QueueOffset(offset) }],
+        }),
+        1 => (0u64..3, 0u16..2, 0u64..9).prop_map(|(topic, index, start)| Change::Trimmed { queue: queue(topic, index), start: QueueOffset(start) }),
+        1 => (0u128..3).prop_map(|producer| Change::ProducerForgotten { producer: ProducerId(producer) }),
+        12 => lane_change(),
+    ]
+}
+
+/// A history as the core writes one: every record has its position and a stamp, every creation a number of its own, and nothing is
+/// deleted or subscribed to that is not there.
+fn history(changes: Vec<Change>) -> Vec<(Position, Record)> {
+    let (mut created, mut topics, mut groups) = ([0, 0, 0], BTreeSet::new(), BTreeSet::new());
+    let numbered = changes.into_iter().filter_map(|mut change| {
+        let mut next = |kind: usize| std::mem::replace(&mut created[kind], created[kind] + 1);
+        let possible = match &mut change {
+            Change::Opened { epoch } => {
+                epoch.0 = next(0) as u32;
+                true
+            }
+            Change::TopicCreated { topic, .. } => {
+                topic.0 = next(1);
+                topics.insert(*topic)
+            }
+            Change::GroupCreated { group, .. } => {
+                group.0 = next(2);
+                groups.insert(*group)
+            }
+            Change::TopicDeleted { topic } => topics.remove(topic),
+            Change::GroupDeleted { group } => groups.remove(group),
+            Change::Subscribed { group, topic, .. } => groups.contains(group) && topics.contains(topic),
+            _ => true,
+        };
+        possible.then_some(change)
+    });
+    let at = |nth: usize| Now {
+        wall_ms: nth as i64,
+        mono_ms: nth as u64,
+    };
+    numbered
+        .enumerate()
+        .map(|(nth, change)| (Position(100 + 10 * nth as u64), Record { at: at(nth), change }))
+        .collect()
+}
+
+fn entries(state: &State) -> BTreeMap<Key, bytes::Bytes> {
+    let mut entries = BTreeMap::new();
+    let mut last = None;
+    while let Some(key) = state.next_key(last.as_ref()) {
+        entries.insert(key.clone(), state.encode_entry(&key).expect("an entry"));
+        last = Some(key);
+    }
+    entries
+}
+
+proptest! {
+    #[test]
+    fn replay_from_every_mixture_of_entries_makes_the_same_state(
+        changes in prop::collection::vec(change(), 1..60),
+        from in any::<prop::sample::Index>(),
+        picks in prop::collection::vec(any::<prop::sample::Index>(), 1..12),
+    ) {
+        let history = history(changes);
+        let mut states = vec![State::default()];
+        for (position, record) in &history {
+            let mut next = states.last().expect("a state").clone();
+            next.apply(*position, record);
+            states.push(next);
+        }
+        // Every entry as it was at some moment after the beginning of the checkpoint; one that was not there then is left out.
+        let from = from.index(states.len());
+        let snapshots: Vec<_> = states.iter().map(entries).collect();
+        let keys: BTreeSet<Key> = snapshots[from..].iter().flat_map(|entries| entries.keys().cloned()).collect();
+        let mut mixed = State::default();
+        for (nth, key) in keys.iter().enumerate() {
+            let moment = from + picks[nth % picks.len()].index(states.len() - from);
+            if let Some(entry) = snapshots[moment].get(key) {
+                mixed.restore(entry).expect("an entry");
+            }
+        }
+        for (position, record) in &history[from..] {
+            mixed.apply(*position, record);
+        }
+        prop_assert_eq!(&mixed, states.last().expect("a state"));
+    }
+
+    #[test]
+    fn a_state_survives_its_entries(changes in prop::collection::vec(change(), 1..60)) {
+        let mut state = State::default();
+        for (position, record) in history(changes) {
+            state.apply(position, &record);
+        }
+        let mut restored = State::default();
+        for entry in entries(&state).values() {
+            restored.restore(entry).expect("an entry");
+        }
+        prop_assert_eq!(restored, state);
+    }
+}
