@@ -66,7 +66,6 @@ impl DiskThread {
             match self.work.recv_timeout(until_sync.unwrap_or(limits::DISK_SLEEP_MAX)) {
                 Ok(work) => {
                     self.carry_out(work)?;
-                    self.writer.prepare()?;
                     if self.durability == Durability::Async {
                         unsynced_since.get_or_insert_with(Instant::now);
                     }

@@ -126,3 +126,25 @@ fn trims(reader: &LogReader, topics: &[TopicInfo], starts: &Starts) -> Result<Ve
     }
     Ok(trims)
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_protocol::ids::QueueIndex;
+
+    use super::*;
+
+    #[test]
+    fn nothing_of_a_topic_that_came_later_may_go() {
+        let queue = |topic| QueueId {
+            topic: TopicId(topic),
+            index: QueueIndex(0),
+        };
+        let starts = Starts {
+            starts: BTreeMap::from([(queue(2), QueueOffset(5))]),
+            newest: TopicId(3),
+        };
+        assert_eq!(starts.of(queue(2)), Some(QueueOffset(5)));
+        assert_eq!(starts.of(queue(3)), None, "its topic was deleted");
+        assert_eq!(starts.of(queue(4)), Some(QueueOffset(0)));
+    }
+}

@@ -143,7 +143,7 @@ pub const SETTINGS: &[Setting] = &[
             min: 1 << 20,
             max: 1 << 30,
         },
-        sentence: "The size of a segment of the log; space is given back a segment at a time. It also bounds `limits.frame_bytes`.",
+        sentence: "The size of a segment of the log; space is given back a segment at a time.",
         value: |config| Value::Number(config.segment_bytes),
     },
     Setting {
@@ -222,7 +222,7 @@ pub const SETTINGS: &[Setting] = &[
             min: 512 << 10,
             max: 128 << 20,
         },
-        sentence: "The largest frame; a connection's buffers grow up to it for each stream that sends one.",
+        sentence: "The largest frame; what one connection has begun and not finished takes at most twice as much.",
         value: |config| Value::Number(config.limits.frame_bytes.into()),
     },
     Setting {

@@ -243,3 +243,40 @@ impl Drop for Waiting<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_inbox_refuses_and_takes_again_when_there_is_room() {
+        let (shard, _mail) = Shard::new(64 << 10);
+        let taken = shard.room(60 << 10).unwrap();
+        assert_eq!(shard.room(8 << 10).unwrap_err().code, ErrorCode::Overloaded);
+        drop(taken);
+        shard.room(8 << 10).unwrap();
+    }
+
+    #[test]
+    fn what_is_larger_than_the_inbox_goes_in_alone() {
+        let (shard, _mail) = Shard::new(64 << 10);
+        shard.room(1 << 20).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_question_to_a_shard_that_ended_is_refused() {
+        let (shard, mail) = Shard::new(64 << 10);
+        drop(mail);
+        let refused = shard.ask(|request| Input::Cancelled { request }).await.unwrap_err();
+        assert_eq!(refused.code, ErrorCode::ShuttingDown);
+    }
+
+    #[tokio::test]
+    async fn a_question_taken_back_is_cancelled() {
+        let (shard, mail) = Shard::new(64 << 10);
+        let asked = shard.ask(|request| Input::Cancelled { request });
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, asked).await.is_err());
+        assert!(matches!(mail.try_recv(), Ok(Mail::Ask(_))));
+        assert!(matches!(mail.try_recv(), Ok(Mail::Tell(Input::Cancelled { .. }))));
+    }
+}

@@ -60,7 +60,6 @@ pub(crate) async fn run(client: &Arc<Client>, send: &mut SendStream, reader: &mu
         queues: queues.into(),
         subscription: subscription.0,
     };
-    frames::write(send, frame::message(FrameKind::Subscribed, &subscribed)).await?;
     let (settle_sender, settled) = mpsc::unbounded_channel();
     let mut session = Session {
         client,
@@ -72,8 +71,7 @@ pub(crate) async fn run(client: &Arc<Client>, send: &mut SendStream, reader: &mu
         first_settlement: 0,
         answers: settle_sender,
     };
-    session.credit(credit_messages)?;
-    session.run(send, reader, events, settled).await
+    session.run(send, reader, (subscribed, credit_messages), (events, settled)).await
 }
 
 /// A subscription whose events are to go nowhere once its session has ended, in whatever way.
@@ -111,19 +109,25 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// Serves until something ends the subscription; whatever that is, the core is told, and what was asked before is answered.
     async fn run(
         &mut self,
         send: &mut SendStream,
         reader: &mut FrameReader,
-        mut events: UnboundedReceiver<StreamEvent>,
-        mut settled: UnboundedReceiver<Numbered>,
+        (subscribed, credit): (Subscribed, u32),
+        (mut events, mut settled): (UnboundedReceiver<StreamEvent>, UnboundedReceiver<Numbered>),
     ) -> Result<(), Broken> {
-        let end = self.serve(send, reader, &mut events, &mut settled).await;
+        let begun = frames::write(send, frame::message(FrameKind::Subscribed, &subscribed))
+            .await
+            .and_then(|()| self.credit(credit));
+        let end = match begun {
+            Ok(()) => self.serve(send, reader, &mut events, &mut settled).await,
+            Err(broken) => Err(broken),
+        };
         self.unsubscribe().await;
         self.end(end?, send, settled).await
     }
 
-    /// Serves until something ends the subscription.
     async fn serve(
         &mut self,
         send: &mut SendStream,
