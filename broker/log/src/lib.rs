@@ -6,6 +6,7 @@ mod error;
 mod format;
 mod frame;
 mod index;
+mod inspect;
 pub mod limits;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
@@ -24,6 +25,7 @@ pub use error::LogError;
 pub use format::FORMAT_VERSION;
 pub use frame::{FRAME_HEADER_BYTES, RECORD_LENGTH_BYTES, frame_bytes, record_positions};
 pub use index::BatchPlace;
+pub use inspect::{CheckpointReport, Damage, Ending, Report, SegmentReport, SidecarState, inspect};
 pub use reader::{LogReader, StoredQueue};
 pub use recovery::{Log, Opened, Recovery, Start};
 pub use replay::Replay;

@@ -369,7 +369,7 @@ pub struct StoredQueue {
 
 impl StoredQueue {
     /// Takes in a span of a later segment.
-    fn add(queues: &mut BTreeMap<QueueId, Self>, span: &crate::index::QueueSpan) {
+    pub(crate) fn add(queues: &mut BTreeMap<QueueId, Self>, span: &crate::index::QueueSpan) {
         let new = Self {
             first: span.first,
             end: span.end,

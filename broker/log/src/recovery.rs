@@ -1,25 +1,31 @@
 //! Opening a log: finding its end, refusing one that lost what was confirmed, cutting a torn tail, and beginning the next epoch.
 
-use std::collections::BTreeMap;
+pub(crate) mod damage;
+pub(crate) mod directory;
+mod older;
+mod walk;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sluice_protocol::ids::{Epoch, Position, TopicId};
+use sluice_protocol::ids::{Epoch, Position};
 use sluice_protocol::units::Now;
 
-use crate::checkpoint::{self, Checkpoint};
+use self::damage::refuse_damage;
+use self::directory::{Listing, find_checkpoint, find_segments};
+use self::older::{clear_the_rest, older_segments};
+use self::walk::{Walk, walk};
+use crate::checkpoint::Checkpoint;
 use crate::error::LogError;
 use crate::format::{self, Format, Secrets};
-use crate::index::SegmentIndex;
-use crate::limits::SPARE_SEGMENTS_MAX;
+use crate::index::QueueSpan;
 use crate::reader::{LogReader, Shared, View};
-use crate::record::{Change, Record, peek};
+use crate::record::{Change, Record};
 use crate::replay::Replay;
-use crate::scan::{Scan, frame_records, indexed};
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, checkpoint_name, file_offset, number_in, segment_name, sidecar_name};
-use crate::sidecar::{self, SidecarHeader};
-use crate::storage::Storage;
-use crate::writer::{Active, LogConfig, LogWriter, summary, write_sidecar};
+use crate::scan::Scan;
+use crate::segment::{Segment, checkpoint_name, segment_name};
+use crate::storage::{Storage, StorageLock};
+use crate::writer::{Active, LogConfig, LogWriter};
 
 /// A log on a storage.
 pub struct Log;
@@ -59,80 +65,6 @@ pub struct Recovery {
     pub replay: Replay,
 }
 
-/// The names of a directory, by what they are.
-#[derive(Debug, Default)]
-pub(crate) struct Listing {
-    pub(crate) segments: Vec<u64>,
-    pub(crate) sidecars: Vec<u64>,
-    pub(crate) checkpoints: Vec<u64>,
-}
-
-impl Listing {
-    pub(crate) fn read(storage: &dyn Storage) -> Result<Self, LogError> {
-        let mut listing = Self::default();
-        for entry in storage.list().map_err(LogError::io("listing", &storage.describe()))? {
-            listing.segments.extend(number_in(&entry.name, "segment-"));
-            listing.sidecars.extend(number_in(&entry.name, "index-"));
-            listing.checkpoints.extend(number_in(&entry.name, "checkpoint-"));
-        }
-        listing.segments.sort_unstable();
-        listing.sidecars.sort_unstable();
-        listing.checkpoints.sort_unstable();
-        Ok(listing)
-    }
-}
-
-/// A segment file as it was found.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Found {
-    pub(crate) number: u64,
-    pub(crate) bytes: u64,
-    pub(crate) header: Option<SegmentHeader>,
-}
-
-/// The headers of all segment files.
-pub(crate) fn find_segments(storage: &dyn Storage, secrets: &Secrets, numbers: &[u64]) -> Result<Vec<Found>, LogError> {
-    let found = numbers.iter().map(|number| {
-        let mut scan = Scan::open(storage, secrets.frame, *number)?;
-        Ok(Found {
-            number: *number,
-            bytes: scan.bytes,
-            header: scan.header()?,
-        })
-    });
-    found.collect()
-}
-
-/// The newest checkpoint that is whole, and the numbers of those that are not.
-pub(crate) fn find_checkpoint(
-    storage: &dyn Storage,
-    secrets: &Secrets,
-    numbers: &[u64],
-) -> Result<(Option<Checkpoint>, Vec<u64>), LogError> {
-    let mut broken = Vec::new();
-    for number in numbers.iter().rev() {
-        match checkpoint::read(storage, secrets.frame, *number)? {
-            Ok(checkpoint) => return Ok((Some(checkpoint), broken)),
-            Err(_) => broken.push(*number),
-        }
-    }
-    Ok((None, broken))
-}
-
-/// What a walk along the frames has come to.
-struct Walk {
-    /// The segments walked, the active one last, each with its base and its size.
-    chain: Vec<Segment>,
-    /// The index of the last of them.
-    index: SegmentIndex,
-    topics: BTreeMap<TopicId, u64>,
-    end: Position,
-    floor: Epoch,
-    stamp: Option<Now>,
-    /// Where replay begins: the segment's place in the chain and the frame's position.
-    replay: Option<(usize, Position)>,
-}
-
 impl Log {
     /// Opens the log on `storage`, which is new or was left by a stop or a crash, and begins its next epoch.
     ///
@@ -158,7 +90,7 @@ impl Log {
         let (newest, broken) = find_checkpoint(&*storage, &secrets, &listing.checkpoints)?;
         let found = find_segments(&*storage, &secrets, &listing.segments)?;
         let walk = walk(&*storage, &secrets, &found, newest.as_ref(), &listing)?;
-        refuse_damage(&*storage, &secrets, &found, newest.as_ref(), &broken, &walk)?;
+        refuse_damage(&*storage, &secrets, &found, newest.as_ref(), &broken, &walk.reached())?;
         let sealed = older_segments(&*storage, &secrets, &found, &walk, &listing)?;
         for segment in &walk.chain {
             let file = Scan::open(&*storage, secrets.frame, segment.number)?.file;
@@ -170,398 +102,139 @@ impl Log {
             let name = checkpoint_name(*number);
             storage.remove(&name).map_err(LogError::io("removing", &name))?;
         }
-        begin_epoch(storage, config, start, lock, secrets, newest, walk, sealed, spares, &listing)
-    }
-}
-
-/// Follows the frames from the segment where replay begins to the end of the log. Sidecars of segments that it passes are made if missing.
-fn walk(
-    storage: &dyn Storage,
-    secrets: &Secrets,
-    found: &[Found],
-    newest: Option<&Checkpoint>,
-    listing: &Listing,
-) -> Result<Walk, LogError> {
-    let facts = newest.map(|checkpoint| checkpoint.facts);
-    let replay_from = facts.map_or(Position(0), |facts| facts.replay_from);
-    let live = |base: Position| {
-        found
-            .iter()
-            .filter_map(move |file| Some((file, file.header?)).filter(|(_, header)| header.base == base))
-    };
-    let first = found
-        .iter()
-        .filter_map(|file| Some(file.header?.base))
-        .filter(|base| *base <= replay_from)
-        .max();
-    let mut walk = Walk {
-        chain: Vec::new(),
-        index: SegmentIndex::default(),
-        topics: BTreeMap::new(),
-        end: first.unwrap_or(replay_from),
-        floor: facts.map_or(Epoch(0), |facts| facts.epoch_floor),
-        stamp: facts.map(|facts| facts.stamp),
-        replay: None,
-    };
-    let mut next = first.and_then(|base| live(base).next());
-    // The floor of the checkpoint holds from its place on, that of a segment from its beginning.
-    let mut floor = Epoch(0);
-    while let Some((file, header)) = next {
-        if let Some(before) = walk.chain.last_mut() {
-            before.end = walk.end;
-            before.summary = summary(&walk.index);
-            let index = std::mem::take(&mut walk.index);
-            keep_sidecar(storage, listing, before.base, before.end, &index)?;
-        }
-        walk.chain.push(Segment {
-            number: file.number,
-            base: header.base,
-            end: header.base,
-            bytes: file.bytes,
-            summary: None,
-        });
-        floor = floor.max(header.epoch);
-        let mut scan = Scan::open(storage, secrets.frame, file.number)?;
-        loop {
-            if walk.end >= replay_from {
-                floor = floor.max(walk.floor);
-            }
-            let Some((frame, payload)) = scan.next(file_offset(header.base, walk.end), walk.end, floor)? else {
-                break;
-            };
-            if walk.replay.is_none() && frame.end() > replay_from {
-                walk.replay = Some((walk.chain.len() - 1, frame.position));
-            }
-            for (position, record) in frame_records(&frame, &payload)? {
-                walk.take(position, &record)?;
-            }
-            floor = frame.epoch;
-            walk.end = frame.end();
-        }
-        next = live(walk.end).find(|(next, _)| next.number != file.number);
-    }
-    walk.floor = floor.max(walk.floor);
-    if let Some(last) = walk.chain.last_mut() {
-        last.end = walk.end;
-    }
-    Ok(walk)
-}
-
-impl Walk {
-    fn take(&mut self, position: Position, record: &Bytes) -> Result<(), LogError> {
-        let (_, stamp) = peek(record).map_err(|source| LogError::Unreadable { position, source })?;
-        self.stamp = Some(stamp);
-        if let Some(found) = indexed(position, record)? {
-            *self.topics.entry(found.place.queue.topic).or_default() += u64::from(found.place.total_bytes);
-            self.index.add(found.place, &found.attributes, found.origin);
-        }
-        Ok(())
-    }
-}
-
-/// Writes the sidecar of a sealed segment unless a good one is there.
-fn keep_sidecar(storage: &dyn Storage, listing: &Listing, base: Position, end: Position, index: &SegmentIndex) -> Result<(), LogError> {
-    let there = listing.sidecars.binary_search(&base.0).is_ok();
-    if there && read_summary(storage, base)?.is_some_and(|(header, _)| header.end == end) {
-        return Ok(());
-    }
-    write_sidecar(storage, base, &sidecar::encode(index, base, end))
-}
-
-/// Header and spans of a sidecar; `None` when it cannot be used.
-fn read_summary(storage: &dyn Storage, base: Position) -> Result<Option<(SidecarHeader, Vec<crate::index::QueueSpan>)>, LogError> {
-    let name = sidecar_name(base);
-    let file = storage.open(&name).map_err(LogError::io("opening", &name))?;
-    let bytes = file.len().map_err(LogError::io("reading", &name))?;
-    let mut beginning = vec![0; (sidecar::SIDECAR_HEADER_BYTES as u64).min(bytes) as usize];
-    file.read_at(0, &mut beginning).map_err(LogError::io("reading", &name))?;
-    let Ok(header) = SidecarHeader::decode(&beginning) else {
-        return Ok(None);
-    };
-    if header.file_bytes() != bytes || header.base != base {
-        return Ok(None);
-    }
-    let mut directory = vec![0; header.directory_end()];
-    file.read_at(0, &mut directory).map_err(LogError::io("reading", &name))?;
-    Ok(header.spans(&directory).ok().map(|spans| (header, spans)))
-}
-
-/// Refuses a log in which something that was confirmed cannot be read any more.
-fn refuse_damage(
-    storage: &dyn Storage,
-    secrets: &Secrets,
-    found: &[Found],
-    newest: Option<&Checkpoint>,
-    broken: &[u64],
-    walk: &Walk,
-) -> Result<(), LogError> {
-    let bad = walk.end;
-    let active = walk.chain.last();
-    let bad_file = active.map_or_else(
-        || format!("the segment at position {}", bad.0),
-        |segment| segment_name(segment.number),
-    );
-    let damaged = |bytes, reason| LogError::Damaged {
-        file: bad_file.clone(),
-        position: bad,
-        bytes,
-        reason,
-    };
-    for file in found {
-        let own = active.is_some_and(|segment| segment.number == file.number);
-        // A frame of a segment that begins before the bad place and is sealed proves nothing about it.
-        if !own && file.header.is_some_and(|header| header.base < bad) {
-            continue;
-        }
-        let from = if own {
-            file_offset(active.map_or(bad, |segment| segment.base), bad)
-        } else {
-            SEGMENT_HEADER_BYTES
+        let before = Before {
+            secrets,
+            newest,
+            walk,
+            sealed,
+            spares,
+            next_segment: listing.segments.last().map_or(0, |number| number + 1),
+            next_checkpoint: listing.checkpoints.last().map_or(0, |number| number + 1),
         };
-        let mut scan = Scan::open(storage, secrets.frame, file.number)?;
-        if let Some(proof) = scan.proof_of_damage(from, bad, walk.floor)? {
-            let bytes = proof.position.0.saturating_sub(bad.0).min(proof.synced.0 - bad.0);
-            return Err(damaged(bytes, "a later frame says that the log was synced beyond it"));
-        }
-    }
-    if let Some(checkpoint) = newest
-        && checkpoint.covers > bad
-    {
-        return Err(damaged(
-            checkpoint.covers.0 - bad.0,
-            "the checkpoint says that the log was synced beyond it",
-        ));
-    }
-    let starts_late = walk.chain.first().is_none_or(|segment| segment.base > Position(0)) && found.iter().any(|file| file.header.is_some());
-    if newest.is_none() && (starts_late || (!broken.is_empty() && walk.chain.is_empty())) {
-        let file = broken
-            .first()
-            .map_or_else(|| "the checkpoint".to_string(), |number| checkpoint_name(*number));
-        return Err(LogError::Damaged {
-            file,
-            position: Position(0),
-            bytes: 0,
-            reason: "without it the log does not begin at 0",
-        });
-    }
-    Ok(())
-}
-
-/// The sealed segments before those that were walked, with their summaries; sidecars that cannot be used are made again.
-fn older_segments(
-    storage: &dyn Storage,
-    secrets: &Secrets,
-    found: &[Found],
-    walk: &Walk,
-    listing: &Listing,
-) -> Result<Vec<(Segment, Vec<crate::index::QueueSpan>)>, LogError> {
-    let first = walk.chain.first().map_or(Position(0), |segment| segment.base);
-    let mut older = Vec::new();
-    for file in found {
-        let Some(header) = file.header.filter(|header| header.base < first) else {
-            continue;
-        };
-        let there = listing.sidecars.binary_search(&header.base.0).is_ok();
-        let known = if there { read_summary(storage, header.base)? } else { None };
-        let (end, spans) = match known {
-            Some((sidecar, spans)) => (sidecar.end, spans),
-            None => index_again(storage, secrets, file.number, &header)?,
-        };
-        let summary = (spans.len() <= crate::limits::SUMMARY_QUEUES_MAX).then(|| spans.clone());
-        older.push((
-            Segment {
-                number: file.number,
-                base: header.base,
-                end,
-                bytes: file.bytes,
-                summary,
-            },
-            spans,
-        ));
-    }
-    older.sort_by_key(|(segment, _)| segment.base);
-    let live = |base: &u64| found.iter().any(|file| file.header.is_some_and(|header| header.base.0 == *base));
-    match listing.sidecars.iter().find(|base| !live(base)) {
-        None => Ok(older),
-        Some(base) => Err(LogError::Damaged {
-            file: format!("the segment at position {base}"),
-            position: Position(*base),
-            bytes: 0,
-            reason: "its sidecar is there and it is not, or its header cannot be read",
-        }),
+        before.go_on(storage, config, start, lock)
     }
 }
 
-/// Makes the sidecar of a sealed segment from its frames.
-fn index_again(
-    storage: &dyn Storage,
-    secrets: &Secrets,
-    number: u64,
-    header: &SegmentHeader,
-) -> Result<(Position, Vec<crate::index::QueueSpan>), LogError> {
-    let mut scan = Scan::open(storage, secrets.frame, number)?;
-    let (mut index, mut end, mut floor) = (SegmentIndex::default(), header.base, header.epoch);
-    while let Some((frame, payload)) = scan.next(file_offset(header.base, end), end, floor)? {
-        for (position, record) in frame_records(&frame, &payload)? {
-            if let Some(found) = indexed(position, &record)? {
-                index.add(found.place, &found.attributes, found.origin);
-            }
-        }
-        (end, floor) = (frame.end(), frame.epoch);
-    }
-    if let Some(proof) = scan.proof_of_damage(file_offset(header.base, end), end, floor)? {
-        let bytes = proof.position.0.saturating_sub(end.0);
-        let reason = "a later frame says that the log was synced beyond it";
-        return Err(LogError::Damaged {
-            file: segment_name(number),
-            position: end,
-            bytes,
-            reason,
-        });
-    }
-    write_sidecar(storage, header.base, &sidecar::encode(&index, header.base, end))?;
-    Ok((end, index.spans().collect()))
-}
-
-/// Keeps a few files as spares and removes the others that are no part of the log: what was cut off, and what was never begun.
-fn clear_the_rest(
-    storage: &dyn Storage,
-    config: &LogConfig,
-    found: &[Found],
-    walk: &Walk,
-    sealed: &[(Segment, Vec<crate::index::QueueSpan>)],
-) -> Result<Vec<u64>, LogError> {
-    let used = |number| {
-        walk.chain
-            .iter()
-            .chain(sealed.iter().map(|(segment, _)| segment))
-            .any(|segment| segment.number == number)
-    };
-    let mut spares = Vec::new();
-    for file in found.iter().filter(|file| !used(file.number)) {
-        let name = segment_name(file.number);
-        if file.bytes == config.segment_bytes && spares.len() < SPARE_SEGMENTS_MAX {
-            let opened = storage.open(&name).map_err(LogError::io("opening", &name))?;
-            opened
-                .write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]])
-                .map_err(LogError::io("writing", &name))?;
-            opened.sync_data().map_err(LogError::io("syncing", &name))?;
-            spares.push(file.number);
-        } else {
-            storage.remove(&name).map_err(LogError::io("removing", &name))?;
-        }
-    }
-    storage.sync_directory().map_err(LogError::io("syncing", &storage.describe()))?;
-    Ok(spares)
-}
-
-/// Writes and syncs the opening frame, and hands out what was found.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "the last step of one story, with all that the earlier ones found"
-)]
-fn begin_epoch(
-    storage: Arc<dyn Storage>,
-    config: LogConfig,
-    start: Start,
-    lock: crate::storage::StorageLock,
+/// What the starts before this one left, made sure of.
+struct Before {
     secrets: Secrets,
     newest: Option<Checkpoint>,
     walk: Walk,
-    sealed: Vec<(Segment, Vec<crate::index::QueueSpan>)>,
+    /// The segments before those that were walked.
+    sealed: Vec<(Segment, Vec<QueueSpan>)>,
     spares: Vec<u64>,
-    listing: &Listing,
-) -> Result<Opened, LogError> {
-    let epoch = Epoch(walk.floor.0 + 1);
-    let opened_at = match walk.stamp {
-        None => Now {
-            wall_ms: start.wall_ms,
-            mono_ms: 0,
-        },
-        Some(last) => {
-            let since = start.wall_ms.saturating_sub(last.wall_ms).max(0);
-            Now {
-                wall_ms: last.wall_ms.saturating_add(since),
-                mono_ms: last.mono_ms.saturating_add(since as u64),
-            }
+    next_segment: u64,
+    next_checkpoint: u64,
+}
+
+impl Before {
+    /// Writes and syncs the opening frame, and hands out what was found.
+    fn go_on(self, storage: Arc<dyn Storage>, config: LogConfig, start: Start, lock: StorageLock) -> Result<Opened, LogError> {
+        let epoch = Epoch(self.walk.floor.0 + 1);
+        let opened_at = opening_stamp(self.walk.stamp, start.wall_ms);
+        let facts = self.newest.as_ref().map(|checkpoint| checkpoint.facts);
+        let replay_from = facts.map_or(Position(0), |facts| facts.replay_from);
+        let (end, replay) = (self.walk.end, self.walk.replay);
+        let chain_at = replay.map_or(self.walk.chain.len().saturating_sub(1), |(place, _)| place);
+        let before_replay = self.sealed.len() + chain_at;
+        let (active, begun) = self.active(&*storage)?;
+        let mut writer = LogWriter {
+            config,
+            epoch,
+            opened_at: end,
+            end,
+            synced: end,
+            spares: self.spares,
+            next_number: self.next_segment,
+            pending: Vec::new(),
+            last_stamp: opened_at,
+            checkpoint: facts,
+            next_checkpoint: self.next_checkpoint,
+            draft: None,
+            stopped: false,
+            shared: Arc::new(Shared::new(
+                storage,
+                self.secrets.frame,
+                view(self.walk, self.sealed, &active),
+                config.tail_cache_bytes,
+            )),
+            active,
+            _lock: lock,
+        };
+        if !begun {
+            writer.begin_segment(0)?;
+            writer.shared.view_mut().active = Arc::new(writer.active.segment());
         }
+        let opening = Record {
+            at: opened_at,
+            change: Change::Opened { epoch },
+        };
+        writer.append(end, &[opening.encode()])?;
+        writer.sync()?;
+        let (reader, next_position) = (LogReader::new(Arc::clone(&writer.shared)), writer.end);
+        let from = replay.map_or(end, |(_, position)| position);
+        let recovery = Recovery {
+            epoch,
+            secret: self.secrets.core,
+            next_position,
+            opened_at,
+            checkpoint_entries: self.newest.map_or_else(Vec::new, |checkpoint| checkpoint.entries),
+            replay: Replay::new(&writer.shared, before_replay, from, replay_from, next_position),
+        };
+        Ok(Opened { writer, reader, recovery })
+    }
+
+    /// The segment that is written on, and whether there is one: a log without a segment gets its first from the writer.
+    fn active(&self, storage: &dyn Storage) -> Result<(Active, bool), LogError> {
+        let Some(segment) = self.walk.chain.last() else {
+            let nothing = Active {
+                number: 0,
+                base: self.walk.end,
+                bytes: 0,
+                file: Arc::new(NoFile),
+                filled: 0,
+            };
+            return Ok((nothing, false));
+        };
+        let active = Active {
+            number: segment.number,
+            base: segment.base,
+            bytes: segment.bytes,
+            file: Scan::open(storage, self.secrets.frame, segment.number)?.file,
+            filled: segment.offset(self.walk.end),
+        };
+        Ok((active, true))
+    }
+}
+
+/// Time goes on from the last stamp: both clocks by what the wall clock gained since, and never back.
+fn opening_stamp(last: Option<Now>, wall_ms: i64) -> Now {
+    let Some(last) = last else {
+        return Now { wall_ms, mono_ms: 0 };
     };
-    let facts = newest.as_ref().map(|checkpoint| checkpoint.facts);
-    let replay_from = facts.map_or(Position(0), |facts| facts.replay_from);
+    let since = wall_ms.saturating_sub(last.wall_ms).max(0);
+    Now {
+        wall_ms: last.wall_ms.saturating_add(since),
+        mono_ms: last.mono_ms.saturating_add(since as u64),
+    }
+}
+
+/// What readers see first.
+fn view(walk: Walk, sealed: Vec<(Segment, Vec<QueueSpan>)>, active: &Active) -> View {
     let mut topics = walk.topics;
     for span in sealed.iter().flat_map(|(_, spans)| spans) {
         *topics.entry(span.queue.topic).or_default() += span.bytes;
     }
-    let mut segments: Vec<Arc<Segment>> = sealed.into_iter().map(|(segment, _)| Arc::new(segment)).collect();
-    let before_replay = segments.len() + walk.replay.map_or(walk.chain.len().saturating_sub(1), |(place, _)| place);
     let mut chain = walk.chain;
-    let last = chain.pop();
-    segments.extend(chain.into_iter().map(Arc::new));
-    // A log without a segment gets its first below; until then this stands for it.
-    let active = match &last {
-        Some(segment) => Active {
-            number: segment.number,
-            base: segment.base,
-            bytes: segment.bytes,
-            file: Scan::open(&*storage, secrets.frame, segment.number)?.file,
-            filled: segment.offset(walk.end),
-        },
-        None => Active {
-            number: 0,
-            base: walk.end,
-            bytes: 0,
-            file: Arc::new(NoFile),
-            filled: 0,
-        },
-    };
-    let view = View {
-        sealed: segments,
+    chain.pop();
+    let sealed = sealed.into_iter().map(|(segment, _)| segment).chain(chain);
+    View {
+        sealed: sealed.map(Arc::new).collect(),
         active: Arc::new(active.segment()),
         active_index: walk.index,
         visible: walk.end,
         topics,
-    };
-    let mut writer = LogWriter {
-        shared: Arc::new(Shared::new(storage, secrets.frame, view, config.tail_cache_bytes)),
-        config,
-        epoch,
-        opened_at: walk.end,
-        end: walk.end,
-        synced: walk.end,
-        active,
-        spares,
-        next_number: listing.segments.last().map_or(0, |number| number + 1),
-        pending: Vec::new(),
-        last_stamp: opened_at,
-        checkpoint: facts,
-        next_checkpoint: listing.checkpoints.last().map_or(0, |number| number + 1),
-        draft: None,
-        stopped: false,
-        _lock: lock,
-    };
-    if last.is_none() {
-        writer.begin_segment(0)?;
-        writer.shared.view_mut().active = Arc::new(writer.active.segment());
     }
-    let opening = Record {
-        at: opened_at,
-        change: Change::Opened { epoch },
-    };
-    writer.append(walk.end, &[opening.encode()])?;
-    writer.sync()?;
-    let (reader, next_position) = (LogReader::new(Arc::clone(&writer.shared)), writer.end);
-    let from = walk.replay.map_or(walk.end, |(_, position)| position);
-    let replay = Replay::new(&writer.shared, before_replay, from, replay_from, next_position);
-    let checkpoint_entries = newest.map_or_else(Vec::new, |checkpoint| checkpoint.entries);
-    let recovery = Recovery {
-        epoch,
-        secret: secrets.core,
-        next_position,
-        opened_at,
-        checkpoint_entries,
-        replay,
-    };
-    Ok(Opened { writer, reader, recovery })
 }
 
 /// Stands for the file of a log that has no segment yet.

@@ -1,5 +1,6 @@
 //! Reading a segment's frames one after the other, and looking for frames where none should be.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,8 +77,42 @@ impl Scan {
             .filter(|(header, _)| header.position == position && fresh(header)))
     }
 
+    /// The header of the last frame from `offset` on that was begun behind `end`, whether or not the frame is whole.
+    pub(crate) fn last_begun(&mut self, offset: u64, end: Position, floor: Epoch) -> Result<Option<FrameHeader>, LogError> {
+        let mut last = None;
+        self.each_likely(offset, |scan, at| {
+            let header = scan
+                .get(at, FRAME_HEADER_BYTES)?
+                .and_then(|bytes| FrameHeader::parse(scan.secret, &bytes));
+            // Its place tells it from what the file held before.
+            let fresh = |header: &FrameHeader| header.epoch >= floor && header.position.0.checked_sub(end.0) == Some(at - offset);
+            last = header.filter(fresh).or(last);
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(last)
+    }
+
     /// Looks from `offset` on for a frame which proves that the log was synced beyond `bad`.
     pub(crate) fn proof_of_damage(&mut self, offset: u64, bad: Position, floor: Epoch) -> Result<Option<FrameHeader>, LogError> {
+        let mut proof = None;
+        self.each_likely(offset, |scan, at| {
+            let proves = |header: &FrameHeader| header.epoch >= floor && header.synced > bad;
+            proof = scan.frame(at)?.map(|(header, _)| header).filter(proves);
+            Ok(if proof.is_some() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok(proof)
+    }
+
+    /// Calls `each` with every place from `offset` on at which a frame may begin, until it says that this is enough.
+    fn each_likely(
+        &mut self,
+        offset: u64,
+        mut each: impl FnMut(&mut Self, u64) -> Result<ControlFlow<()>, LogError>,
+    ) -> Result<(), LogError> {
         let mut at = offset.next_multiple_of(FRAME_ALIGNMENT);
         while at < self.bytes {
             let Some(piece) = self.get(at, (self.bytes - at).min(SCAN_BYTES as u64))? else {
@@ -89,14 +124,13 @@ impl Scan {
                 .enumerate()
                 .filter(|(_, place)| place.starts_with(&FRAME_MAGIC));
             for (index, _) in likely {
-                let frame = self.frame(at + index as u64 * FRAME_ALIGNMENT)?;
-                if let Some((header, _)) = frame.filter(|(header, _)| header.epoch >= floor && header.synced > bad) {
-                    return Ok(Some(header));
+                if each(self, at + index as u64 * FRAME_ALIGNMENT)?.is_break() {
+                    return Ok(());
                 }
             }
             at += SCAN_BYTES as u64;
         }
-        Ok(None)
+        Ok(())
     }
 
     /// `length` bytes at `offset`, out of what was read ahead where possible; `None` beyond the end of the file.

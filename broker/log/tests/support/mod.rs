@@ -12,7 +12,7 @@ use sluice_protocol::ids::{Position, ProducerId, QueueId, QueueIndex, QueueOffse
 use sluice_protocol::units::Now;
 
 /// Small, so that a few frames fill a segment.
-pub fn config() -> LogConfig {
+pub(crate) fn config() -> LogConfig {
     LogConfig {
         segment_bytes: 4096,
         fill_ahead_bytes: 512,
@@ -20,22 +20,22 @@ pub fn config() -> LogConfig {
     }
 }
 
-pub fn open_at(storage: &FaultyStorage, wall_ms: i64) -> Result<Opened, LogError> {
+pub(crate) fn open_at(storage: &FaultyStorage, wall_ms: i64) -> Result<Opened, LogError> {
     Log::open(Arc::new(storage.clone()), config(), Start { wall_ms, random: [7; 24] })
 }
 
-pub fn open(storage: &FaultyStorage) -> Result<Opened, LogError> {
+pub(crate) fn open(storage: &FaultyStorage) -> Result<Opened, LogError> {
     open_at(storage, 1_000)
 }
 
-pub fn queue(index: u16) -> QueueId {
+pub(crate) fn queue(index: u16) -> QueueId {
     QueueId {
         topic: TopicId(5),
         index: QueueIndex(index),
     }
 }
 
-pub fn batch(first_sequence: u64, tags: &[&str]) -> Bytes {
+pub(crate) fn batch(first_sequence: u64, tags: &[&str]) -> Bytes {
     let mut builder = BatchBuilder::new(500, ProducerId(9), Sequence(first_sequence));
     for tag in tags {
         let message = NewMessage::<&str> {
@@ -49,7 +49,7 @@ pub fn batch(first_sequence: u64, tags: &[&str]) -> Bytes {
     builder.finish()
 }
 
-pub fn appended(at_ms: i64, index: u16, first: u64, batch: Bytes) -> Bytes {
+pub(crate) fn appended(at_ms: i64, index: u16, first: u64, batch: Bytes) -> Bytes {
     let change = Change::Appended {
         queue: queue(index),
         first: QueueOffset(first),
@@ -66,7 +66,7 @@ pub fn appended(at_ms: i64, index: u16, first: u64, batch: Bytes) -> Bytes {
 }
 
 /// A record that is told apart by a number.
-pub fn numbered(number: u64) -> Bytes {
+pub(crate) fn numbered(number: u64) -> Bytes {
     Record {
         at: Now {
             wall_ms: 1_000,
@@ -77,13 +77,13 @@ pub fn numbered(number: u64) -> Bytes {
     .encode()
 }
 
-pub fn append(writer: &mut LogWriter, records: &[Bytes]) -> Position {
+pub(crate) fn append(writer: &mut LogWriter, records: &[Bytes]) -> Position {
     let at = writer.end();
     writer.append(at, records).unwrap()
 }
 
 /// The numbers of the numbered records that a start replays.
-pub fn numbers(opened: Opened) -> Vec<u64> {
+pub(crate) fn numbers(opened: Opened) -> Vec<u64> {
     let records = opened.recovery.replay.map(Result::unwrap);
     records
         .filter_map(|(_, record)| match record.change {

@@ -1,0 +1,123 @@
+//! What lies beside the walked segments: sealed ones behind the checkpoint, and files that are no part of the log.
+
+use sluice_protocol::ids::Position;
+
+use super::directory::{Found, Listing, read_summary};
+use super::walk::Walk;
+use crate::error::LogError;
+use crate::format::Secrets;
+use crate::index::{QueueSpan, SegmentIndex};
+use crate::limits::{SPARE_SEGMENTS_MAX, SUMMARY_QUEUES_MAX};
+use crate::scan::{Scan, frame_records, indexed};
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, file_offset, segment_name};
+use crate::sidecar;
+use crate::storage::Storage;
+use crate::writer::{LogConfig, write_sidecar};
+
+/// The sealed segments before those that were walked, with their summaries; sidecars that cannot be used are made again.
+pub(super) fn older_segments(
+    storage: &dyn Storage,
+    secrets: &Secrets,
+    found: &[Found],
+    walk: &Walk,
+    listing: &Listing,
+) -> Result<Vec<(Segment, Vec<QueueSpan>)>, LogError> {
+    let first = walk.chain.first().map_or(Position(0), |segment| segment.base);
+    let mut older = Vec::new();
+    for file in found {
+        let Some(header) = file.header.filter(|header| header.base < first) else {
+            continue;
+        };
+        let there = listing.sidecars.binary_search(&header.base.0).is_ok();
+        let known = if there { read_summary(storage, header.base)? } else { None };
+        let (end, spans) = match known {
+            Some((sidecar, spans)) => (sidecar.end, spans),
+            None => index_again(storage, secrets, file.number, &header)?,
+        };
+        let summary = (spans.len() <= SUMMARY_QUEUES_MAX).then(|| spans.clone());
+        older.push((
+            Segment {
+                number: file.number,
+                base: header.base,
+                end,
+                bytes: file.bytes,
+                summary,
+            },
+            spans,
+        ));
+    }
+    older.sort_by_key(|(segment, _)| segment.base);
+    let live = |base: &u64| found.iter().any(|file| file.header.is_some_and(|header| header.base.0 == *base));
+    match listing.sidecars.iter().find(|base| !live(base)) {
+        None => Ok(older),
+        Some(base) => Err(LogError::Damaged {
+            file: format!("the segment at position {base}"),
+            position: Position(*base),
+            bytes: 0,
+            reason: "its sidecar is there and it is not, or its header cannot be read",
+        }),
+    }
+}
+
+/// Makes the sidecar of a sealed segment from its frames.
+fn index_again(
+    storage: &dyn Storage,
+    secrets: &Secrets,
+    number: u64,
+    header: &SegmentHeader,
+) -> Result<(Position, Vec<QueueSpan>), LogError> {
+    let mut scan = Scan::open(storage, secrets.frame, number)?;
+    let (mut index, mut end, mut floor) = (SegmentIndex::default(), header.base, header.epoch);
+    while let Some((frame, payload)) = scan.next(file_offset(header.base, end), end, floor)? {
+        for (position, record) in frame_records(&frame, &payload)? {
+            if let Some(found) = indexed(position, &record)? {
+                index.add(found.place, &found.attributes, found.origin);
+            }
+        }
+        (end, floor) = (frame.end(), frame.epoch);
+    }
+    if let Some(proof) = scan.proof_of_damage(file_offset(header.base, end), end, floor)? {
+        let bytes = proof.position.0.saturating_sub(end.0);
+        let reason = "a later frame says that the log was synced beyond it";
+        return Err(LogError::Damaged {
+            file: segment_name(number),
+            position: end,
+            bytes,
+            reason,
+        });
+    }
+    write_sidecar(storage, header.base, &sidecar::encode(&index, header.base, end))?;
+    Ok((end, index.spans().collect()))
+}
+
+/// Keeps a few files as spares and removes the others that are no part of the log: what was cut off, and what was never begun.
+pub(super) fn clear_the_rest(
+    storage: &dyn Storage,
+    config: &LogConfig,
+    found: &[Found],
+    walk: &Walk,
+    sealed: &[(Segment, Vec<QueueSpan>)],
+) -> Result<Vec<u64>, LogError> {
+    let used = |number| {
+        walk.chain
+            .iter()
+            .chain(sealed.iter().map(|(segment, _)| segment))
+            .any(|segment| segment.number == number)
+    };
+    let mut spares = Vec::new();
+    for file in found.iter().filter(|file| !used(file.number)) {
+        let name = segment_name(file.number);
+        if file.bytes == config.segment_bytes && spares.len() < SPARE_SEGMENTS_MAX {
+            let opened = storage.open(&name).map_err(LogError::io("opening", &name))?;
+            opened
+                .write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]])
+                .map_err(LogError::io("writing", &name))?;
+            opened.sync_data().map_err(LogError::io("syncing", &name))?;
+            spares.push(file.number);
+        } else {
+            storage.remove(&name).map_err(LogError::io("removing", &name))?;
+        }
+    }
+    storage.sync_directory().map_err(LogError::io("syncing", &storage.describe()))?;
+    Ok(spares)
+}
