@@ -20,7 +20,10 @@ pub struct Clock {
 impl Clock {
     /// The two clocks as the broker reads them.
     pub fn now(&self) -> Now {
-        Now { wall_ms: self.wall_ms(), mono_ms: self.true_ms.saturating_add_signed(self.mono_error_ms) }
+        Now {
+            wall_ms: self.wall_ms(),
+            mono_ms: self.true_ms.saturating_add_signed(self.mono_error_ms),
+        }
     }
 
     /// The wall clock.

@@ -54,21 +54,39 @@ pub fn content(producer: ProducerId, sequence: Sequence) -> Content {
     if random.chance(1, 3) {
         properties.push((format!("extra-{}", random.below(5)), "x".repeat(random.index(40))));
     }
-    let body_bytes = if random.chance(1, 40) { random.below(6000) } else { random.below(120) };
+    let body_bytes = if random.chance(1, 40) {
+        random.below(6000)
+    } else {
+        random.below(120)
+    };
     let body = (0..body_bytes).map(|_| random.bits() as u8).collect();
-    Content { tag, keys, properties, body, born_ms: 1_700_000_000_000 + (sequence.0 as i64) * 7 }
+    Content {
+        tag,
+        keys,
+        properties,
+        body,
+        born_ms: 1_700_000_000_000 + (sequence.0 as i64) * 7,
+    }
 }
 
 /// What version `digest` of the plugin must say of `expression` for this message.
 pub fn verdict(version: &Digest, expression: &str, content: &Content) -> Verdict {
-    let property = |name: &str| content.properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let property = |name: &str| {
+        content
+            .properties
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    };
     let said = if let Some(tag) = expression.strip_prefix("tag=") {
         Some(content.tag.as_deref() == Some(tag))
     } else if let Some(region) = expression.strip_prefix("region=") {
         Some(property("region") == Some(region))
     } else if let Some(bound) = expression.strip_prefix("price<") {
         let bound: u64 = bound.parse().expect("the expressions of the simulation are well formed");
-        property("price").and_then(|price| price.parse::<u64>().ok()).map(|price| price < bound)
+        property("price")
+            .and_then(|price| price.parse::<u64>().ok())
+            .map(|price| price < bound)
     } else {
         Some(true)
     };

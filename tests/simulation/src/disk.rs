@@ -18,8 +18,13 @@ impl World {
         let Some(shell) = &mut self.shell else { return };
         match shell.disk.front_mut() {
             None => {}
-            Some(DiskJob::Write { position, records, appended }) if !*appended => match shell.writer.append(*position, records) {
+            Some(DiskJob::Write {
+                position,
+                records,
+                appended,
+            }) if !*appended => match shell.writer.append(*position, records) {
                 Ok(_) => *appended = true,
+                Err(_) if self.sync_may_fail => self.disk_failed(),
                 Err(error) => self.broken(&format!("append: {error}")),
             },
             Some(DiskJob::Write { .. }) => {
@@ -27,11 +32,8 @@ impl World {
                 shell.disk.pop_front();
                 match synced {
                     Ok(end) => self.turn(vec![Input::Synced { end }]),
-                    Err(_) => {
-                        self.oracle.court.exercise(Law::FailedSync);
-                        self.history.note("sync failed", &());
-                        self.crash();
-                    }
+                    Err(_) if self.sync_may_fail => self.disk_failed(),
+                    Err(error) => self.broken(&format!("sync: {error}")),
                 }
             }
             Some(DiskJob::Checkpoint(_)) => self.checkpoint(),
@@ -40,7 +42,9 @@ impl World {
 
     fn checkpoint(&mut self) {
         let Some(shell) = &mut self.shell else { return };
-        let Some(DiskJob::Checkpoint(step)) = shell.disk.pop_front() else { return };
+        let Some(DiskJob::Checkpoint(step)) = shell.disk.pop_front() else {
+            return;
+        };
         let result = match step {
             CheckpointStep::Begin { replay_from } => shell.writer.begin_checkpoint(replay_from),
             CheckpointStep::Slice { entries } => shell.writer.checkpoint_slice(&entries),
@@ -49,10 +53,18 @@ impl World {
                 Err(error) => Err(error),
             },
         };
-        if result.is_err() {
-            self.oracle.court.exercise(Law::FailedSync);
-            self.crash();
+        match result {
+            Ok(()) => {}
+            Err(_) if self.sync_may_fail => self.disk_failed(),
+            Err(error) => self.broken(&format!("checkpoint: {error}")),
         }
+    }
+
+    /// A sync failed: the shard stops, and the broker is started again.
+    fn disk_failed(&mut self) {
+        self.oracle.court.exercise(Law::FailedSync);
+        self.history.note("sync failed", &());
+        self.crash();
     }
 
     /// The machine stops, at once.
@@ -61,6 +73,7 @@ impl World {
             return;
         }
         self.storage.crash();
+        self.sync_may_fail = false;
         if self.oracle.crashed() {
             self.oracle.court.exercise(Law::CrashWithUnsynced);
         }
@@ -76,16 +89,32 @@ impl World {
 
     /// The broker starts on what the disk kept.
     pub(crate) fn start(&mut self) {
-        let config = LogConfig { segment_bytes: self.segment_bytes, fill_ahead_bytes: 4 << 10, ..LogConfig::default() };
+        let config = LogConfig {
+            segment_bytes: self.segment_bytes,
+            fill_ahead_bytes: 4 << 10,
+            ..LogConfig::default()
+        };
         let mut random = [0; 24];
         random.iter_mut().for_each(|byte| *byte = self.random.bits() as u8);
-        let start = Start { wall_ms: self.clock.wall_ms(), random };
+        let start = Start {
+            wall_ms: self.clock.wall_ms(),
+            random,
+        };
         let opened = match Log::open(Arc::new(self.storage.clone()), config, start) {
             Ok(opened) => opened,
+            Err(error) if self.sync_may_fail => {
+                self.history.note("start failed", &error.to_string());
+                self.sync_may_fail = false;
+                self.storage.crash();
+                return;
+            }
             Err(error) => return self.refused_to_start(&error.to_string()),
         };
         let recovery = opened.recovery;
-        let config = CoreConfig { checkpoint_bytes: self.checkpoint_bytes, ..CoreConfig::default() };
+        let config = CoreConfig {
+            checkpoint_bytes: self.checkpoint_bytes,
+            ..CoreConfig::default()
+        };
         let mut core = Core::new(config, recovery.secret);
         if !recovery.checkpoint_entries.is_empty() {
             self.oracle.court.exercise(Law::RecoveredFromCheckpoint);
@@ -121,6 +150,8 @@ impl World {
     }
 
     fn refused_to_start(&mut self, facts: &str) {
-        self.oracle.court.demand(Law::RecoveryIsExact, false, || format!("the broker refused to start: {facts}"));
+        self.oracle
+            .court
+            .demand(Law::RecoveryIsExact, false, || format!("the broker refused to start: {facts}"));
     }
 }

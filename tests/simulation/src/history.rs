@@ -13,7 +13,11 @@ pub struct History {
 impl History {
     /// An empty history; a verbose one prints each event as it comes.
     pub fn new(verbose: bool) -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, events: 0, verbose }
+        Self {
+            hash: 0xcbf2_9ce4_8422_2325,
+            events: 0,
+            verbose,
+        }
     }
 
     /// Takes in an event by its debug form.

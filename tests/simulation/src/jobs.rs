@@ -23,14 +23,35 @@ impl World {
         let lane = lane_of(&shell.jobs[chosen]);
         let oldest = match lane {
             None => chosen,
-            Some(_) => shell.jobs.iter().position(|job| lane_of(job) == lane).expect("the chosen job has this lane"),
+            Some(_) => shell
+                .jobs
+                .iter()
+                .position(|job| lane_of(job) == lane)
+                .expect("the chosen job has this lane"),
         };
         match shell.jobs.remove(oldest) {
-            Effect::Judge { judge, cursor, rule, from, to } => self.judge(judge, cursor, &rule, from, to),
+            Effect::Judge {
+                judge,
+                cursor,
+                rule,
+                from,
+                to,
+            } => self.judge(judge, cursor, &rule, from, to),
             Effect::Deliver(delivery) => self.deliver(delivery),
-            Effect::StreamReset { subscription, queue, .. } => self.push(subscription, Event::Reset { subscription, queue: queue.index }),
+            Effect::StreamReset { subscription, queue, .. } => self.push(
+                subscription,
+                Event::Reset {
+                    subscription,
+                    queue: queue.index,
+                },
+            ),
             Effect::StreamEnded { subscription, refusal } => self.push(subscription, Event::Ended { subscription, refusal }),
-            Effect::Fetch { fetch, source, offset, dead } => self.fetch(fetch, source, offset, &dead),
+            Effect::Fetch {
+                fetch,
+                source,
+                offset,
+                dead,
+            } => self.fetch(fetch, source, offset, &dead),
             Effect::Locate { locate, queue, wall_ms } => self.locate(locate, queue, wall_ms),
             Effect::Write { .. } | Effect::Answer { .. } | Effect::Checkpoint(_) => unreachable!("these are not put among the jobs"),
         }
@@ -47,7 +68,9 @@ impl World {
     fn judge(&mut self, judge: JudgeId, cursor: CursorId, rule: &Rule, from: QueueOffset, to: QueueOffset) {
         if !self.healed && self.random.chance(1, 15) {
             self.oracle.court.exercise(Law::JudgeFailed);
-            let outcome = Err(JudgeFailure { reason: "the simulated plugin trapped".to_owned() });
+            let outcome = Err(JudgeFailure {
+                reason: "the simulated plugin trapped".to_owned(),
+            });
             self.turn(vec![Input::Verdicts { judge, outcome }]);
             return;
         }
@@ -57,7 +80,12 @@ impl World {
             asked_to = QueueOffset(self.random.within(from.0 + 1..to.0));
         }
         let Some(shell) = &self.shell else { return };
-        let mut verdicts = Verdicts { from, to: asked_to, deliver: Vec::new(), failed: 0 };
+        let mut verdicts = Verdicts {
+            from,
+            to: asked_to,
+            deliver: Vec::new(),
+            failed: 0,
+        };
         let places = match shell.reader.batches(cursor.queue, from, asked_to) {
             Ok(places) => places,
             Err(error) => return self.broken(&format!("judge {cursor:?}: {error}")),
@@ -68,7 +96,10 @@ impl World {
                 Err(error) => return self.broken(&format!("judge {cursor:?}: {error}")),
             }
         }
-        self.turn(vec![Input::Verdicts { judge, outcome: Ok(verdicts) }]);
+        self.turn(vec![Input::Verdicts {
+            judge,
+            outcome: Ok(verdicts),
+        }]);
     }
 
     fn deliver(&mut self, delivery: Delivery) {
@@ -82,8 +113,17 @@ impl World {
         }
         match delivery.taker {
             Taker::Receive { request, handles } => self.answer(request, Event::Received { request, handles }),
-            Taker::Stream { subscription, first_number } => {
-                let event = Event::Pushed { subscription, queue: queue.index, pass: delivery.pass, first_number, count };
+            Taker::Stream {
+                subscription,
+                first_number,
+            } => {
+                let event = Event::Pushed {
+                    subscription,
+                    queue: queue.index,
+                    pass: delivery.pass,
+                    first_number,
+                    count,
+                };
                 self.push(subscription, event);
             }
         }
@@ -94,7 +134,12 @@ impl World {
         let Some(shell) = &self.shell else { return };
         let gone = self.oracle.book.queues.get(&queue).is_none_or(|model| offset < model.start);
         let read = shell.read(queue, offset);
-        let expected = self.oracle.book.queues.get(&queue).and_then(|model| model.rows.get(offset as usize));
+        let expected = self
+            .oracle
+            .book
+            .queues
+            .get(&queue)
+            .and_then(|model| model.rows.get(offset as usize));
         match (read, expected) {
             (Ok(Some((batch, row))), Some(expected)) => {
                 let found = batch.row(row).map(|row| {
@@ -103,12 +148,19 @@ impl World {
                     (same && crate::rows::body_is_exact(&batch, &row), differs)
                 });
                 let exact = matches!(found, Some((true, None)));
-                self.oracle.court.demand(Law::DeliveredAsSent, exact, || format!("{queue} {offset}: {found:?}, expected {expected:?}"));
+                self.oracle.court.demand(Law::DeliveredAsSent, exact, || {
+                    format!("{queue} {offset}: {found:?}, expected {expected:?}")
+                });
             }
             (Ok(None), _) | (Ok(Some(_)), None) => {
-                self.oracle.court.demand(Law::DeliveredAsSent, gone, || format!("{queue} {offset} cannot be found"));
+                self.oracle
+                    .court
+                    .demand(Law::DeliveredAsSent, gone, || format!("{queue} {offset} cannot be found"));
             }
-            (Err(error), _) => self.oracle.court.demand(Law::DeliveredAsSent, gone, || format!("{queue} {offset}: {error}")),
+            (Err(error), _) => self
+                .oracle
+                .court
+                .demand(Law::DeliveredAsSent, gone, || format!("{queue} {offset}: {error}")),
         }
     }
 
@@ -120,7 +172,9 @@ impl World {
         };
         if batch.is_none() {
             let gone = self.oracle.book.queues.get(&source).is_none_or(|model| offset.0 < model.start);
-            self.oracle.court.demand(Law::DeliveredAsSent, gone, || format!("{source} {offset:?} cannot be fetched"));
+            self.oracle
+                .court
+                .demand(Law::DeliveredAsSent, gone, || format!("{source} {offset:?} cannot be fetched"));
             self.oracle.unreadable(source, offset.0, &dead.group);
         }
         self.turn(vec![Input::Fetched { fetch, batch }]);

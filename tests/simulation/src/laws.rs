@@ -145,20 +145,28 @@ impl Default for Tally {
 impl Tally {
     /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
-        self.counts.iter_mut().zip(other.counts).for_each(|(count, further)| *count += further);
+        self.counts
+            .iter_mut()
+            .zip(other.counts)
+            .for_each(|(count, further)| *count += further);
     }
 
     /// The laws that `seeds` runs put to the test less often than they must, with count and minimum.
     /// A run of fewer than 100 seeds has no minimum to meet.
     pub fn neglected(&self, seeds: u64) -> Vec<(Law, u64, u64)> {
-        let counted = LAWS.iter().zip(self.counts).map(|((law, minimum), count)| (*law, count, minimum * (seeds / 100)));
+        let counted = LAWS
+            .iter()
+            .zip(self.counts)
+            .map(|((law, minimum), count)| (*law, count, minimum * (seeds / 100)));
         counted.filter(|(_, count, minimum)| count < minimum).collect()
     }
 }
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        LAWS.iter().zip(self.counts).try_for_each(|((law, _), count)| writeln!(f, "{:<26}{count:>10}", format!("{law:?}")))
+        LAWS.iter()
+            .zip(self.counts)
+            .try_for_each(|((law, _), count)| writeln!(f, "{:<26}{count:>10}", format!("{law:?}")))
     }
 }
 
@@ -220,14 +228,22 @@ mod tests {
 
     #[test]
     fn the_table_lists_each_law_at_its_own_place() {
-        LAWS.iter().enumerate().for_each(|(place, (law, _))| assert_eq!(*law as usize, place));
+        LAWS.iter()
+            .enumerate()
+            .for_each(|(place, (law, _))| assert_eq!(*law as usize, place));
     }
 
     #[test]
     fn a_law_below_its_minimum_is_neglected() {
         let mut court = Court::default();
         court.exercise(Law::TornTail);
-        assert!(court.tally().neglected(100).iter().any(|(law, count, _)| *law == Law::TornTail && *count == 1));
+        assert!(
+            court
+                .tally()
+                .neglected(100)
+                .iter()
+                .any(|(law, count, _)| *law == Law::TornTail && *count == 1)
+        );
         assert!(court.tally().neglected(99).is_empty());
     }
 }

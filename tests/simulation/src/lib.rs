@@ -31,9 +31,20 @@ use crate::world::World;
 pub fn run(seed: u64, verbose: bool) -> Outcome {
     let ran = catch_unwind(AssertUnwindSafe(|| World::new(seed, verbose).run()));
     ran.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        let violation = Violation { law: Law::NoFailureOfItsOwn, text: format!("panic: {}", text.unwrap_or_default()) };
-        Outcome { hash: 0, events: 0, tally: Tally::default(), violation: Some(violation) }
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        let violation = Violation {
+            law: Law::NoFailureOfItsOwn,
+            text: format!("panic: {}", text.unwrap_or_default()),
+        };
+        Outcome {
+            hash: 0,
+            events: 0,
+            tally: Tally::default(),
+            violation: Some(violation),
+        }
     })
 }
 
@@ -48,8 +59,14 @@ pub fn run_twice(seed: u64) -> Result<Outcome, Violation> {
     }
     let second = run(seed, false);
     if first.hash != second.hash {
-        let text = format!("two runs differ: {} events with hash {:x}, {} with {:x}", first.events, first.hash, second.events, second.hash);
-        return Err(Violation { law: Law::NoFailureOfItsOwn, text });
+        let text = format!(
+            "two runs differ: {} events with hash {:x}, {} with {:x}",
+            first.events, first.hash, second.events, second.hash
+        );
+        return Err(Violation {
+            law: Law::NoFailureOfItsOwn,
+            text,
+        });
     }
     Ok(first)
 }

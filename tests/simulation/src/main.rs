@@ -56,7 +56,11 @@ fn laws(arguments: &Arguments) -> Result<()> {
     }
     let seconds = begun.elapsed().as_secs_f64();
     print!("{tally}");
-    println!("{} seeds, each twice, in {seconds:.1} s: {:.1} seeds a second", arguments.seeds, arguments.seeds as f64 / seconds);
+    println!(
+        "{} seeds, each twice, in {seconds:.1} s: {:.1} seeds a second",
+        arguments.seeds,
+        arguments.seeds as f64 / seconds
+    );
     let neglected = tally.neglected(arguments.seeds);
     if !neglected.is_empty() {
         bail!("laws that were not put to the test often enough (law, count, minimum): {neglected:?}");

@@ -81,7 +81,10 @@ pub struct Network {
 impl Network {
     /// A network that loses so many out of 1,000 of the packets that may be lost alone.
     pub fn losing(losses_per_mille: u64) -> Self {
-        Self { losses_per_mille, ..Self::default() }
+        Self {
+            losses_per_mille,
+            ..Self::default()
+        }
     }
 
     /// A connection that was never used.
@@ -100,26 +103,46 @@ impl Network {
     pub fn request(&mut self, random: &mut Random, client: usize, connection: ConnectionId, body: Input) {
         let lane = self.number();
         if !random.chance(self.losses_per_mille, 1000) {
-            self.to_broker.push(Packet { client, connection, lane, body });
+            self.to_broker.push(Packet {
+                client,
+                connection,
+                lane,
+                body,
+            });
         }
     }
 
     /// A client sends on a stream that it holds open: nothing is lost while the connection lives.
     pub fn send(&mut self, client: usize, connection: ConnectionId, lane: u64, body: Input) {
-        self.to_broker.push(Packet { client, connection, lane, body });
+        self.to_broker.push(Packet {
+            client,
+            connection,
+            lane,
+            body,
+        });
     }
 
     /// The broker answers on the stream of a request: the answer may be lost alone.
     pub fn answer(&mut self, random: &mut Random, client: usize, connection: ConnectionId, body: Event) {
         let lane = self.number();
         if !random.chance(self.losses_per_mille, 1000) {
-            self.to_clients.push(Packet { client, connection, lane, body });
+            self.to_clients.push(Packet {
+                client,
+                connection,
+                lane,
+                body,
+            });
         }
     }
 
     /// The broker sends on a stream that it holds open.
     pub fn push(&mut self, client: usize, connection: ConnectionId, lane: u64, body: Event) {
-        self.to_clients.push(Packet { client, connection, lane, body });
+        self.to_clients.push(Packet {
+            client,
+            connection,
+            lane,
+            body,
+        });
     }
 
     /// A packet arrives at the broker, if one is under way.
@@ -136,7 +159,12 @@ impl Network {
     pub fn disconnect(&mut self, client: usize, connection: ConnectionId) {
         self.to_broker.retain(|packet| packet.connection != connection);
         self.to_clients.retain(|packet| packet.connection != connection);
-        self.to_broker.push(Packet { client, connection, lane: 0, body: Input::Disconnected { connection } });
+        self.to_broker.push(Packet {
+            client,
+            connection,
+            lane: 0,
+            body: Input::Disconnected { connection },
+        });
     }
 
     /// The broker is gone, and every connection with it.
@@ -158,7 +186,9 @@ fn take<T>(random: &mut Random, packets: &mut Vec<Packet<T>>) -> Option<Packet<T
     }
     let chosen = random.index(packets.len());
     let (connection, lane) = (packets[chosen].connection, packets[chosen].lane);
-    let oldest = packets.iter().position(|packet| packet.connection == connection && packet.lane == lane)?;
+    let oldest = packets
+        .iter()
+        .position(|packet| packet.connection == connection && packet.lane == lane)?;
     Some(packets.remove(oldest))
 }
 
@@ -171,7 +201,15 @@ mod tests {
         let (mut network, mut random) = (Network::default(), Random::new(3));
         let connection = network.connect();
         for messages in 0..20 {
-            network.send(0, connection, 5, Input::Credit { subscription: SubscriptionId(1), messages });
+            network.send(
+                0,
+                connection,
+                5,
+                Input::Credit {
+                    subscription: SubscriptionId(1),
+                    messages,
+                },
+            );
         }
         for expected in 0..20 {
             let packet = network.arrive(&mut random).unwrap();

@@ -27,8 +27,14 @@ pub const BUGS: [&str; 8] = [
 pub fn plant(bug: Option<&str>) -> Result<(), String> {
     #[cfg(feature = "planted-bugs")]
     {
-        let of_core = sluice_core::planted::Bug::ALL.iter().find(|(name, _)| Some(*name) == bug).map(|(_, bug)| *bug);
-        let of_log = sluice_log::planted::Bug::ALL.iter().find(|(name, _)| Some(*name) == bug).map(|(_, bug)| *bug);
+        let of_core = sluice_core::planted::Bug::ALL
+            .iter()
+            .find(|(name, _)| Some(*name) == bug)
+            .map(|(_, bug)| *bug);
+        let of_log = sluice_log::planted::Bug::ALL
+            .iter()
+            .find(|(name, _)| Some(*name) == bug)
+            .map(|(_, bug)| *bug);
         sluice_core::planted::choose(of_core);
         sluice_log::planted::choose(of_log);
         match (bug, of_core.is_some() || of_log.is_some()) {
@@ -37,5 +43,7 @@ pub fn plant(bug: Option<&str>) -> Result<(), String> {
         }
     }
     #[cfg(not(feature = "planted-bugs"))]
-    bug.map_or(Ok(()), |name| Err(format!("to plant {name} this must be built with the feature planted-bugs")))
+    bug.map_or(Ok(()), |name| {
+        Err(format!("to plant {name} this must be built with the feature planted-bugs"))
+    })
 }

@@ -12,7 +12,9 @@ impl Random {
     /// The stream that belongs to `seed`.
     pub fn new(seed: u64) -> Self {
         let mut mixed = seed;
-        Self { state: [(); 4].map(|()| splitmix(&mut mixed)) }
+        Self {
+            state: [(); 4].map(|()| splitmix(&mut mixed)),
+        }
     }
 
     /// The next 64 bits.
@@ -71,7 +73,10 @@ mod tests {
     fn a_seed_means_the_same_for_ever() {
         let mut random = Random::new(1);
         let first: Vec<u64> = (0..3).map(|_| random.bits()).collect();
-        assert_eq!(first, [12_966_619_160_104_079_557, 9_600_361_134_598_540_522, 10_590_380_919_521_690_900]);
+        assert_eq!(
+            first,
+            [12_966_619_160_104_079_557, 9_600_361_134_598_540_522, 10_590_380_919_521_690_900]
+        );
     }
 
     #[test]

@@ -13,9 +13,20 @@ pub fn batch(producer: ProducerId, first: Sequence, count: u64) -> Bytes {
     for sequence in first.0..first.0 + count {
         let message = content(producer, Sequence(sequence));
         let keys: Vec<&str> = message.keys.iter().map(String::as_str).collect();
-        let properties: Vec<(&str, &str)> = message.properties.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let new = NewMessage { tag: message.tag.as_deref(), keys: &keys, properties: &properties, born_ms: message.born_ms };
-        builder.push(&new, &message.body).expect("the messages of the simulation keep the rules");
+        let properties: Vec<(&str, &str)> = message
+            .properties
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let new = NewMessage {
+            tag: message.tag.as_deref(),
+            keys: &keys,
+            properties: &properties,
+            born_ms: message.born_ms,
+        };
+        builder
+            .push(&new, &message.body)
+            .expect("the messages of the simulation keep the rules");
     }
     builder.finish()
 }
@@ -63,6 +74,8 @@ pub fn dead_letter(source: &Batch, row: u32, queue: QueueId, offset: QueueOffset
     ];
     let body = source.row(row).map(|row| source.body(&row)).unwrap_or_default();
     let mut merger = BatchMerger::new();
-    merger.add_with_properties(source.attributes(), row, body, &origin).expect("a stored message leaves room for its origin");
+    merger
+        .add_with_properties(source.attributes(), row, body, &origin)
+        .expect("a stored message leaves room for its origin");
     merger.take().into_bytes()
 }

@@ -32,27 +32,54 @@ impl Scenario {
         let mut first = VecDeque::from([bind(1)]);
         for topic in TOPICS {
             if !random.chance(1, 4) {
-                let settings = TopicSettings { queues: random.within(1..4) as u16, retention_ms: 0, retention_bytes: 0 };
-                first.push_back(Admin::CreateTopic { name: topic.to_owned(), settings });
+                let settings = TopicSettings {
+                    queues: random.within(1..4) as u16,
+                    retention_ms: 0,
+                    retention_bytes: 0,
+                };
+                first.push_back(Admin::CreateTopic {
+                    name: topic.to_owned(),
+                    settings,
+                });
             }
         }
         let mut wishes = Vec::new();
         for number in 0..random.within(2..5) {
             let group = format!("group-{number}");
             if !random.chance(1, 6) {
-                first.push_back(Admin::CreateGroup { name: group.clone(), settings: group_settings(random) });
+                first.push_back(Admin::CreateGroup {
+                    name: group.clone(),
+                    settings: group_settings(random),
+                });
             }
-            let expression = if random.chance(1, 4) { String::new() } else { (*random.pick(&EXPRESSIONS)).to_owned() };
-            wishes.push(Wish { group, topic: (*random.pick(&TOPICS)).to_owned(), expression });
+            let expression = if random.chance(1, 4) {
+                String::new()
+            } else {
+                (*random.pick(&EXPRESSIONS)).to_owned()
+            };
+            wishes.push(Wish {
+                group,
+                topic: (*random.pick(&TOPICS)).to_owned(),
+                expression,
+            });
         }
         if random.chance(1, 2) {
-            wishes.push(Wish { group: "morgue".to_owned(), topic: "%DLQ%group-0".to_owned(), expression: String::new() });
+            wishes.push(Wish {
+                group: "morgue".to_owned(),
+                topic: "%DLQ%group-0".to_owned(),
+                expression: String::new(),
+            });
         }
         let mut clients = Vec::new();
         for _ in 0..random.within(1..4) {
             let id = ProducerId(u128::from(random.bits()) << 64 | u128::from(random.bits()));
             let budget = random.within(20..160);
-            clients.push(Client::Producer(Producer::new(clients.len(), id, TOPICS.map(str::to_owned).to_vec(), budget)));
+            clients.push(Client::Producer(Producer::new(
+                clients.len(),
+                id,
+                TOPICS.map(str::to_owned).to_vec(),
+                budget,
+            )));
         }
         for wish in 0..wishes.len() {
             for member in 0..random.within(1..4) {
@@ -77,9 +104,20 @@ impl Scenario {
 
 fn group_settings(random: &mut Random) -> GroupSettings {
     let backoff = match random.below(3) {
-        0 => Backoff::Fixed { wait_ms: random.below(1_500) },
-        1 => Backoff::Exponential { first_ms: random.within(1..500), max_ms: 2_000 },
-        _ => Backoff::Table { waits_ms: vec![10, 300, 1_000] },
+        0 => Backoff::Fixed {
+            wait_ms: random.below(1_500),
+        },
+        1 => Backoff::Exponential {
+            first_ms: random.within(1..500),
+            max_ms: 2_000,
+        },
+        _ => Backoff::Table {
+            waits_ms: vec![10, 300, 1_000],
+        },
     };
-    GroupSettings { attempts_max: random.within(1..6) as u16, backoff, start: StartPoint::Earliest }
+    GroupSettings {
+        attempts_max: random.within(1..6) as u16,
+        backoff,
+        start: StartPoint::Earliest,
+    }
 }

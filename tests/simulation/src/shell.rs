@@ -43,7 +43,10 @@ pub enum DiskJob {
 /// Effects with the same lane are acted on in order: those of one stream. The others go in any order.
 pub fn lane_of(effect: &Effect) -> Option<SubscriptionId> {
     match effect {
-        Effect::Deliver(Delivery { taker: Taker::Stream { subscription, .. }, .. })
+        Effect::Deliver(Delivery {
+            taker: Taker::Stream { subscription, .. },
+            ..
+        })
         | Effect::StreamReset { subscription, .. }
         | Effect::StreamEnded { subscription, .. } => Some(*subscription),
         Effect::Deliver(_)

@@ -83,7 +83,11 @@ impl World {
     fn sort(&mut self, effect: Effect) {
         let Some(shell) = &mut self.shell else { return };
         match effect {
-            Effect::Write { position, records } => shell.disk.push_back(DiskJob::Write { position, records, appended: false }),
+            Effect::Write { position, records } => shell.disk.push_back(DiskJob::Write {
+                position,
+                records,
+                appended: false,
+            }),
             Effect::Checkpoint(step) => shell.disk.push_back(DiskJob::Checkpoint(step)),
             Effect::Answer { request, answer } => {
                 if let (true, Ok(Answer::Group { group, cursors, .. })) = (self.finished, &answer) {
@@ -102,16 +106,28 @@ impl World {
 
     /// An answer starts on its way to whoever asked.
     pub(crate) fn answer(&mut self, request: RequestId, event: Event) {
-        if let Some(Route { client, connection }) = self.routes.remove(&request) {
-            self.network.answer(&mut self.random, client, connection, event);
-        } else {
-            self.oracle.court.demand(Law::NoFailureOfItsOwn, false, || format!("{request:?} was answered twice, or never asked"));
+        match self.routes.remove(&request) {
+            Some(Route {
+                client,
+                connection,
+                stream: None,
+            }) => self.network.answer(&mut self.random, client, connection, event),
+            Some(Route {
+                client,
+                connection,
+                stream: Some(stream),
+            }) => self.network.push(client, connection, stream.0, event),
+            None => {
+                self.oracle.court.demand(Law::NoFailureOfItsOwn, false, || {
+                    format!("{request:?} was answered twice, or never asked")
+                });
+            }
         }
     }
 
     /// Something starts on its way to the reader of a stream.
     pub(crate) fn push(&mut self, subscription: SubscriptionId, event: Event) {
-        if let Some(Route { client, connection }) = self.streams.get(&subscription) {
+        if let Some(Route { client, connection, .. }) = self.streams.get(&subscription) {
             self.network.push(*client, *connection, subscription.0, event);
         }
     }

@@ -35,6 +35,8 @@ pub struct World {
     pub(crate) streams: BTreeMap<SubscriptionId, Route>,
     /// No fault happens any more.
     pub(crate) healed: bool,
+    /// The disk was told to fail a sync and did not yet.
+    pub(crate) sync_may_fail: bool,
     /// Everything came to its end.
     pub(crate) finished: bool,
     pub(crate) checkpoint_bytes: u64,
@@ -50,6 +52,8 @@ pub struct Route {
     pub client: usize,
     /// The connection.
     pub connection: ConnectionId,
+    /// The stream on which the answer comes, unless the request has one of its own.
+    pub stream: Option<SubscriptionId>,
 }
 
 /// What came of a run.
@@ -69,7 +73,12 @@ impl World {
     /// The beginning of the run that belongs to `seed`.
     pub fn new(seed: u64, verbose: bool) -> Self {
         let mut random = Random::new(seed);
-        let Scenario { wishes, clients, checkpoint_bytes, segment_bytes } = Scenario::draw(&mut random);
+        let Scenario {
+            wishes,
+            clients,
+            checkpoint_bytes,
+            segment_bytes,
+        } = Scenario::draw(&mut random);
         let losses_per_mille = if random.chance(1, 3) { 0 } else { random.below(60) };
         Self {
             storage: FaultyStorage::new(random.bits()),
@@ -84,6 +93,7 @@ impl World {
             routes: BTreeMap::new(),
             streams: BTreeMap::new(),
             healed: false,
+            sync_may_fail: false,
             finished: false,
             checkpoint_bytes,
             segment_bytes,
@@ -149,7 +159,10 @@ impl World {
     fn trouble(&mut self) {
         match self.random.below(6_000) {
             0..8 => self.crash(),
-            8..12 => self.storage.fail_next_sync(),
+            8..12 => {
+                self.storage.fail_next_sync();
+                self.sync_may_fail = true;
+            }
             12..60 => self.drop_connection(),
             60..90 => {
                 self.clock.jump(&mut self.random);
@@ -172,8 +185,17 @@ impl World {
     fn arrivals(&mut self) {
         let mut inputs = Vec::new();
         for _ in 0..self.random.within(1..5) {
-            let Some(packet) = self.network.arrive(&mut self.random) else { break };
-            self.route(&packet.body, Route { client: packet.client, connection: packet.connection });
+            let Some(packet) = self.network.arrive(&mut self.random) else {
+                break;
+            };
+            self.route(
+                &packet.body,
+                Route {
+                    client: packet.client,
+                    connection: packet.connection,
+                    stream: None,
+                },
+            );
             inputs.push(packet.body);
         }
         if !inputs.is_empty() {
@@ -184,12 +206,25 @@ impl World {
     fn route(&mut self, input: &Input, route: Route) {
         match input {
             Input::Subscribe { request, subscription, .. } => {
-                self.routes.insert(*request, route);
+                self.routes.insert(
+                    *request,
+                    Route {
+                        stream: Some(*subscription),
+                        ..route
+                    },
+                );
                 self.streams.insert(*subscription, route);
             }
+            Input::SettleStream { request, subscription, .. } | Input::Unsubscribe { request, subscription } => {
+                self.routes.insert(
+                    *request,
+                    Route {
+                        stream: Some(*subscription),
+                        ..route
+                    },
+                );
+            }
             Input::Publish { request, .. }
-            | Input::SettleStream { request, .. }
-            | Input::Unsubscribe { request, .. }
             | Input::Receive { request, .. }
             | Input::SettleHandles { request, .. }
             | Input::Admin { request, .. } => {
@@ -210,7 +245,9 @@ impl World {
 
     /// A packet reaches a client.
     fn returns(&mut self) {
-        let Some(packet) = self.network.return_to_client(&mut self.random) else { return };
+        let Some(packet) = self.network.return_to_client(&mut self.random) else {
+            return;
+        };
         let mut around = Surroundings {
             random: &mut self.random,
             network: &mut self.network,

@@ -16,7 +16,11 @@ fn every_law_holds_and_two_runs_of_a_seed_are_the_same() {
 fn a_seed_that_once_found_a_bug_finds_none_any_more() {
     let lines = include_str!("../seeds.txt").lines().filter(|line| !line.starts_with('#'));
     for line in lines {
-        let seed = line.split_whitespace().next().and_then(|seed| seed.parse().ok()).expect("a line begins with a seed");
+        let seed = line
+            .split_whitespace()
+            .next()
+            .and_then(|seed| seed.parse().ok())
+            .expect("a line begins with a seed");
         run_twice(seed).unwrap_or_else(|violation| panic!("seed {seed} breaks {:?}: {}", violation.law, violation.text));
     }
 }
@@ -27,7 +31,10 @@ fn every_planted_bug_is_found() {
     use sluice_simulation::{BUGS, SEEDS_TO_FIND, plant, run};
     for bug in BUGS {
         plant(Some(bug)).expect("the bug is on the list");
-        assert!((1..=SEEDS_TO_FIND).any(|seed| run(seed, false).violation.is_some()), "{bug} is not found");
+        assert!(
+            (1..=SEEDS_TO_FIND).any(|seed| run(seed, false).violation.is_some()),
+            "{bug} is not found"
+        );
     }
     plant(None).expect("no bug can always be planted");
 }

@@ -47,7 +47,10 @@ impl Wish {
         if expression.is_empty() {
             Filter::All
         } else {
-            Filter::Plugin { plugin: PLUGIN.to_owned(), expression: expression.to_owned() }
+            Filter::Plugin {
+                plugin: PLUGIN.to_owned(),
+                expression: expression.to_owned(),
+            }
         }
     }
 }

@@ -30,13 +30,23 @@ pub struct Operator {
 impl Operator {
     /// An operator with these things to do first.
     pub fn new(client: usize, scratch: String, first: VecDeque<Admin>) -> Self {
-        Self { client, scratch, first, connection: None, waiting: None }
+        Self {
+            client,
+            scratch,
+            first,
+            connection: None,
+            waiting: None,
+        }
     }
 
     /// Interferes.
     pub fn act(&mut self, around: &mut Surroundings<'_>) {
         let connection = *self.connection.get_or_insert_with(|| around.network.connect());
-        if self.waiting.as_ref().is_some_and(|(_, sent_ms)| around.now_ms < sent_ms + RETRY_AFTER_MS) {
+        if self
+            .waiting
+            .as_ref()
+            .is_some_and(|(_, sent_ms)| around.now_ms < sent_ms + RETRY_AFTER_MS)
+        {
             return;
         }
         let admin = match self.first.front() {
@@ -49,15 +59,24 @@ impl Operator {
         };
         let request = RequestId(around.network.number());
         self.waiting = Some((request, around.now_ms));
-        around.network.request(around.random, self.client, connection, Input::Admin { request, admin });
+        around
+            .network
+            .request(around.random, self.client, connection, Input::Admin { request, admin });
     }
 
     fn interfere(&mut self, around: &mut Surroundings<'_>) -> Option<Admin> {
         let random = &mut *around.random;
         let chosen = random.index(around.wishes.len());
         match random.below(40) {
-            0..=3 => Some(seek(&around.wishes[chosen].group, &around.wishes[chosen].topic, around.now_ms, random)),
-            4 => Some(Admin::DeleteTopic { name: self.scratch.clone() }),
+            0..=3 => Some(seek(
+                &around.wishes[chosen].group,
+                &around.wishes[chosen].topic,
+                around.now_ms,
+                random,
+            )),
+            4 => Some(Admin::DeleteTopic {
+                name: self.scratch.clone(),
+            }),
             5 => Some(bind(random.within(1..3) as u8)),
             6..=8 => {
                 let wish = &mut around.wishes[chosen];
@@ -66,8 +85,12 @@ impl Operator {
                 }
                 None
             }
-            9 => Some(Admin::DescribeGroup { name: around.wishes[chosen].group.clone() }),
-            10 => Some(Admin::DescribeTopic { name: around.wishes[chosen].topic.clone() }),
+            9 => Some(Admin::DescribeGroup {
+                name: around.wishes[chosen].group.clone(),
+            }),
+            10 => Some(Admin::DescribeTopic {
+                name: around.wishes[chosen].topic.clone(),
+            }),
             11 => Some(Admin::ListGroups),
             12 => Some(Admin::ListTopics),
             13 => Some(Admin::ListPlugins),
@@ -99,8 +122,17 @@ impl Operator {
 
 /// Binds a version of the plugin.
 pub fn bind(version: u8) -> Admin {
-    let limits = PluginLimits { fuel_per_run: 1_000, fuel_per_message: 100, run_ms: 50, memory_bytes: 1 << 20 };
-    Admin::BindPlugin { name: PLUGIN.to_owned(), digest: digest(version), limits }
+    let limits = PluginLimits {
+        fuel_per_run: 1_000,
+        fuel_per_message: 100,
+        run_ms: 50,
+        memory_bytes: 1 << 20,
+    };
+    Admin::BindPlugin {
+        name: PLUGIN.to_owned(),
+        digest: digest(version),
+        limits,
+    }
 }
 
 fn seek(group: &str, topic: &str, now_ms: u64, random: &mut Random) -> Admin {
@@ -108,8 +140,15 @@ fn seek(group: &str, topic: &str, now_ms: u64, random: &mut Random) -> Admin {
         0 => SeekTo::Earliest,
         1 => SeekTo::Latest,
         2 => SeekTo::Offset(QueueOffset(random.below(60))),
-        _ => SeekTo::Time { wall_ms: crate::clock::WALL_AT_START_MS + random.below(now_ms + 1) as i64 },
+        _ => SeekTo::Time {
+            wall_ms: crate::clock::WALL_AT_START_MS + random.below(now_ms + 1) as i64,
+        },
     };
     let queue = random.chance(1, 2).then(|| QueueIndex(random.below(2) as u16));
-    Admin::Seek { group: group.to_owned(), topic: topic.to_owned(), queue, to }
+    Admin::Seek {
+        group: group.to_owned(),
+        topic: topic.to_owned(),
+        queue,
+        to,
+    }
 }

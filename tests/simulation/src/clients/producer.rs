@@ -41,7 +41,15 @@ struct Unconfirmed {
 impl Producer {
     /// A producer that will send `budget` messages.
     pub fn new(client: usize, id: ProducerId, topics: Vec<String>, budget: u64) -> Self {
-        Self { client, id, topics, budget, connection: None, next: 0, unconfirmed: BTreeMap::new() }
+        Self {
+            client,
+            id,
+            topics,
+            budget,
+            connection: None,
+            next: 0,
+            unconfirmed: BTreeMap::new(),
+        }
     }
 
     /// Connects, sends something new, or sends something again.
@@ -53,7 +61,15 @@ impl Producer {
             let first = self.next;
             self.budget -= count;
             self.next += count;
-            self.unconfirmed.extend((first..first + count).map(|sequence| (sequence, Unconfirmed { topic, sent_ms: around.now_ms })));
+            self.unconfirmed.extend((first..first + count).map(|sequence| {
+                (
+                    sequence,
+                    Unconfirmed {
+                        topic,
+                        sent_ms: around.now_ms,
+                    },
+                )
+            }));
             self.send(connection, first, count, around);
         } else if let Some((first, count)) = self.overdue(around) {
             self.send(connection, first, count, around);
@@ -81,12 +97,18 @@ impl Producer {
         let request = RequestId(around.network.number());
         let topic = self.topics[self.unconfirmed[&first].topic].clone();
         let batch = rows::batch(self.id, Sequence(first), count);
-        around.network.request(around.random, self.client, connection, Input::Publish { request, topic, batch });
+        around
+            .network
+            .request(around.random, self.client, connection, Input::Publish { request, topic, batch });
     }
 
     /// Hears a confirm.
     pub fn hear(&mut self, event: Event) {
-        if let Event::Answered { answer: Ok(Answer::Stored { runs }), .. } = event {
+        if let Event::Answered {
+            answer: Ok(Answer::Stored { runs }),
+            ..
+        } = event
+        {
             for run in runs {
                 (0..u64::from(run.count)).for_each(|place| {
                     self.unconfirmed.remove(&(run.first_sequence.0 + place));

@@ -34,7 +34,16 @@ struct Waiting {
 impl Receiver {
     /// A member that is not connected yet.
     pub fn new(client: usize, wish: usize, member: String) -> Self {
-        Self { client, wish, member, connection: None, waiting: None, held: Vec::new(), old: Vec::new(), expression: None }
+        Self {
+            client,
+            wish,
+            member,
+            connection: None,
+            waiting: None,
+            held: Vec::new(),
+            old: Vec::new(),
+            expression: None,
+        }
     }
 
     /// Fetches, or settles what it has.
@@ -48,7 +57,9 @@ impl Receiver {
         } else if let Some(waiting) = &self.waiting {
             if around.now_ms > waiting.until_ms {
                 let request = waiting.request;
-                around.network.request(around.random, self.client, connection, Input::Cancelled { request });
+                around
+                    .network
+                    .request(around.random, self.client, connection, Input::Cancelled { request });
                 self.waiting = None;
             }
         } else {
@@ -69,9 +80,19 @@ impl Receiver {
         let request = RequestId(around.network.number());
         let (max, wait_ms) = (around.random.within(1..9) as u16, around.random.below(3_000) as u32);
         let invisible_ms = around.random.within(1_000..5_000);
-        let body = Input::Receive { request, connection, ask, max, wait_ms, invisible_ms };
+        let body = Input::Receive {
+            request,
+            connection,
+            ask,
+            max,
+            wait_ms,
+            invisible_ms,
+        };
         around.network.request(around.random, self.client, connection, body);
-        self.waiting = Some(Waiting { request, until_ms: around.now_ms + u64::from(wait_ms) + 2_000 });
+        self.waiting = Some(Waiting {
+            request,
+            until_ms: around.now_ms + u64::from(wait_ms) + 2_000,
+        });
     }
 
     fn settle(&mut self, connection: ConnectionId, around: &mut Surroundings<'_>) {
@@ -80,10 +101,14 @@ impl Receiver {
         let action = match around.random.below(12) {
             _ if around.healed => Action::Ack,
             0 => Action::Nack { delay_ms: None },
-            1 => Action::Nack { delay_ms: Some(around.random.below(3_000)) },
+            1 => Action::Nack {
+                delay_ms: Some(around.random.below(3_000)),
+            },
             2 => {
                 self.held.extend(handles.iter().cloned());
-                Action::Extend { invisible_ms: around.random.within(1_000..5_000) }
+                Action::Extend {
+                    invisible_ms: around.random.within(1_000..5_000),
+                }
             }
             3 => {
                 self.remember(handles);
@@ -106,7 +131,12 @@ impl Receiver {
 
     fn send(&self, connection: ConnectionId, handles: Vec<Bytes>, action: Action, around: &mut Surroundings<'_>) {
         let request = RequestId(around.network.number());
-        around.network.request(around.random, self.client, connection, Input::SettleHandles { request, handles, action });
+        around.network.request(
+            around.random,
+            self.client,
+            connection,
+            Input::SettleHandles { request, handles, action },
+        );
     }
 
     /// Hears from the broker.

@@ -46,7 +46,16 @@ struct Held {
 impl Stream {
     /// A member that is not connected yet.
     pub fn new(client: usize, wish: usize, member: String, stuck: bool) -> Self {
-        Self { client, wish, member, stuck, connection: None, open: None, held: Vec::new(), expression: None }
+        Self {
+            client,
+            wish,
+            member,
+            stuck,
+            connection: None,
+            open: None,
+            held: Vec::new(),
+            expression: None,
+        }
     }
 
     /// Connects, subscribes, gives credit, settles or leaves.
@@ -63,12 +72,20 @@ impl Stream {
         if open.credit < CREDIT / 2 {
             let messages = CREDIT - open.credit;
             open.credit = CREDIT;
-            let credit = Input::Credit { subscription, messages: messages as u32 };
+            let credit = Input::Credit {
+                subscription,
+                messages: messages as u32,
+            };
             around.network.send(self.client, connection, subscription.0, credit);
         }
         if !around.healed && around.random.chance(1, 60) {
             let request = RequestId(around.network.number());
-            around.network.send(self.client, connection, subscription.0, Input::Unsubscribe { request, subscription });
+            around.network.send(
+                self.client,
+                connection,
+                subscription.0,
+                Input::Unsubscribe { request, subscription },
+            );
             self.open = None;
             self.held.clear();
         } else if !self.held.is_empty() && (around.healed || !self.stuck) {
@@ -88,9 +105,20 @@ impl Stream {
         };
         let (request, subscription) = (RequestId(around.network.number()), SubscriptionId(around.network.number()));
         let invisible_ms = around.random.within(1_000..6_000);
-        let body = Input::Subscribe { request, subscription, connection, ask, invisible_ms };
+        let body = Input::Subscribe {
+            request,
+            subscription,
+            connection,
+            ask,
+            invisible_ms,
+        };
         around.network.send(self.client, connection, subscription.0, body);
-        self.open = Some(Open { subscription, request, answered: false, credit: 0 });
+        self.open = Some(Open {
+            subscription,
+            request,
+            answered: false,
+            credit: 0,
+        });
     }
 
     fn settle(&mut self, connection: ConnectionId, subscription: SubscriptionId, around: &mut Surroundings<'_>) {
@@ -98,8 +126,12 @@ impl Stream {
         let action = match around.random.below(10) {
             _ if around.healed => Action::Ack,
             0 => Action::Nack { delay_ms: None },
-            1 => Action::Nack { delay_ms: Some(around.random.below(3_000)) },
-            2 => Action::Extend { invisible_ms: around.random.within(1_000..5_000) },
+            1 => Action::Nack {
+                delay_ms: Some(around.random.below(3_000)),
+            },
+            2 => Action::Extend {
+                invisible_ms: around.random.within(1_000..5_000),
+            },
             3 => return,
             _ => Action::Ack,
         };
@@ -123,7 +155,14 @@ impl Stream {
             });
         }
         let request = RequestId(around.network.number());
-        let body = Input::SettleStream { request, subscription, queue, pass, which, action };
+        let body = Input::SettleStream {
+            request,
+            subscription,
+            queue,
+            pass,
+            which,
+            action,
+        };
         around.network.send(self.client, connection, subscription.0, body);
     }
 
@@ -135,9 +174,16 @@ impl Stream {
                 Ok(Answer::Subscribed { .. }) => open.answered = true,
                 Ok(_) | Err(_) => self.restart(),
             },
-            Event::Pushed { subscription, queue, pass, first_number, count } if subscription == open.subscription => {
+            Event::Pushed {
+                subscription,
+                queue,
+                pass,
+                first_number,
+                count,
+            } if subscription == open.subscription => {
                 open.credit = open.credit.saturating_sub(count);
-                self.held.extend((first_number..first_number + count).map(|number| Held { queue, pass, number }));
+                self.held
+                    .extend((first_number..first_number + count).map(|number| Held { queue, pass, number }));
             }
             Event::Reset { subscription, queue } if subscription == open.subscription => {
                 self.held.retain(|held| held.queue != queue);

@@ -28,9 +28,9 @@ pub struct Asked {
     deletions: BTreeSet<String>,
     seeks: BTreeMap<(String, String), Vec<SeekTo>>,
     /// Deliveries whose lease record did not come yet, with the invisible time that was asked for.
-    unrecorded: BTreeMap<(Key, u16), u64>,
+    unrecorded: BTreeSet<(Key, u16, u64)>,
     /// Lease records whose delivery did not come yet, with the length of the lease.
-    undelivered: BTreeMap<(Key, u16), u64>,
+    undelivered: BTreeSet<(Key, u16, u64)>,
 }
 
 impl Asked {
@@ -95,22 +95,17 @@ impl Asked {
 
     /// A delivery of a message under a lease of this length came out of the broker.
     pub fn delivered(&mut self, key: Key, attempt: u16, invisible_ms: u64, court: &mut Court) {
-        match self.undelivered.remove(&(key, attempt)) {
-            Some(length) => agree(key, length, invisible_ms, court),
-            None => {
-                self.unrecorded.insert((key, attempt), invisible_ms);
-            }
+        court.exercise(Law::DeliveryIsRecorded);
+        if !self.undelivered.remove(&(key, attempt, invisible_ms)) {
+            self.unrecorded.insert((key, attempt, invisible_ms));
         }
     }
 
-    /// A lease of this length was recorded.
-    pub fn recorded(&mut self, cursor: CursorId, pass: Pass, offset: u64, attempt: u16, length_ms: u64, court: &mut Court) {
+    /// A lease of this length was recorded. One that ends before its delivery may leave the broker is not delivered.
+    pub fn recorded(&mut self, cursor: CursorId, pass: Pass, offset: u64, attempt: u16, length_ms: u64) {
         let key = Key { cursor, pass, offset };
-        match self.unrecorded.remove(&(key, attempt)) {
-            Some(invisible_ms) => agree(key, length_ms, invisible_ms, court),
-            None => {
-                self.undelivered.insert((key, attempt), length_ms);
-            }
+        if !self.unrecorded.remove(&(key, attempt, length_ms)) {
+            self.undelivered.insert((key, attempt, length_ms));
         }
     }
 
@@ -120,14 +115,8 @@ impl Asked {
         self.undelivered.clear();
     }
 
-    /// Deliveries whose record never came.
-    pub fn unrecorded(&self) -> usize {
-        self.unrecorded.len()
+    /// A delivery whose record never came.
+    pub fn unrecorded(&self) -> Option<&(Key, u16, u64)> {
+        self.unrecorded.first()
     }
-}
-
-fn agree(key: Key, length_ms: u64, invisible_ms: u64, court: &mut Court) {
-    court.demand(Law::DeliveryIsRecorded, length_ms == invisible_ms, || {
-        format!("{key:?} is leased for {length_ms} ms, asked for were {invisible_ms}")
-    });
 }

@@ -74,55 +74,93 @@ impl Book {
         match &record.change {
             Change::Opened { .. } => self.cursors.values_mut().for_each(|cursor| cursor.opened(mono_ms)),
             Change::TopicCreated { topic, name, settings } => {
-                court.demand(Law::NoFailureOfItsOwn, !self.topics.values().any(|taken| taken == name), || format!("{name} exists twice"));
+                court.demand(Law::NoFailureOfItsOwn, !self.topics.values().any(|taken| taken == name), || {
+                    format!("{name} exists twice")
+                });
                 self.topics.insert(*topic, name.clone());
-                let queues = (0..settings.queues).map(|index| QueueId { topic: *topic, index: sluice_protocol::ids::QueueIndex(index) });
+                let queues = (0..settings.queues).map(|index| QueueId {
+                    topic: *topic,
+                    index: sluice_protocol::ids::QueueIndex(index),
+                });
                 self.queues.extend(queues.map(|queue| (queue, Queue::default())));
             }
             Change::TopicDeleted { topic } => {
-                court.demand(Law::NoFailureOfItsOwn, asked.deletes(self.topics.get(topic)), || format!("nobody asked to delete {topic:?}"));
+                court.demand(Law::NoFailureOfItsOwn, asked.deletes(self.topics.get(topic)), || {
+                    format!("nobody asked to delete {topic:?}")
+                });
                 self.topics.remove(topic);
                 self.queues.retain(|queue, _| queue.topic != *topic);
                 self.cursors.retain(|cursor, _| cursor.queue.topic != *topic);
                 self.rules.retain(|(_, other), _| other != topic);
             }
             Change::GroupCreated { group, name, settings } => {
-                self.groups.insert(*group, Group { name: name.clone(), settings: settings.clone() });
+                self.groups.insert(
+                    *group,
+                    Group {
+                        name: name.clone(),
+                        settings: settings.clone(),
+                    },
+                );
             }
             Change::GroupDeleted { group } => {
                 self.groups.remove(group);
                 self.cursors.retain(|cursor, _| cursor.group != *group);
                 self.rules.retain(|(other, _), _| other != group);
             }
-            Change::Subscribed { group, topic, filter, starts } => self.subscribed(*group, *topic, filter, starts, court),
+            Change::Subscribed {
+                group,
+                topic,
+                filter,
+                starts,
+            } => self.subscribed(*group, *topic, filter, starts, court),
             Change::PluginBound { name, digest, .. } => {
                 self.bindings.insert(name.clone(), *digest);
             }
             Change::Appended { queue, first, batch } => self.appended(frame, *queue, first.0, batch, court),
-            Change::DeadLettered { cursor, pass, offset, to, at_offset, batch } => {
+            Change::DeadLettered {
+                cursor,
+                pass,
+                offset,
+                to,
+                at_offset,
+                batch,
+            } => {
                 let attempts_max = self.groups.get(&cursor.group).map_or(0, |group| group.settings.attempts_max);
                 if let Some(model) = self.cursors.get_mut(cursor) {
                     model.dead_lettered(*pass, offset.0, attempts_max, court);
                 }
                 self.copied(frame, *cursor, offset.0, *to, at_offset.0, batch, court);
             }
-            Change::Sought { group, topic, pass, starts } => {
+            Change::Sought {
+                group,
+                topic,
+                pass,
+                starts,
+            } => {
                 for start in starts {
                     let end = self.queues.get(&start.queue).map_or(0, |queue| queue.rows.len() as u64);
                     let kept_from = self.queues.get(&start.queue).map_or(0, |queue| queue.start);
                     let name = (self.groups.get(group).map(|group| &group.name), self.topics.get(topic));
                     asked.sought(name, start.offset.0, kept_from, end, court);
-                    if let Some(model) = self.cursors.get_mut(&CursorId { group: *group, queue: start.queue }) {
+                    if let Some(model) = self.cursors.get_mut(&CursorId {
+                        group: *group,
+                        queue: start.queue,
+                    }) {
                         model.sought(frame, *pass, start.offset.0, court);
                     }
                 }
             }
             Change::Trimmed { queue, start } => {
-                court.demand(Law::NoFailureOfItsOwn, asked.trims(*queue) >= start.0, || format!("{queue} was trimmed further than asked"));
+                court.demand(Law::NoFailureOfItsOwn, asked.trims(*queue) >= start.0, || {
+                    format!("{queue} was trimmed further than asked")
+                });
                 if let Some(model) = self.queues.get_mut(queue) {
                     model.start = model.start.max(start.0);
                 }
-                self.cursors.iter_mut().filter(|(cursor, _)| cursor.queue == *queue).for_each(|(_, cursor)| cursor.trimmed(start.0));
+                self.cursors
+                    .iter_mut()
+                    .filter(|(cursor, _)| cursor.queue == *queue)
+                    .for_each(|(_, cursor)| cursor.trimmed(start.0));
             }
             Change::ProducerForgotten { producer } => self.placed.retain(|(other, _), _| other != producer),
             Change::Granted { cursor, pass, .. }
@@ -146,7 +184,9 @@ impl Book {
             court.demand(Law::NoFailureOfItsOwn, false, || format!("there is no such cursor: {record:?}"));
             return;
         };
-        court.demand(Law::SeekEndsThePass, model.pass == pass, || format!("{id:?} is in {:?}: {record:?}", model.pass));
+        court.demand(Law::SeekEndsThePass, model.pass == pass, || {
+            format!("{id:?} is in {:?}: {record:?}", model.pass)
+        });
         model.apply(frame, id, record, self, asked, court);
         self.cursors.insert(id, model);
     }
@@ -155,21 +195,34 @@ impl Book {
         self.rules.insert((group, topic), filter.clone());
         for start in starts {
             let end = self.queues.get(&start.queue).map_or(0, |queue| queue.rows.len() as u64);
-            court.demand(Law::SeekGoesWhereAsked, start.offset.0 <= end, || format!("{start:?} lies behind the end {end}"));
-            self.cursors.entry(CursorId { group, queue: start.queue }).or_insert_with(|| Cursor::new(start.offset.0));
+            court.demand(Law::SeekGoesWhereAsked, start.offset.0 <= end, || {
+                format!("{start:?} lies behind the end {end}")
+            });
+            self.cursors
+                .entry(CursorId { group, queue: start.queue })
+                .or_insert_with(|| Cursor::new(start.offset.0));
         }
     }
 
     fn appended(&mut self, frame: u64, queue: QueueId, first: u64, batch: &Bytes, court: &mut Court) {
         let Some(model) = self.queues.get_mut(&queue) else {
-            court.demand(Law::NoFailureOfItsOwn, false, || format!("messages were stored in {queue}, which does not exist"));
+            court.demand(Law::NoFailureOfItsOwn, false, || {
+                format!("messages were stored in {queue}, which does not exist")
+            });
             return;
         };
         let end = model.rows.len() as u64;
-        court.demand(Law::OffsetsAreContiguous, first == end, || format!("{queue} ends at {end}, a batch begins at {first}"));
+        court.demand(Law::OffsetsAreContiguous, first == end, || {
+            format!("{queue} ends at {end}, a batch begins at {first}")
+        });
         for (producer, sequence) in rows::identities(batch) {
             let place = (queue, model.rows.len() as u64);
-            model.rows.push(Row { producer, sequence, frame, copy: false });
+            model.rows.push(Row {
+                producer,
+                sequence,
+                frame,
+                copy: false,
+            });
             let before = self.placed.insert((producer, sequence), place);
             court.demand(Law::RetryIsStoredOnce, before.is_none(), || {
                 format!("{producer:?} {sequence:?} is stored at {before:?} and again at {place:?}")
@@ -180,15 +233,30 @@ impl Book {
     #[allow(clippy::too_many_arguments, reason = "the fields of one record, told apart")]
     fn copied(&mut self, frame: u64, from: CursorId, offset: u64, to: QueueId, at: u64, batch: &Bytes, court: &mut Court) {
         let named = self.groups.get(&from.group).map(|group| format!("%DLQ%{}", group.name));
-        court.demand(Law::DeadLetteredOnce, named.as_ref() == self.topics.get(&to.topic), || format!("{from:?} {offset} went to {to}"));
-        let source = self.queues.get(&from.queue).and_then(|queue| queue.rows.get(offset as usize)).cloned();
+        court.demand(Law::DeadLetteredOnce, named.as_ref() == self.topics.get(&to.topic), || {
+            format!("{from:?} {offset} went to {to}")
+        });
+        let source = self
+            .queues
+            .get(&from.queue)
+            .and_then(|queue| queue.rows.get(offset as usize))
+            .cloned();
         let Some(model) = self.queues.get_mut(&to) else { return };
         let end = model.rows.len() as u64;
-        court.demand(Law::OffsetsAreContiguous, at == end, || format!("{to} ends at {end}, a dead letter is at {at}"));
+        court.demand(Law::OffsetsAreContiguous, at == end, || {
+            format!("{to} ends at {end}, a dead letter is at {at}")
+        });
         let copies = rows::identities(batch);
         let same = source.is_some_and(|source| copies == [(source.producer, source.sequence)]);
-        court.demand(Law::DeadLetteredOnce, same, || format!("{from:?} {offset} was copied as {copies:?}"));
-        model.rows.extend(copies.into_iter().map(|(producer, sequence)| Row { producer, sequence, frame, copy: true }));
+        court.demand(Law::DeadLetteredOnce, same, || {
+            format!("{from:?} {offset} was copied as {copies:?}")
+        });
+        model.rows.extend(copies.into_iter().map(|(producer, sequence)| Row {
+            producer,
+            sequence,
+            frame,
+            copy: true,
+        }));
     }
 
     /// What the ruling filter of a group says of a stored message; `Deliver` without a filter.
@@ -196,9 +264,11 @@ impl Book {
         let row = self.queues.get(&cursor.queue)?.rows.get(offset as usize)?;
         Some(match self.rules.get(&(cursor.group, cursor.queue.topic))? {
             Filter::All => Verdict::Deliver,
-            Filter::Plugin { plugin, expression } => {
-                content::verdict(self.bindings.get(plugin)?, expression, &content::content(row.producer, row.sequence))
-            }
+            Filter::Plugin { plugin, expression } => content::verdict(
+                self.bindings.get(plugin)?,
+                expression,
+                &content::content(row.producer, row.sequence),
+            ),
         })
     }
 

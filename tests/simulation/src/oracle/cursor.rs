@@ -53,40 +53,75 @@ pub enum Held {
 impl Cursor {
     /// A cursor that begins at `start`, in its first pass.
     pub fn new(start: u64) -> Self {
-        Self { pass: Pass(1), pass_frame: 0, frontier: start, held: BTreeMap::new(), settled: BTreeMap::new(), dead: BTreeSet::new() }
+        Self {
+            pass: Pass(1),
+            pass_frame: 0,
+            frontier: start,
+            held: BTreeMap::new(),
+            settled: BTreeMap::new(),
+            dead: BTreeSet::new(),
+        }
     }
 
     /// Takes in a record of this cursor and pass.
     pub fn apply(&mut self, frame: u64, id: CursorId, record: &Record, book: &Book, asked: &mut Asked, court: &mut Court) {
         match &record.change {
-            Change::Granted { holder, leases, frontier, expires_mono_ms, .. } => {
+            Change::Granted {
+                holder,
+                leases,
+                frontier,
+                expires_mono_ms,
+                ..
+            } => {
                 let stream = matches!(holder, Holder::Stream { .. });
                 let granted_mono_ms = record.at.mono_ms;
                 for (offset, attempt) in each(leases) {
-                    let lease = Held::Leased { attempt, granted_mono_ms, expires_mono_ms: *expires_mono_ms, stream };
+                    let lease = Held::Leased {
+                        attempt,
+                        granted_mono_ms,
+                        expires_mono_ms: *expires_mono_ms,
+                        stream,
+                    };
                     self.granted(id, offset, lease, attempt, granted_mono_ms, book, court);
-                    asked.recorded(id, self.pass, offset, attempt, expires_mono_ms.saturating_sub(granted_mono_ms), court);
+                    asked.recorded(id, self.pass, offset, attempt, expires_mono_ms.saturating_sub(granted_mono_ms));
                 }
                 self.moved(id, frontier.0, book, court);
             }
             Change::FrontierMoved { frontier, .. } => self.moved(id, frontier.0, book, court),
             Change::Settled { offsets, .. } => {
                 for offset in offsets_of(offsets) {
-                    let key = Key { cursor: id, pass: self.pass, offset };
-                    court.demand(Law::SettledAsAsked, asked.settlement(&key), || format!("{key:?} was settled unasked"));
+                    let key = Key {
+                        cursor: id,
+                        pass: self.pass,
+                        offset,
+                    };
+                    court.demand(Law::SettledAsAsked, asked.settlement(&key), || {
+                        format!("{key:?} was settled unasked")
+                    });
                     self.held.remove(&offset);
                     self.settled.insert(offset, frame);
                 }
             }
-            Change::Returned { leases, due_mono_ms, reason, .. } => {
+            Change::Returned {
+                leases,
+                due_mono_ms,
+                reason,
+                ..
+            } => {
                 for (offset, attempt) in each(leases) {
                     self.returned(id, offset, attempt, *due_mono_ms, *reason, record.at.mono_ms, court);
                 }
             }
-            Change::Extended { offsets, expires_mono_ms, .. } => {
+            Change::Extended {
+                offsets, expires_mono_ms, ..
+            } => {
                 for offset in offsets_of(offsets) {
                     match self.held.get_mut(&offset) {
-                        Some(Held::Leased { expires_mono_ms: until, granted_mono_ms, .. }) => {
+                        Some(Held::Leased {
+                            expires_mono_ms: until,
+                            granted_mono_ms,
+                            ..
+                        }) => {
                             *until = *expires_mono_ms;
                             *granted_mono_ms = record.at.mono_ms;
                         }
@@ -115,21 +150,37 @@ impl Cursor {
     #[allow(clippy::too_many_arguments, reason = "one lease and what it is judged by")]
     fn granted(&mut self, id: CursorId, offset: u64, lease: Held, attempt: u16, now: u64, book: &Book, court: &mut Court) {
         let attempts_max = book.groups.get(&id.group).map_or(0, |group| group.settings.attempts_max);
-        court.demand(Law::AttemptsAreBounded, attempt <= attempts_max, || format!("{id:?} {offset}: attempt {attempt} of {attempts_max}"));
-        court.demand(Law::AckedNeverAgain, !self.settled.contains_key(&offset), || format!("{id:?} {offset} is settled and granted again"));
-        court.demand(Law::DeadLetteredOnce, !self.dead.contains(&offset), || format!("{id:?} {offset} is dead and granted again"));
+        court.demand(Law::AttemptsAreBounded, attempt <= attempts_max, || {
+            format!("{id:?} {offset}: attempt {attempt} of {attempts_max}")
+        });
+        court.demand(Law::AckedNeverAgain, !self.settled.contains_key(&offset), || {
+            format!("{id:?} {offset} is settled and granted again")
+        });
+        court.demand(Law::DeadLetteredOnce, !self.dead.contains(&offset), || {
+            format!("{id:?} {offset} is dead and granted again")
+        });
         match self.held.insert(offset, lease) {
             None => {
                 court.demand(Law::RulingVerdict, book.ruling(id, offset) == Some(Verdict::Deliver), || {
                     format!("{id:?} {offset} was granted, the ruling filter says {:?}", book.ruling(id, offset))
                 });
                 court.demand(Law::AttemptsAreBounded, attempt == 1 && offset >= self.frontier, || {
-                    format!("{id:?} {offset}: a first grant is attempt {attempt}, the frontier is {}", self.frontier)
+                    format!(
+                        "{id:?} {offset}: a first grant is attempt {attempt}, the frontier is {}",
+                        self.frontier
+                    )
                 });
             }
-            Some(Held::Waiting { attempt: next, due_mono_ms }) => {
-                court.demand(Law::AttemptsAreBounded, attempt == next, || format!("{id:?} {offset}: attempt {attempt} instead of {next}"));
-                court.demand(Law::NackDelayIsKept, now >= due_mono_ms, || format!("{id:?} {offset}: at {now} instead of {due_mono_ms}"));
+            Some(Held::Waiting {
+                attempt: next,
+                due_mono_ms,
+            }) => {
+                court.demand(Law::AttemptsAreBounded, attempt == next, || {
+                    format!("{id:?} {offset}: attempt {attempt} instead of {next}")
+                });
+                court.demand(Law::NackDelayIsKept, now >= due_mono_ms, || {
+                    format!("{id:?} {offset}: at {now} instead of {due_mono_ms}")
+                });
             }
             Some(before @ Held::Leased { .. }) => {
                 court.demand(Law::OneHolder, false, || format!("{id:?} {offset} was granted while {before:?}"));
@@ -139,32 +190,62 @@ impl Cursor {
     }
 
     fn moved(&mut self, id: CursorId, to: u64, book: &Book, court: &mut Court) {
-        court.demand(Law::RulingVerdict, to >= self.frontier, || format!("{id:?}: the frontier fell from {} to {to}", self.frontier));
+        court.demand(Law::RulingVerdict, to >= self.frontier, || {
+            format!("{id:?}: the frontier fell from {} to {to}", self.frontier)
+        });
         let queue = book.queues.get(&id.queue);
         let (start, end) = queue.map_or((0, 0), |queue| (queue.start, queue.rows.len() as u64));
-        court.demand(Law::RulingVerdict, to <= end.max(self.frontier), || format!("{id:?}: the frontier {to} lies behind the end {end}"));
+        court.demand(Law::RulingVerdict, to <= end.max(self.frontier), || {
+            format!("{id:?}: the frontier {to} lies behind the end {end}")
+        });
         for offset in self.frontier..to.min(end) {
             let over = self.held.contains_key(&offset) || self.settled.contains_key(&offset) || self.dead.contains(&offset);
             let lawful = over || offset < start || book.ruling(id, offset) != Some(Verdict::Deliver);
-            court.demand(Law::RulingVerdict, lawful, || format!("{id:?} {offset} was skipped though it matches"));
+            court.demand(Law::RulingVerdict, lawful, || {
+                format!("{id:?} {offset} was skipped though it matches")
+            });
         }
         self.frontier = self.frontier.max(to);
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one record, told apart")]
     fn returned(&mut self, id: CursorId, offset: u64, attempt: u16, due_mono_ms: u64, reason: ReturnReason, now: u64, court: &mut Court) {
-        let Some(Held::Leased { attempt: leased, expires_mono_ms, .. }) = self.held.get(&offset) else {
-            court.demand(Law::OneHolder, false, || format!("{id:?} {offset} was returned while {:?}", self.held.get(&offset)));
+        if let Some(Held::Waiting {
+            attempt: next,
+            due_mono_ms: due,
+        }) = self.held.get_mut(&offset)
+            && due_mono_ms == u64::MAX
+            && attempt + 1 == *next
+        {
+            // A start found that the stream it took the lease from had the last attempt.
+            *due = due_mono_ms;
+            return;
+        }
+        let Some(Held::Leased {
+            attempt: leased,
+            expires_mono_ms,
+            ..
+        }) = self.held.get(&offset)
+        else {
+            court.demand(Law::OneHolder, false, || {
+                format!("{id:?} {offset} was returned while {:?}", self.held.get(&offset))
+            });
             return;
         };
-        court.demand(Law::AttemptsAreBounded, attempt == *leased, || format!("{id:?} {offset}: returned {attempt}, leased {leased}"));
+        court.demand(Law::AttemptsAreBounded, attempt == *leased, || {
+            format!("{id:?} {offset}: returned {attempt}, leased {leased}")
+        });
         if reason == ReturnReason::Expired {
             court.exercise(Law::LeaseExpired);
             court.demand(Law::LeaseLastsItsTime, now >= *expires_mono_ms, || {
                 format!("{id:?} {offset} expired at {now}, its lease runs to {expires_mono_ms}")
             });
         }
-        let attempt = if reason == ReturnReason::Closed { attempt } else { attempt.saturating_add(1) };
+        let attempt = if reason == ReturnReason::Closed {
+            attempt
+        } else {
+            attempt.saturating_add(1)
+        };
         self.held.insert(offset, Held::Waiting { attempt, due_mono_ms });
     }
 
@@ -172,18 +253,27 @@ impl Cursor {
     pub fn opened(&mut self, mono_ms: u64) {
         for held in self.held.values_mut() {
             if let Held::Leased { attempt, stream: true, .. } = *held {
-                *held = Held::Waiting { attempt: attempt.saturating_add(1), due_mono_ms: mono_ms };
+                *held = Held::Waiting {
+                    attempt: attempt.saturating_add(1),
+                    due_mono_ms: mono_ms,
+                };
             }
         }
     }
 
     /// A new pass.
     pub fn sought(&mut self, frame: u64, pass: Pass, start: u64, court: &mut Court) {
-        court.demand(Law::SeekEndsThePass, pass > self.pass, || format!("{pass:?} follows {:?}", self.pass));
+        court.demand(Law::SeekEndsThePass, pass > self.pass, || {
+            format!("{pass:?} follows {:?}", self.pass)
+        });
         if self.held.values().any(|held| matches!(held, Held::Leased { .. })) {
             court.exercise(Law::SeekWithLeases);
         }
-        *self = Self { pass, pass_frame: frame, ..Self::new(start) };
+        *self = Self {
+            pass,
+            pass_frame: frame,
+            ..Self::new(start)
+        };
     }
 
     /// Retention took what lies below `start`.
@@ -194,20 +284,28 @@ impl Cursor {
 
     /// A message had its last attempt.
     pub fn dead_lettered(&mut self, pass: Pass, offset: u64, attempts_max: u16, court: &mut Court) {
-        court.demand(Law::SeekEndsThePass, pass == self.pass, || format!("dead-lettered in {pass:?} instead of {:?}", self.pass));
+        court.demand(Law::SeekEndsThePass, pass == self.pass, || {
+            format!("dead-lettered in {pass:?} instead of {:?}", self.pass)
+        });
         let last = match self.held.remove(&offset) {
             Some(Held::Leased { attempt, .. }) => attempt == attempts_max,
             Some(Held::Waiting { attempt, .. }) => attempt > attempts_max,
             None => false,
         };
-        court.demand(Law::AttemptsAreBounded, last, || format!("{offset} was dead-lettered before its last attempt was over"));
-        court.demand(Law::DeadLetteredOnce, self.dead.insert(offset), || format!("{offset} was dead-lettered twice"));
+        court.demand(Law::AttemptsAreBounded, last, || {
+            format!("{offset} was dead-lettered before its last attempt was over")
+        });
+        court.demand(Law::DeadLetteredOnce, self.dead.insert(offset), || {
+            format!("{offset} was dead-lettered twice")
+        });
     }
 }
 
 /// Every message of some lease ranges with its attempt.
 pub fn each(leases: &[LeaseRange]) -> impl Iterator<Item = (u64, u16)> {
-    leases.iter().flat_map(|range| (range.offsets.first.0..range.offsets.end.0).map(|offset| (offset, range.attempt.0)))
+    leases
+        .iter()
+        .flat_map(|range| (range.offsets.first.0..range.offsets.end.0).map(|offset| (offset, range.attempt.0)))
 }
 
 /// Every offset of some ranges.

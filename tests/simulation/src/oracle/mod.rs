@@ -71,14 +71,33 @@ impl Oracle {
             Input::Publish { request, topic, batch } => {
                 let messages = rows::identities(batch);
                 messages.iter().for_each(|message| *self.tried.entry(*message).or_default() += 1);
-                self.publishes.insert(*request, Publish { topic: topic.clone(), messages });
+                self.publishes.insert(
+                    *request,
+                    Publish {
+                        topic: topic.clone(),
+                        messages,
+                    },
+                );
             }
-            Input::Subscribe { subscription, connection, invisible_ms, .. } => {
+            Input::Subscribe {
+                subscription,
+                connection,
+                invisible_ms,
+                ..
+            } => {
                 self.seen.subscribes(*subscription, *connection, *invisible_ms);
             }
             Input::Receive { request, invisible_ms, .. } => self.seen.receives(*request, *invisible_ms),
-            Input::SettleStream { request, subscription, queue, pass, which, action } => {
-                self.seen.settles_numbers(now.mono_ms, *request, *subscription, *queue, *pass, which, *action, &mut self.asked);
+            Input::SettleStream {
+                request,
+                subscription,
+                queue,
+                pass,
+                which,
+                action,
+            } => {
+                self.seen
+                    .settles_numbers(now.mono_ms, *request, *subscription, *queue, *pass, which, *action, &mut self.asked);
             }
             Input::SettleHandles { request, handles, action } => {
                 self.seen.settles_handles(now.mono_ms, *request, handles, *action, &mut self.asked);
@@ -87,8 +106,14 @@ impl Oracle {
                 self.seen.closed(*subscription);
             }
             Input::Disconnected { connection } => self.seen.disconnected(*connection, &mut self.court),
-            Input::Admin { admin: Admin::DeleteTopic { name }, .. } => self.asked.delete(name),
-            Input::Admin { admin: Admin::Seek { group, topic, to, .. }, .. } => self.asked.seek(group, topic, *to),
+            Input::Admin {
+                admin: Admin::DeleteTopic { name },
+                ..
+            } => self.asked.delete(name),
+            Input::Admin {
+                admin: Admin::Seek { group, topic, to, .. },
+                ..
+            } => self.asked.seek(group, topic, *to),
             Input::Trim { queue, start } => self.asked.trim(*queue, start.0),
             Input::Synced { end } => self.synced = self.synced.max(end.0),
             Input::Admin { .. }
@@ -111,39 +136,56 @@ impl Oracle {
             }
             Effect::Judge { cursor, to, .. } => {
                 let end = self.synced_end(cursor.queue);
-                self.court.demand(Law::DeliverAfterSync, to.0 <= end, || format!("{cursor:?} is judged to {to:?}, synced is {end}"));
+                self.court.demand(Law::DeliverAfterSync, to.0 <= end, || {
+                    format!("{cursor:?} is judged to {to:?}, synced is {end}")
+                });
             }
             Effect::Deliver(delivery) => {
                 let end = self.synced_end(delivery.cursor.queue);
                 for (offset, _) in cursor::each(&delivery.leases) {
-                    self.court.demand(Law::DeliverAfterSync, offset < end, || format!("{delivery:?}, synced is {end}"));
+                    self.court
+                        .demand(Law::DeliverAfterSync, offset < end, || format!("{delivery:?}, synced is {end}"));
                 }
                 self.in_pass(delivery);
-                self.seen.delivered(now.mono_ms, delivery, &self.book, &mut self.asked, &mut self.court);
+                self.seen
+                    .delivered(now.mono_ms, delivery, &self.book, &mut self.asked, &mut self.court);
             }
-            Effect::Answer { request, answer: Ok(Answer::Stored { runs }) } => self.stored(*request, runs),
-            Effect::Answer { request, answer: Ok(Answer::Settled { results }) } => {
+            Effect::Answer {
+                request,
+                answer: Ok(Answer::Stored { runs }),
+            } => self.stored(*request, runs),
+            Effect::Answer {
+                request,
+                answer: Ok(Answer::Settled { results }),
+            } => {
                 let results: Vec<bool> = results.iter().map(Result::is_ok).collect();
                 self.seen.settled(*request, &results, &self.book, self.synced, &mut self.court);
             }
-            Effect::Answer { request, answer: Err(refusal) } => self.refused(*request, refusal),
+            Effect::Answer {
+                request,
+                answer: Err(refusal),
+            } => self.refused(*request, refusal),
             Effect::StreamEnded { subscription, .. } => {
                 self.seen.closed(*subscription);
             }
-            Effect::Answer { .. }
-            | Effect::StreamReset { .. }
-            | Effect::Fetch { .. }
-            | Effect::Locate { .. }
-            | Effect::Checkpoint(_) => {}
+            Effect::Answer { .. } | Effect::StreamReset { .. } | Effect::Fetch { .. } | Effect::Locate { .. } | Effect::Checkpoint(_) => {}
         }
     }
 
     /// A pass that a synced seek ended delivers nothing any more, and a pass that is not synced delivers nothing yet.
     fn in_pass(&mut self, delivery: &sluice_core::effect::Delivery) {
-        let Some(cursor) = self.book.cursors.get(&delivery.cursor) else { return };
+        let Some(cursor) = self.book.cursors.get(&delivery.cursor) else {
+            return;
+        };
         let (current, synced) = (cursor.pass, cursor.pass_frame < self.synced || cursor.pass_frame == 0);
-        let lawful = if synced { delivery.pass == current } else { delivery.pass < current };
-        self.court.demand(Law::SeekEndsThePass, lawful, || format!("{delivery:?} while the pass is {current:?}, synced: {synced}"));
+        let lawful = if synced {
+            delivery.pass == current
+        } else {
+            delivery.pass < current
+        };
+        self.court.demand(Law::SeekEndsThePass, lawful, || {
+            format!("{delivery:?} while the pass is {current:?}, synced: {synced}")
+        });
     }
 
     fn synced_end(&self, queue: QueueId) -> u64 {
@@ -159,15 +201,22 @@ impl Oracle {
                     self.book.apply(position, &record, &mut self.asked, &mut self.court);
                     decoded.push(record);
                 }
-                Err(error) => self.court.demand(Law::RecoveryIsExact, false, || format!("a record cannot be decoded: {error}")),
+                Err(error) => self
+                    .court
+                    .demand(Law::RecoveryIsExact, false, || format!("a record cannot be decoded: {error}")),
             }
         }
-        self.frames.push(Frame { position, records: decoded });
+        self.frames.push(Frame {
+            position,
+            records: decoded,
+        });
     }
 
     fn stored(&mut self, request: RequestId, runs: &[StoredRun]) {
         let Some(publish) = self.publishes.remove(&request) else {
-            self.court.demand(Law::NoFailureOfItsOwn, false, || format!("{request:?} is answered, but is no open publish"));
+            self.court.demand(Law::NoFailureOfItsOwn, false, || {
+                format!("{request:?} is answered, but is no open publish")
+            });
             return;
         };
         let mut messages = publish.messages.iter();
@@ -175,21 +224,31 @@ impl Oracle {
             for place in 0..u64::from(run.count) {
                 let sequence = Sequence(run.first_sequence.0 + place);
                 let Some(message) = messages.next().filter(|(_, expected)| *expected == sequence) else {
-                    self.court.demand(Law::NoFailureOfItsOwn, false, || format!("{runs:?} do not answer {:?}", publish.messages));
+                    self.court.demand(Law::NoFailureOfItsOwn, false, || {
+                        format!("{runs:?} do not answer {:?}", publish.messages)
+                    });
                     return;
                 };
-                let found = Confirmed { topic: publish.topic.clone(), queue: run.queue, offset: run.first_offset.0 + place };
+                let found = Confirmed {
+                    topic: publish.topic.clone(),
+                    queue: run.queue,
+                    offset: run.first_offset.0 + place,
+                };
                 self.confirm(*message, found, run.duplicate);
             }
         }
         let rest = messages.len();
-        self.court.demand(Law::NoFailureOfItsOwn, rest == 0, || format!("{rest} of {:?} are not answered", publish.messages));
+        self.court.demand(Law::NoFailureOfItsOwn, rest == 0, || {
+            format!("{rest} of {:?} are not answered", publish.messages)
+        });
     }
 
     fn confirm(&mut self, message: (ProducerId, Sequence), found: Confirmed, duplicate: bool) {
         if duplicate {
             let tries = self.tried.get(&message).copied().unwrap_or(0);
-            self.court.demand(Law::RetryIsStoredOnce, tries > 1, || format!("{message:?} is called a duplicate at its first try"));
+            self.court.demand(Law::RetryIsStoredOnce, tries > 1, || {
+                format!("{message:?} is called a duplicate at its first try")
+            });
         }
         if let Some(queue) = self.book.queues.get(&found.queue) {
             let row = queue.rows.get(found.offset as usize);
@@ -199,7 +258,9 @@ impl Oracle {
             });
         } else {
             let deleted = self.asked.deletes(Some(&found.topic));
-            self.court.demand(Law::ConfirmAfterSync, deleted, || format!("{message:?} is confirmed in {found:?}, which does not exist"));
+            self.court.demand(Law::ConfirmAfterSync, deleted, || {
+                format!("{message:?} is confirmed in {found:?}, which does not exist")
+            });
         }
         let before = self.confirmed.entry(message).or_insert_with(|| found.clone());
         self.court.demand(Law::RetryIsStoredOnce, *before == found, || {
@@ -212,9 +273,14 @@ impl Oracle {
             self.court.exercise(Law::MemberSuperseded);
         }
         let publish = self.publishes.remove(&request);
-        let temporary = matches!(refusal.code, ErrorCode::Overloaded | ErrorCode::TopicDeleted | ErrorCode::NoSuchTopic);
+        let temporary = matches!(
+            refusal.code,
+            ErrorCode::Overloaded | ErrorCode::TopicDeleted | ErrorCode::NoSuchTopic
+        );
         let wrong = refusal.code == ErrorCode::Internal || publish.is_some() && !temporary;
-        self.court.demand(Law::NoFailureOfItsOwn, !wrong, || format!("{request:?} {publish:?} is refused: {refusal:?}"));
+        self.court.demand(Law::NoFailureOfItsOwn, !wrong, || {
+            format!("{request:?} {publish:?} is refused: {refusal:?}")
+        });
     }
 
     /// The broker went down. Returns whether something written was not synced.
@@ -236,30 +302,45 @@ impl Oracle {
         self.frames.retain(|frame| frame.position < opened);
         let mut written = self.frames.iter().flat_map(|frame| &frame.records).rev();
         let Some((opening, before)) = replayed.split_last() else {
-            self.court.demand(Law::RecoveryIsExact, false, || "nothing was replayed, not even the opening".to_owned());
+            self.court.demand(Law::RecoveryIsExact, false, || {
+                "nothing was replayed, not even the opening".to_owned()
+            });
             return;
         };
         for record in before.iter().rev() {
             let expected = written.next();
-            self.court.demand(Law::RecoveryIsExact, expected == Some(record), || format!("replayed was {record:?}, written {expected:?}"));
+            self.court.demand(Law::RecoveryIsExact, expected == Some(record), || {
+                format!("replayed was {record:?}, written {expected:?}")
+            });
         }
         let is_opening = matches!(opening.change, Change::Opened { .. });
-        self.court.demand(Law::RecoveryIsExact, is_opening, || format!("replay ends with {opening:?}"));
-        self.frames.push(Frame { position: opened, records: vec![opening.clone()] });
+        self.court
+            .demand(Law::RecoveryIsExact, is_opening, || format!("replay ends with {opening:?}"));
+        self.frames.push(Frame {
+            position: opened,
+            records: vec![opening.clone()],
+        });
         self.synced = end;
         let (mut book, frames, asked) = (Book::default(), &self.frames, &mut self.asked.clone());
         self.court.muted(|court| {
             for frame in frames {
-                frame.records.iter().for_each(|record| book.apply(frame.position, record, asked, court));
+                frame
+                    .records
+                    .iter()
+                    .for_each(|record| book.apply(frame.position, record, asked, court));
             }
         });
         self.book = book;
         self.seen.recovered(&self.book);
         for (message, place) in &self.confirmed {
-            let Some(queue) = self.book.queues.get(&place.queue) else { continue };
+            let Some(queue) = self.book.queues.get(&place.queue) else {
+                continue;
+            };
             let row = queue.rows.get(place.offset as usize);
             let there = row.is_some_and(|row| (row.producer, row.sequence) == *message);
-            self.court.demand(Law::ConfirmedIsKept, there, || format!("{message:?} was confirmed at {place:?}, now {row:?} is there"));
+            self.court.demand(Law::ConfirmedIsKept, there, || {
+                format!("{message:?} was confirmed at {place:?}, now {row:?} is there")
+            });
         }
     }
 
@@ -287,7 +368,8 @@ impl Oracle {
     pub fn described(&mut self, group: &GroupInfo, cursors: &[CursorInfo]) {
         for cursor in cursors.iter().filter(|cursor| !cursor.topic.starts_with("%DLQ%")) {
             let left = cursor.end.0 - cursor.frontier.0 + cursor.leased + cursor.retrying + cursor.matched;
-            self.court.demand(Law::EverythingIsFinished, left == 0, || format!("{} says {cursor:?}", group.name));
+            self.court
+                .demand(Law::EverythingIsFinished, left == 0, || format!("{} says {cursor:?}", group.name));
         }
     }
 }

@@ -64,7 +64,14 @@ struct Settlement {
 impl Seen {
     /// A stream is asked for.
     pub fn subscribes(&mut self, subscription: SubscriptionId, connection: ConnectionId, invisible_ms: u64) {
-        self.streams.insert(subscription, Stream { connection, invisible_ms, pushed: BTreeMap::new() });
+        self.streams.insert(
+            subscription,
+            Stream {
+                connection,
+                invisible_ms,
+                pushed: BTreeMap::new(),
+            },
+        );
     }
 
     /// A receive is asked for.
@@ -74,8 +81,12 @@ impl Seen {
 
     /// The broker hears that a connection is gone.
     pub fn disconnected(&mut self, connection: ConnectionId, court: &mut Court) {
-        let gone: Vec<SubscriptionId> =
-            self.streams.iter().filter(|(_, stream)| stream.connection == connection).map(|(id, _)| *id).collect();
+        let gone: Vec<SubscriptionId> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.connection == connection)
+            .map(|(id, _)| *id)
+            .collect();
         for subscription in gone {
             if self.closed(subscription) > 0 {
                 court.exercise(Law::ConnectionLostWithLeases);
@@ -93,15 +104,29 @@ impl Seen {
     /// Deliveries leave the broker.
     pub fn delivered(&mut self, mono_ms: u64, delivery: &Delivery, book: &Book, asked: &mut Asked, court: &mut Court) {
         let keys: Vec<(Key, u16)> = each(&delivery.leases)
-            .map(|(offset, attempt)| (Key { cursor: delivery.cursor, pass: delivery.pass, offset }, attempt))
+            .map(|(offset, attempt)| {
+                (
+                    Key {
+                        cursor: delivery.cursor,
+                        pass: delivery.pass,
+                        offset,
+                    },
+                    attempt,
+                )
+            })
             .collect();
         let (taker, invisible_ms) = match &delivery.taker {
             Taker::Receive { request, handles } => {
-                court.demand(Law::DeliveryIsRecorded, handles.len() == keys.len(), || format!("{request:?}: a handle for each message"));
+                court.demand(Law::DeliveryIsRecorded, handles.len() == keys.len(), || {
+                    format!("{request:?}: a handle for each message")
+                });
                 self.handles.extend(handles.iter().cloned().zip(keys.iter().copied()));
                 (Holder::Receive(*request), self.receives.get(request).copied())
             }
-            Taker::Stream { subscription, first_number } => {
+            Taker::Stream {
+                subscription,
+                first_number,
+            } => {
                 let stream = self.streams.get_mut(subscription);
                 let invisible_ms = stream.as_ref().map(|stream| stream.invisible_ms);
                 if let Some(stream) = stream {
@@ -115,7 +140,9 @@ impl Seen {
                 (Holder::Stream(*subscription), invisible_ms)
             }
         };
-        court.demand(Law::DeliveryIsRecorded, invisible_ms.is_some(), || format!("{taker:?} never asked for anything"));
+        court.demand(Law::DeliveryIsRecorded, invisible_ms.is_some(), || {
+            format!("{taker:?} never asked for anything")
+        });
         for (key, attempt) in keys {
             self.one(mono_ms, key, attempt, taker, invisible_ms.unwrap_or(0), book, court);
             asked.delivered(key, attempt, invisible_ms.unwrap_or(0), court);
@@ -124,28 +151,50 @@ impl Seen {
 
     #[allow(clippy::too_many_arguments, reason = "one delivered message and what it is judged by")]
     fn one(&mut self, mono_ms: u64, key: Key, attempt: u16, taker: Holder, invisible_ms: u64, book: &Book, court: &mut Court) {
-        court.demand(Law::AckedNeverAgain, !self.acknowledged.contains(&key), || format!("{key:?} was acknowledged, and comes again"));
+        court.demand(Law::AckedNeverAgain, !self.acknowledged.contains(&key), || {
+            format!("{key:?} was acknowledged, and comes again")
+        });
         if let Some(not_before) = self.not_before_ms.remove(&key) {
-            court.demand(Law::NackDelayIsKept, mono_ms >= not_before, || format!("{key:?} comes at {mono_ms} instead of {not_before}"));
+            court.demand(Law::NackDelayIsKept, mono_ms >= not_before, || {
+                format!("{key:?} comes at {mono_ms} instead of {not_before}")
+            });
         }
         let count = self.deliveries.entry(key).or_default();
         if *count == 0 {
             let newest = self.newest_first.entry((key.cursor, key.pass)).or_default();
-            court.demand(Law::FirstDeliveriesInOrder, key.offset + 1 > *newest, || format!("{key:?} comes first after {}", *newest - 1));
+            court.demand(Law::FirstDeliveriesInOrder, key.offset + 1 > *newest, || {
+                format!("{key:?} comes first after {}", *newest - 1)
+            });
             *newest = key.offset + 1;
         }
         *count += 1;
         let most = *count + self.crashes;
-        court.demand(Law::AttemptsAreBounded, u32::from(attempt) <= most, || format!("{key:?} is attempt {attempt}, seen {count} times"));
+        court.demand(Law::AttemptsAreBounded, u32::from(attempt) <= most, || {
+            format!("{key:?} is attempt {attempt}, seen {count} times")
+        });
         let known = book.cursors.get(&key.cursor).and_then(|cursor| cursor.held.get(&key.offset));
         let until_mono_ms = match known {
-            Some(Held::Leased { attempt: recorded, expires_mono_ms, .. }) if *recorded == attempt => *expires_mono_ms,
+            Some(Held::Leased {
+                attempt: recorded,
+                expires_mono_ms,
+                ..
+            }) if *recorded == attempt => *expires_mono_ms,
             _ => self.written_mono_ms + invisible_ms,
         };
-        let before = self.holds.insert(key, Hold { taker, attempt, until_mono_ms });
-        court.demand(Law::OneHolder, before.as_ref().is_none_or(|before| mono_ms >= before.until_mono_ms), || {
-            format!("{key:?} goes to {taker:?} at {mono_ms} while {before:?}")
-        });
+        let before = self.holds.insert(
+            key,
+            Hold {
+                taker,
+                attempt,
+                until_mono_ms,
+            },
+        );
+        let returned = matches!(known, Some(Held::Waiting { .. }));
+        court.demand(
+            Law::OneHolder,
+            returned || before.as_ref().is_none_or(|before| mono_ms >= before.until_mono_ms),
+            || format!("{key:?} goes to {taker:?} at {mono_ms} while {before:?}"),
+        );
     }
 
     /// The broker is handed a settlement by numbers.
@@ -165,24 +214,52 @@ impl Seen {
         let pushed = pushed.map_or(&[][..], Vec::as_slice);
         let named: Vec<(Key, u16)> = match which {
             Numbers::UpTo(number) => pushed[..(*number as usize).min(pushed.len())].to_vec(),
-            Numbers::Each(numbers) => numbers.iter().filter_map(|number| pushed.get((*number as usize).wrapping_sub(1)).copied()).collect(),
+            Numbers::Each(numbers) => numbers
+                .iter()
+                .filter_map(|number| pushed.get((*number as usize).wrapping_sub(1)).copied())
+                .collect(),
         };
         let taker = Some(Holder::Stream(subscription));
-        let keys = named.into_iter().map(|(key, attempt)| (key, attempt, self.surely_holds(mono_ms, key, attempt, taker))).collect();
-        self.asks(mono_ms, request, Settlement { keys, by_handle: false, action, asked_mono_ms: mono_ms }, asked);
+        let keys = named
+            .into_iter()
+            .map(|(key, attempt)| (key, attempt, self.surely_holds(mono_ms, key, attempt, taker)))
+            .collect();
+        self.asks(
+            mono_ms,
+            request,
+            Settlement {
+                keys,
+                by_handle: false,
+                action,
+                asked_mono_ms: mono_ms,
+            },
+            asked,
+        );
     }
 
     /// The broker is handed a settlement by receipt handles.
     pub fn settles_handles(&mut self, mono_ms: u64, request: RequestId, handles: &[Bytes], action: Action, asked: &mut Asked) {
         let known = handles.iter().filter_map(|handle| self.handles.get(handle).copied());
-        let keys = known.map(|(key, attempt)| (key, attempt, self.surely_holds(mono_ms, key, attempt, None))).collect();
-        self.asks(mono_ms, request, Settlement { keys, by_handle: true, action, asked_mono_ms: mono_ms }, asked);
+        let keys = known
+            .map(|(key, attempt)| (key, attempt, self.surely_holds(mono_ms, key, attempt, None)))
+            .collect();
+        self.asks(
+            mono_ms,
+            request,
+            Settlement {
+                keys,
+                by_handle: true,
+                action,
+                asked_mono_ms: mono_ms,
+            },
+            asked,
+        );
     }
 
     fn surely_holds(&self, mono_ms: u64, key: Key, attempt: u16, taker: Option<Holder>) -> bool {
-        self.holds.get(&key).is_some_and(|hold| {
-            hold.attempt == attempt && mono_ms < hold.until_mono_ms && taker.is_none_or(|taker| hold.taker == taker)
-        })
+        self.holds
+            .get(&key)
+            .is_some_and(|hold| hold.attempt == attempt && mono_ms < hold.until_mono_ms && taker.is_none_or(|taker| hold.taker == taker))
     }
 
     fn asks(&mut self, mono_ms: u64, request: RequestId, settlement: Settlement, asked: &mut Asked) {
@@ -206,9 +283,15 @@ impl Seen {
 
     /// The broker answered a settlement.
     pub fn settled(&mut self, request: RequestId, results: &[bool], book: &Book, synced: u64, court: &mut Court) {
-        let Some(settlement) = self.settlements.remove(&request) else { return };
+        let Some(settlement) = self.settlements.remove(&request) else {
+            return;
+        };
         for (place, (key, attempt, sure)) in settlement.keys.into_iter().enumerate() {
-            let result = if settlement.by_handle { results.get(place) } else { results.first() };
+            let result = if settlement.by_handle {
+                results.get(place)
+            } else {
+                results.first()
+            };
             if result != Some(&true) {
                 court.exercise(Law::StaleSettlement);
                 continue;
@@ -229,7 +312,9 @@ impl Seen {
                 let Some(cursor) = cursor else { return };
                 let start = book.queues.get(&key.cursor.queue).map_or(0, |queue| queue.start);
                 let kept = cursor.settled.get(&key.offset).is_some_and(|frame| *frame < synced) || key.offset < start;
-                court.demand(Law::AckIsKept, kept, || format!("{key:?} was acknowledged, the synced log does not say so"));
+                court.demand(Law::AckIsKept, kept, || {
+                    format!("{key:?} was acknowledged, the synced log does not say so")
+                });
             }
             Action::Nack { delay_ms } => {
                 let Some(group) = book.groups.get(&key.cursor.group) else { return };
