@@ -161,12 +161,6 @@ impl<'writer> View<'writer> {
     pub fn messages(&self) -> usize {
         self.messages
     }
-
-    /// A view of these bytes, whatever they are.
-    #[cfg(test)]
-    pub(crate) fn unchecked(bytes: &'writer [u8], messages: usize) -> Self {
-        Self { bytes, messages }
-    }
 }
 
 fn extend_with_words(view: &mut Vec<u8>, words: &[u32]) {

@@ -10,19 +10,19 @@ const WORLD_WITH_IMPORT: &str = "package test:guests; world curious { import now
 
 /// What a guest does in the places where tests differ; each is instructions in WebAssembly text.
 #[derive(Clone, Copy)]
-pub struct Guest {
+pub(crate) struct Guest {
     /// Before an expression is accepted, with its address and length in locals 0 and 1.
-    pub compile: &'static str,
+    pub(crate) compile: &'static str,
     /// Before the messages are accepted, with the view's address in local 1; `$calls` counts the calls of this instance.
-    pub evaluate: &'static str,
+    pub(crate) evaluate: &'static str,
     /// The length of the list `deliver`, when local 3 holds the right one.
-    pub deliver_length: &'static str,
+    pub(crate) deliver_length: &'static str,
     /// How many columns it asks for: the tag again and again.
-    pub columns: u32,
+    pub(crate) columns: u32,
 }
 
 /// A guest that delivers every message.
-pub const SOUND: Guest = Guest {
+pub(crate) const SOUND: Guest = Guest {
     compile: "",
     evaluate: "",
     deliver_length: "(local.get 3)",
@@ -31,7 +31,7 @@ pub const SOUND: Guest = Guest {
 
 impl Guest {
     /// As a core module that carries its component type.
-    pub fn module(&self) -> Vec<u8> {
+    pub(crate) fn module(&self) -> Vec<u8> {
         let mut module = self.bare_module("");
         let (resolve, package) = resolve();
         let world = resolve
@@ -42,12 +42,12 @@ impl Guest {
     }
 
     /// As a component.
-    pub fn component(&self) -> Vec<u8> {
+    pub(crate) fn component(&self) -> Vec<u8> {
         encode(&self.module())
     }
 
     /// As a component that imports a function.
-    pub fn component_with_import(&self) -> Vec<u8> {
+    pub(crate) fn component_with_import(&self) -> Vec<u8> {
         let mut module = self.bare_module(r#"(import "$root" "now" (func (result i64)))"#);
         let (mut resolve, _) = resolve();
         let package = resolve.push_str("curious.wit", WORLD_WITH_IMPORT).expect("the world above is WIT");
@@ -57,7 +57,7 @@ impl Guest {
     }
 
     /// As a core module that says nothing of its world.
-    pub fn bare_module(&self, import: &str) -> Vec<u8> {
+    pub(crate) fn bare_module(&self, import: &str) -> Vec<u8> {
         let Self {
             compile,
             evaluate,
