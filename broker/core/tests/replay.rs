@@ -158,7 +158,11 @@ fn change() -> impl Strategy<Value = Change> {
 fn history(changes: Vec<Change>) -> Vec<(Position, Record)> {
     let (mut created, mut topics, mut groups) = ([0, 0, 0], BTreeSet::new(), BTreeSet::new());
     let numbered = changes.into_iter().filter_map(|mut change| {
-        let mut next = |kind: usize| std::mem::replace(&mut created[kind], created[kind] + 1);
+        let mut next = |kind: usize| {
+            let id = created[kind];
+            created[kind] += 1;
+            id
+        };
         let possible = match &mut change {
             Change::Opened { epoch } => {
                 epoch.0 = next(0) as u32;
