@@ -160,7 +160,7 @@ impl Seen {
             });
         }
         let count = self.deliveries.entry(key).or_default();
-        if *count == 0 {
+        if *count == 0 && attempt == 1 {
             let newest = self.newest_first.entry((key.cursor, key.pass)).or_default();
             court.demand(Law::FirstDeliveriesInOrder, key.offset + 1 > *newest, || {
                 format!("{key:?} comes first after {}", *newest - 1)
@@ -189,7 +189,12 @@ impl Seen {
                 until_mono_ms,
             },
         );
-        let returned = matches!(known, Some(Held::Waiting { .. }));
+        let returned = match known {
+            Some(Held::Waiting { .. }) => true,
+            // The records are ahead of this delivery: they hold the next lease already.
+            Some(Held::Leased { expires_mono_ms, .. }) => before.as_ref().is_some_and(|before| before.until_mono_ms != *expires_mono_ms),
+            None => false,
+        };
         court.demand(
             Law::OneHolder,
             returned || before.as_ref().is_none_or(|before| mono_ms >= before.until_mono_ms),
@@ -321,11 +326,8 @@ impl Seen {
                 let wait = delay_ms.unwrap_or_else(|| wait(&group.settings.backoff, attempt));
                 self.not_before_ms.insert(key, asked_ms + wait);
             }
-            Action::Extend { invisible_ms } => {
-                if let Some(hold) = self.holds.get_mut(&key).filter(|hold| hold.attempt == attempt) {
-                    hold.until_mono_ms = hold.until_mono_ms.max(asked_ms + invisible_ms);
-                }
-            }
+            // Another may be under way that makes the lease shorter again: how long it runs stays unknown.
+            Action::Extend { .. } => {}
         }
     }
 
