@@ -225,12 +225,7 @@ impl State {
                         return lost(error);
                     }
                 }
-                reason = stream.session.connection.closed() => {
-                    return match link.session().await {
-                        Err(Error::Closed) => Over::Closed,
-                        Ok(_) | Err(_) => Over::Lost(reason.to_string()),
-                    };
-                }
+                reason = stream.session.connection.closed() => return Over::Lost(reason.to_string()),
             }
         }
     }

@@ -73,7 +73,7 @@ pub(crate) async fn run(
             }
             Over::Broken(error) => tracing::debug!(topic = config.topic, group = config.group, %error, "a stream is lost"),
         }
-        if !pause(&mut commands, wait).await {
+        if !pause(&mut commands, wait).await || push.is_closed() {
             return;
         }
         wait = (wait * 2).min(limits::RETRY_MAX);
@@ -205,18 +205,9 @@ async fn serve(
     };
     let mut queues: JoinSet<Result<(), Error>> = JoinSet::new();
     loop {
+        // Cancelling any of these loses nothing. Commands come before the end of the application's half, which a close brings about.
         tokio::select! {
-            command = commands.recv() => {
-                let close = writer.take(command, commands);
-                if let Err(error) = writer.write(&mut subscription.send).await {
-                    return Over::Broken(error);
-                }
-                if let Some(reply) = close {
-                    queues.shutdown().await;
-                    let _ = leave(&mut subscription.send, &mut end).await;
-                    return Over::Closed(reply);
-                }
-            }
+            biased;
             () = shared.credit_due.notified() => {
                 let messages = shared.taken.swap(0, Ordering::AcqRel);
                 if messages > 0 && let Err(error) = wire::send(&mut subscription.send, FrameKind::Credit, &control::Credit { messages }).await {
@@ -234,12 +225,28 @@ async fn serve(
             Some((queue, pass)) = reset.recv() => {
                 link.tell(Event::Reset { topic: config.topic.clone(), group: config.group.clone(), queue, pass });
             }
+            command = commands.recv() => {
+                let close = writer.take(command, commands);
+                if let Err(error) = writer.write(&mut subscription.send).await {
+                    return Over::Broken(error);
+                }
+                if let Some(reply) = close {
+                    queues.shutdown().await;
+                    let _ = leave(&mut subscription.send, &mut end).await;
+                    return Over::Closed(reply);
+                }
+            }
             why = &mut end => {
                 let error = why.unwrap_or_else(|_| Error::Unknown { reason: "the stream broke".to_owned() });
                 if let Error::Refused(refusal) = &error && !final_word(&error) {
                     link.tell(Event::Slowed { refusal: refusal.clone(), wait: limits::RETRY_FIRST });
                 }
                 return Over::Broken(error);
+            }
+            () = push.closed() => {
+                queues.shutdown().await;
+                let _ = leave(&mut subscription.send, &mut end).await;
+                return Over::Closed(None);
             }
         }
     }
