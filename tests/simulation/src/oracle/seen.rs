@@ -173,13 +173,11 @@ impl Seen {
             format!("{key:?} is attempt {attempt}, seen {count} times")
         });
         let known = book.cursors.get(&key.cursor).and_then(|cursor| cursor.held.get(&key.offset));
+        // A grant that is not recorded yet is not older than the last write; the lease in the book may be the one before.
+        let unrecorded_ms = self.written_mono_ms + invisible_ms;
         let until_mono_ms = match known {
-            Some(Held::Leased {
-                attempt: recorded,
-                expires_mono_ms,
-                ..
-            }) if *recorded == attempt => *expires_mono_ms,
-            _ => self.written_mono_ms + invisible_ms,
+            Some(Held::Leased { expires_mono_ms, .. }) => unrecorded_ms.min(*expires_mono_ms),
+            Some(Held::Waiting { .. }) | None => unrecorded_ms,
         };
         let before = self.holds.insert(
             key,
