@@ -238,11 +238,11 @@ fn failure(store: &Store<Guard>, call: Call, error: &wasmtime::Error) -> RunFail
 /// The trap and the function in which it happened, where the guest names its functions.
 fn trap_text(trap: Trap, error: &wasmtime::Error) -> String {
     let backtrace = error.downcast_ref::<WasmBacktrace>();
-    let names = backtrace
+    let mut names = backtrace
         .into_iter()
         .flat_map(WasmBacktrace::frames)
         .filter_map(|frame| frame.func_name());
-    match names.last() {
+    match names.next() {
         Some(name) => format!("{trap} (within {name})"),
         None => trap.to_string(),
     }
