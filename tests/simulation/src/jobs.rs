@@ -79,6 +79,9 @@ impl World {
             self.oracle.court.exercise(Law::PartialVerdicts);
             asked_to = QueueOffset(self.random.within(from.0 + 1..to.0));
         }
+        if self.oracle.is_superseded(cursor, rule) {
+            self.oracle.court.exercise(Law::RuleChangedInFlight);
+        }
         let Some(shell) = &self.shell else { return };
         let mut verdicts = Verdicts {
             from,

@@ -88,6 +88,7 @@ impl Book {
                 court.demand(Law::NoFailureOfItsOwn, asked.deletes(self.topics.get(topic)), || {
                     format!("nobody asked to delete {topic:?}")
                 });
+                court.exercise(Law::TopicDeleted);
                 self.topics.remove(topic);
                 self.queues.retain(|queue, _| queue.topic != *topic);
                 self.cursors.retain(|cursor, _| cursor.queue.topic != *topic);

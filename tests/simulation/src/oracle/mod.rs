@@ -8,9 +8,9 @@ pub mod seen;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sluice_core::effect::{Answer, CursorInfo, Effect, GroupInfo, StoredRun};
+use sluice_core::effect::{Answer, CursorInfo, Effect, GroupInfo, Rule, StoredRun};
 use sluice_core::input::{Admin, Input, RequestId};
-use sluice_log::record::{Change, CursorId, Record};
+use sluice_log::record::{Change, CursorId, Filter, Record};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{ProducerId, QueueId, Sequence};
 use sluice_protocol::units::Now;
@@ -67,6 +67,7 @@ struct Publish {
 impl Oracle {
     /// An input is about to be handed to the core.
     pub fn input(&mut self, now: Now, input: &Input) {
+        self.seen.settle_suspicions(&mut self.court);
         match input {
             Input::Publish { request, topic, batch } => {
                 let messages = rows::identities(batch);
@@ -370,6 +371,16 @@ impl Oracle {
             let left = cursor.end.0 - cursor.frontier.0 + cursor.leased + cursor.retrying + cursor.matched;
             self.court
                 .demand(Law::EverythingIsFinished, left == 0, || format!("{} says {cursor:?}", group.name));
+        }
+    }
+
+    /// Whether the log names another expression or version by now than the one that a plugin is asked for.
+    pub fn is_superseded(&self, cursor: CursorId, asked: &Rule) -> bool {
+        match self.book.rules.get(&(cursor.group, cursor.queue.topic)) {
+            Some(Filter::Plugin { plugin, expression }) => {
+                *expression != asked.expression || self.book.bindings.get(plugin) != Some(&asked.digest)
+            }
+            Some(Filter::All) | None => true,
         }
     }
 }

@@ -20,6 +20,9 @@ pub struct Seen {
     acknowledged: BTreeSet<Key>,
     not_before_ms: BTreeMap<Key, u64>,
     holds: BTreeMap<Key, Hold>,
+    ended: BTreeSet<SubscriptionId>,
+    /// Streams whose messages went to another, which is right only if they are ended before the core is told anything further.
+    suspects: Vec<(SubscriptionId, String)>,
     newest_first: BTreeMap<(sluice_log::record::CursorId, Pass), u64>,
     streams: BTreeMap<SubscriptionId, Stream>,
     handles: BTreeMap<Bytes, (Key, u16)>,
@@ -62,6 +65,13 @@ struct Settlement {
 }
 
 impl Seen {
+    /// All effects so far were heard: no stream may have lost a message to another without having been ended.
+    pub fn settle_suspicions(&mut self, court: &mut Court) {
+        for (_, facts) in self.suspects.drain(..) {
+            court.demand(Law::OneHolder, false, || facts);
+        }
+    }
+
     /// A stream is asked for.
     pub fn subscribes(&mut self, subscription: SubscriptionId, connection: ConnectionId, invisible_ms: u64) {
         self.streams.insert(
@@ -96,6 +106,8 @@ impl Seen {
 
     /// A stream is over: its leases are nobody's. Returns how many there were.
     pub fn closed(&mut self, subscription: SubscriptionId) -> usize {
+        self.ended.insert(subscription);
+        self.suspects.retain(|(suspect, _)| *suspect != subscription);
         let before = self.holds.len();
         self.holds.retain(|_, hold| hold.taker != Holder::Stream(subscription));
         before - self.holds.len()
@@ -179,6 +191,12 @@ impl Seen {
             Some(Held::Leased { expires_mono_ms, .. }) => unrecorded_ms.min(*expires_mono_ms),
             Some(Held::Waiting { .. }) | None => unrecorded_ms,
         };
+        if let Holder::Stream(subscription) = taker
+            && self.ended.contains(&subscription)
+        {
+            // What waited for a sync may come out after its stream ended; nobody holds it then.
+            return;
+        }
         let before = self.holds.insert(
             key,
             Hold {
@@ -193,11 +211,12 @@ impl Seen {
             Some(Held::Leased { expires_mono_ms, .. }) => before.as_ref().is_some_and(|before| before.until_mono_ms != *expires_mono_ms),
             None => false,
         };
-        court.demand(
-            Law::OneHolder,
-            returned || before.as_ref().is_none_or(|before| mono_ms >= before.until_mono_ms),
-            || format!("{key:?} goes to {taker:?} at {mono_ms} while {before:?}"),
-        );
+        let over = returned || before.as_ref().is_none_or(|before| mono_ms >= before.until_mono_ms);
+        let facts = || format!("{key:?} goes to {taker:?} at {mono_ms} while {before:?}");
+        match before.as_ref().map(|before| before.taker) {
+            Some(Holder::Stream(subscription)) if !over => self.suspects.push((subscription, facts())),
+            Some(_) | None => court.demand(Law::OneHolder, over, facts),
+        }
     }
 
     /// The broker is handed a settlement by numbers.
@@ -332,6 +351,7 @@ impl Seen {
     /// The broker started again and its log says `book`.
     pub fn recovered(&mut self, book: &Book) {
         self.crashes += 1;
+        self.suspects.clear();
         self.newest_first.clear();
         self.streams.clear();
         self.receives.clear();
