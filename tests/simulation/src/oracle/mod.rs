@@ -160,7 +160,8 @@ impl Oracle {
                 answer: Ok(Answer::Settled { results }),
             } => {
                 let results: Vec<bool> = results.iter().map(Result::is_ok).collect();
-                self.seen.settled(*request, &results, &self.book, self.synced, &mut self.court);
+                self.seen
+                    .settled(*request, &results, &self.book, &self.asked, self.synced, &mut self.court);
             }
             Effect::Answer {
                 request,

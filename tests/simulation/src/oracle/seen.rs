@@ -304,7 +304,7 @@ impl Seen {
     }
 
     /// The broker answered a settlement.
-    pub fn settled(&mut self, request: RequestId, results: &[bool], book: &Book, synced: u64, court: &mut Court) {
+    pub fn settled(&mut self, request: RequestId, results: &[bool], book: &Book, asked: &Asked, synced: u64, court: &mut Court) {
         let Some(settlement) = self.settlements.remove(&request) else {
             return;
         };
@@ -321,18 +321,37 @@ impl Seen {
             if !sure && !settlement.by_handle {
                 continue;
             }
-            self.confirmed(key, attempt, settlement.action, settlement.asked_mono_ms, book, synced, court);
+            self.confirmed(
+                key,
+                attempt,
+                settlement.action,
+                settlement.asked_mono_ms,
+                book,
+                asked,
+                synced,
+                court,
+            );
         }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one confirmed settlement and what it is judged by")]
-    fn confirmed(&mut self, key: Key, attempt: u16, action: Action, asked_ms: u64, book: &Book, synced: u64, court: &mut Court) {
+    fn confirmed(
+        &mut self,
+        key: Key,
+        attempt: u16,
+        action: Action,
+        asked_ms: u64,
+        book: &Book,
+        asked: &Asked,
+        synced: u64,
+        court: &mut Court,
+    ) {
         let cursor = book.cursors.get(&key.cursor).filter(|cursor| cursor.pass == key.pass);
         match action {
             Action::Ack => {
                 self.acknowledged.insert(key);
                 let Some(cursor) = cursor else { return };
-                let start = book.queues.get(&key.cursor.queue).map_or(0, |queue| queue.start);
+                let start = asked.trims(key.cursor.queue);
                 let kept = cursor.settled.get(&key.offset).is_some_and(|frame| *frame < synced) || key.offset < start;
                 court.demand(Law::AckIsKept, kept, || {
                     format!("{key:?} was acknowledged, the synced log does not say so")
