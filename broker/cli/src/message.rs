@@ -1,0 +1,87 @@
+//! `sluice message`: look up stored messages, and how any message is printed.
+
+use clap::Subcommand;
+use serde_json::{Map, Value, json};
+
+use crate::connect::Broker;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::times;
+
+/// Stored messages.
+#[derive(Subcommand)]
+pub(crate) enum Message {
+    /// Print a message by its id
+    Get {
+        /// The id: 32 hexadecimal digits
+        id: String,
+    },
+}
+
+impl Message {
+    /// Does what is asked.
+    pub(crate) async fn run(self, broker: &Broker, output: &mut Output) -> Result<(), Failure> {
+        let client = broker.connect().await?;
+        let Message::Get { id } = self;
+        let message = client.message(&id).await?;
+        output.show(|| to_json(&message), || to_lines(&message))?;
+        client.close().await;
+        Ok(())
+    }
+}
+
+/// A message as one JSON object. A body that is not UTF-8 is given in hexadecimal digits as `body_hex`.
+pub(crate) fn to_json(message: &sluice_client::Message) -> Value {
+    let properties: Map<String, Value> = message.properties().map(|(name, value)| (name.to_owned(), json!(value))).collect();
+    let mut json = json!({
+        "id": message.id().to_string(), "topic": message.topic(), "queue": message.queue(), "offset": message.offset(),
+        "attempt": message.attempt(), "stored_ms": message.stored_ms(), "born_ms": message.born_ms(), "tag": message.tag(),
+        "keys": message.keys().collect::<Vec<_>>(), "properties": properties,
+    });
+    let body = message.body();
+    match std::str::from_utf8(&body) {
+        Ok(text) => json["body"] = json!(text),
+        Err(_) => json["body_hex"] = json!(hex(&body)),
+    }
+    json
+}
+
+/// A message as one line: its id, place and tag, then its body.
+pub(crate) fn to_line(message: &sluice_client::Message) -> String {
+    let tag = message.tag().unwrap_or("-");
+    format!(
+        "{} {}/{} {tag} {}",
+        message.id(),
+        message.queue(),
+        message.offset(),
+        body_text(&message.body())
+    )
+}
+
+fn to_lines(message: &sluice_client::Message) -> Vec<String> {
+    let mut lines = vec![
+        format!("id        {}", message.id()),
+        format!("topic     {}", message.topic()),
+        format!("queue     {}", message.queue()),
+        format!("offset    {}", message.offset()),
+        format!("stored    {}", times::shown(message.stored_ms())),
+        format!("born      {}", times::shown(message.born_ms())),
+    ];
+    lines.extend(message.tag().map(|tag| format!("tag       {tag}")));
+    lines.extend(message.keys().map(|key| format!("key       {key}")));
+    lines.extend(message.properties().map(|(name, value)| format!("property  {name} = {value}")));
+    lines.push(format!("body      {}", body_text(&message.body())));
+    lines
+}
+
+fn body_text(body: &[u8]) -> String {
+    match std::str::from_utf8(body) {
+        Ok(text) => text.to_owned(),
+        Err(_) => format!("(hex) {}", hex(body)),
+    }
+}
+
+/// Bytes in hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

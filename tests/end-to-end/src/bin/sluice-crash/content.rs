@@ -1,0 +1,69 @@
+//! What was sent and confirmed, and chance from a seed.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use sluice_protocol::ids::MessageId;
+
+/// Everything the broker confirmed, and the first promise it broke.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    bodies: HashMap<MessageId, u64>,
+    violation: Option<String>,
+}
+
+impl Ledger {
+    /// A message is confirmed with this body.
+    pub(crate) fn confirm(&mut self, id: MessageId, body: &[u8]) {
+        if self.bodies.insert(id, digest(body)).is_some_and(|before| before != digest(body)) {
+            self.violate(format!("two messages were confirmed as {id}"));
+        }
+    }
+
+    /// A message arrived with this body.
+    pub(crate) fn deliver(&mut self, id: MessageId, body: &[u8]) {
+        if self.bodies.get(&id).is_some_and(|sent| *sent != digest(body)) {
+            self.violate(format!("message {id} was delivered with another body"));
+        }
+    }
+
+    /// A promise was broken; the first is kept.
+    pub(crate) fn violate(&mut self, what: String) {
+        self.violation.get_or_insert(what);
+    }
+
+    /// The ids of all confirmed messages.
+    pub(crate) fn confirmed(&self) -> impl Iterator<Item = &MessageId> {
+        self.bodies.keys()
+    }
+
+    /// How many messages are confirmed, and the first broken promise.
+    pub(crate) fn state(&self) -> (usize, Option<String>) {
+        (self.bodies.len(), self.violation.clone())
+    }
+}
+
+fn digest(body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Numbers from a seed: splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
+pub(crate) struct Chance(pub(crate) u64);
+
+impl Chance {
+    /// The next number.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A number from `low` to `high`, both included.
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+        low + self.next() % (high - low + 1)
+    }
+}

@@ -1,0 +1,127 @@
+//! A consumer group that remembers across kills what it was given and what it was promised.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use sluice_client::{Client, Consumer, ConsumerConfig, MessageStream, StreamConfig};
+use sluice_protocol::ids::MessageId;
+
+use crate::TOPIC;
+use crate::content::Ledger;
+
+/// How long nothing may come before the group's lag is asked for.
+const SILENCE: Duration = Duration::from_millis(1500);
+
+/// Short, so that what a kill leaves leased to a receive comes again within the check.
+const INVISIBLE: Duration = Duration::from_secs(10);
+
+/// How it takes its messages.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    Stream,
+    Receive,
+}
+
+/// The group.
+pub(crate) struct Group {
+    name: &'static str,
+    way: Way,
+    seen: HashSet<MessageId>,
+    acked: HashSet<MessageId>,
+}
+
+/// Where its messages come from at present.
+enum Source {
+    Stream(MessageStream),
+    Receive(Consumer),
+}
+
+impl Group {
+    pub(crate) fn new(name: &'static str, way: Way) -> Self {
+        Self { name, way, seen: HashSet::new(), acked: HashSet::new() }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// How many acknowledgements were confirmed.
+    pub(crate) fn acked(&self) -> usize {
+        self.acked.len()
+    }
+
+    /// Whether the message was ever delivered.
+    pub(crate) fn has_seen(&self, id: &MessageId) -> bool {
+        self.seen.contains(id)
+    }
+
+    /// Takes and acknowledges until the broker is gone.
+    ///
+    /// # Errors
+    /// The broker is gone.
+    pub(crate) async fn consume(&mut self, client: &Client, ledger: &Mutex<Ledger>) -> Result<()> {
+        let mut source = self.open(client).await?;
+        loop {
+            self.take(&mut source, ledger).await?;
+        }
+    }
+
+    /// Takes and acknowledges until nothing is left.
+    ///
+    /// # Errors
+    /// The broker refused something.
+    pub(crate) async fn drain(&mut self, client: &Client, ledger: &Mutex<Ledger>) -> Result<()> {
+        let mut source = self.open(client).await?;
+        loop {
+            match tokio::time::timeout(SILENCE, self.take(&mut source, ledger)).await {
+                Ok(taken) => taken?,
+                Err(_silence) if client.group(self.name).await?.lag == 0 => return Ok(()),
+                Err(_silence) => {}
+            }
+        }
+    }
+
+    async fn open(&self, client: &Client) -> Result<Source> {
+        Ok(match self.way {
+            Way::Stream => Source::Stream(client.stream(StreamConfig::new(TOPIC, self.name)).await?),
+            Way::Receive => {
+                let config = ConsumerConfig { invisible: Some(INVISIBLE), ..ConsumerConfig::new(TOPIC, self.name) };
+                Source::Receive(client.consumer(config))
+            }
+        })
+    }
+
+    async fn take(&mut self, source: &mut Source, ledger: &Mutex<Ledger>) -> Result<()> {
+        match source {
+            Source::Stream(stream) => {
+                let Some(message) = stream.next().await? else { bail!("the stream ended") };
+                self.saw(message.id(), &message.body(), ledger);
+                stream.ack(&message).await?;
+                self.acked.insert(message.id());
+            }
+            Source::Receive(consumer) => {
+                let messages = consumer.receive(32, Duration::from_secs(1)).await?;
+                for message in &messages {
+                    self.saw(message.id(), &message.body(), ledger);
+                }
+                for (message, outcome) in messages.iter().zip(consumer.ack(&messages).await?) {
+                    if outcome.is_ok() {
+                        self.acked.insert(message.id());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn saw(&mut self, id: MessageId, body: &[u8], ledger: &Mutex<Ledger>) {
+        let mut ledger = ledger.lock().expect("no task panics with the ledger");
+        ledger.deliver(id, body);
+        if self.acked.contains(&id) {
+            ledger.violate(format!("message {id} was delivered to group {} after its acknowledgement was confirmed", self.name));
+        }
+        self.seen.insert(id);
+    }
+}
