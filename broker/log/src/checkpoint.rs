@@ -53,7 +53,7 @@ impl Draft {
     /// Creates the file; it counts for nothing before `finish`.
     pub(crate) fn begin(storage: &dyn Storage, secret: FrameSecret, facts: CheckpointFacts) -> Result<Self, LogError> {
         let name = checkpoint_name(facts.number);
-        let file = storage.create(&name, 0).map_err(LogError::io("creating", &name))?;
+        let file = storage.create(&name, 0).map_err(LogError::room("creating", &name))?;
         let mut draft = Self {
             facts,
             name,
@@ -62,16 +62,7 @@ impl Draft {
             written: 0,
             entries: 0,
         };
-        let mut out = Writer::new();
-        out.bytes(&MAGIC)
-            .u16(VERSION)
-            .u16(0)
-            .u64(facts.number)
-            .u64(facts.replay_from.0)
-            .u32(facts.epoch_floor.0)
-            .u32(0);
-        out.i64(facts.stamp.wall_ms).u64(facts.stamp.mono_ms);
-        draft.write(&out.finish())?;
+        draft.write(&head(&facts))?;
         Ok(draft)
     }
 
@@ -80,25 +71,18 @@ impl Draft {
         if entries.is_empty() {
             return Ok(());
         }
-        let mut out = Writer::with_capacity(4 + entries.iter().map(|entry| entry.len() + 4).sum::<usize>());
-        out.count(entries.len());
-        entries.iter().for_each(|entry| {
-            out.blob(entry);
-        });
         self.entries += entries.len() as u64;
-        self.write(&out.finish())
+        self.write(&slice(entries))
     }
 
     /// Writes the end and makes all of it durable.
     pub(crate) fn finish(mut self, storage: &dyn Storage, covers: Position) -> Result<CheckpointFacts, LogError> {
-        let mut out = Writer::new();
-        out.u32(0).u64(covers.0).u64(self.entries).bytes(&END_MAGIC);
-        self.write(&out.finish())?;
+        self.write(&end(covers, self.entries))?;
         let sum = (self.digest.finalize() as u32).to_le_bytes();
         self.file
             .write_at(self.written, &[&sum])
-            .map_err(LogError::io("writing", &self.name))?;
-        self.file.sync_data().map_err(LogError::io("syncing", &self.name))?;
+            .map_err(LogError::room("writing", &self.name))?;
+        self.file.sync_data().map_err(LogError::room("syncing", &self.name))?;
         storage.sync_directory().map_err(LogError::io("syncing", &self.name))?;
         Ok(self.facts)
     }
@@ -106,11 +90,57 @@ impl Draft {
     fn write(&mut self, bytes: &[u8]) -> Result<(), LogError> {
         self.file
             .write_at(self.written, &[bytes])
-            .map_err(LogError::io("writing", &self.name))?;
+            .map_err(LogError::room("writing", &self.name))?;
         self.digest.update(bytes);
         self.written += bytes.len() as u64;
         Ok(())
     }
+}
+
+/// What a checkpoint begins with.
+fn head(facts: &CheckpointFacts) -> Bytes {
+    let mut out = Writer::new();
+    out.bytes(&MAGIC).u16(VERSION).u16(0).u64(facts.number).u64(facts.replay_from.0);
+    out.u32(facts.epoch_floor.0)
+        .u32(0)
+        .i64(facts.stamp.wall_ms)
+        .u64(facts.stamp.mono_ms);
+    out.finish()
+}
+
+/// A slice of entries, of which there is one at least.
+fn slice(entries: &[Bytes]) -> Bytes {
+    let mut out = Writer::with_capacity(4 + entries.iter().map(|entry| entry.len() + 4).sum::<usize>());
+    out.count(entries.len());
+    entries.iter().for_each(|entry| {
+        out.blob(entry);
+    });
+    out.finish()
+}
+
+/// What a checkpoint ends with, but for the checksum.
+fn end(covers: Position, entries: u64) -> Bytes {
+    let mut out = Writer::new();
+    out.u32(0).u64(covers.0).u64(entries).bytes(&END_MAGIC);
+    out.finish()
+}
+
+/// A whole checkpoint as its file holds it.
+pub(crate) fn encode(secret: FrameSecret, checkpoint: &Checkpoint) -> Bytes {
+    let entries = match checkpoint.entries.as_slice() {
+        [] => Bytes::new(),
+        entries => slice(entries),
+    };
+    let body = [
+        head(&checkpoint.facts),
+        entries,
+        end(checkpoint.covers, checkpoint.entries.len() as u64),
+    ]
+    .concat();
+    let mut digest = begin_digest(secret);
+    digest.update(&body);
+    let sum = digest.finalize() as u32;
+    [&body[..], &sum.to_le_bytes()].concat().into()
 }
 
 fn begin_digest(secret: FrameSecret) -> Digest {
@@ -179,4 +209,36 @@ pub(crate) fn read(storage: &dyn Storage, secret: FrameSecret, number: u64) -> R
             false => Err(WireError::Impossible("number")),
         }),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_checkpoint_survives_and_is_whole_or_nothing(
+            numbers in any::<(u64, u64, u32, i64, u64, u64)>(),
+            entries in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..8),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let (number, replay_from, epoch_floor, wall_ms, mono_ms, covers) = numbers;
+            let facts = CheckpointFacts {
+                number,
+                replay_from: Position(replay_from),
+                epoch_floor: Epoch(epoch_floor),
+                stamp: Now { wall_ms, mono_ms },
+            };
+            let entries = entries.into_iter().map(Bytes::from).collect();
+            let checkpoint = Checkpoint { facts, covers: Position(covers), entries };
+            let bytes = encode(FrameSecret(7), &checkpoint);
+            prop_assert_eq!(decode(FrameSecret(7), &bytes), Ok(checkpoint));
+            prop_assert!(decode(FrameSecret(8), &bytes).is_err());
+            prop_assert!(decode(FrameSecret(7), &bytes.slice(..cut.index(bytes.len()))).is_err());
+        }
+    }
 }

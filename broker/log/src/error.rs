@@ -19,6 +19,12 @@ pub enum LogError {
         /// What the system said.
         source: io::Error,
     },
+    /// The disk has no room for what was to be written. Nothing of it counts and the writer goes on: the same call may be made again.
+    #[error("the disk has no room for {file}: make room, or give it a larger disk; nothing that was confirmed is lost")]
+    NoRoom {
+        /// The file that could not be written.
+        file: String,
+    },
     /// An earlier write or sync failed, so that nobody knows what the disk holds.
     #[error("the log is stopped, because an earlier write or sync failed: repair the disk and start again")]
     Stopped,
@@ -90,8 +96,33 @@ impl LogError {
         }
     }
 
-    /// Whether the disk has no room, so that waiting may help.
-    pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull)
+    /// As [`LogError::io`] for a write that may be made again when it failed for want of room.
+    pub(crate) fn room(doing: &'static str, file: &str) -> impl FnOnce(io::Error) -> Self {
+        move |source| {
+            if is_full(&source) {
+                return Self::NoRoom { file: file.to_string() };
+            }
+            Self::io(doing, file)(source)
+        }
     }
+
+    /// Whether the disk has no room. The writer goes on after [`LogError::NoRoom`] alone.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::NoRoom { .. } => true,
+            Self::Io { source, .. } => is_full(source),
+            Self::Stopped
+            | Self::InUse { .. }
+            | Self::FormatVersion { .. }
+            | Self::Damaged { .. }
+            | Self::Unreadable { .. }
+            | Self::Gone { .. }
+            | Self::BadBatch { .. }
+            | Self::Setting(_) => false,
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

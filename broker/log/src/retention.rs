@@ -60,11 +60,18 @@ impl LogWriter {
         let unread = Arc::strong_count(&segment) == 1;
         if unread && segment.bytes == self.config.segment_bytes && self.spares.len() < SPARE_SEGMENTS_MAX {
             let file = storage.open(&name).map_err(LogError::io("opening", &name))?;
-            file.write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]])
-                .map_err(LogError::io("writing", &name))?;
-            file.sync_data().map_err(LogError::io("syncing", &name))?;
-            self.spares.push(segment.number);
-            return Ok(());
+            let cleared = file
+                .write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]])
+                .and_then(|()| file.sync_data());
+            match cleared.map_err(LogError::room("clearing", &name)) {
+                Ok(()) => {
+                    self.spares.push(segment.number);
+                    return Ok(());
+                }
+                // Removing it makes room.
+                Err(LogError::NoRoom { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.remove(&name)?;
         storage.sync_directory().map_err(LogError::io("syncing", &name))

@@ -55,7 +55,7 @@ impl LogConfig {
     }
 }
 
-/// The one writer of a log, owned by its disk thread. After an error every call answers `Stopped`.
+/// The one writer of a log, owned by its disk thread. After an error other than [`LogError::NoRoom`] every call answers `Stopped`.
 pub struct LogWriter {
     pub(crate) shared: Arc<Shared>,
     pub(crate) config: LogConfig,
@@ -108,7 +108,8 @@ impl LogWriter {
     /// Writes one frame with these encoded records, which are durable and readable only after `sync`. Returns where it ends.
     ///
     /// # Errors
-    /// The disk failed; the writer is stopped.
+    /// [`LogError::NoRoom`]: the frame is not in the log, whose end is where it was, and the writer goes on. Otherwise the disk failed;
+    /// the writer is stopped.
     ///
     /// # Panics
     /// When `position` is not the log's end: core and log would count positions differently.
@@ -149,13 +150,16 @@ impl LogWriter {
     /// # Errors
     /// The disk failed; the writer is stopped.
     pub fn prepare(&mut self) -> Result<(), LogError> {
-        self.guarded(|writer| writer.fill_ahead(file_offset(writer.active.base, writer.end)))
+        self.guarded(|writer| {
+            let offset = file_offset(writer.active.base, writer.end);
+            writer.active.fill_ahead(offset, writer.config.fill_ahead_bytes)
+        })
     }
 
     /// Begins a checkpoint whose replay begins at `replay_from`. One that was begun before and not finished is given up.
     ///
     /// # Errors
-    /// The disk failed; the writer is stopped.
+    /// [`LogError::NoRoom`]: the checkpoint is given up, and another may be begun. Otherwise the disk failed; the writer is stopped.
     pub fn begin_checkpoint(&mut self, replay_from: Position) -> Result<(), LogError> {
         self.guarded(|writer| {
             if let Some(draft) = writer.draft.take() {
@@ -170,7 +174,8 @@ impl LogWriter {
                 stamp: writer.last_stamp,
             };
             writer.next_checkpoint += 1;
-            writer.draft = Some(Draft::begin(&*writer.shared.storage, writer.shared.secret, facts)?);
+            let draft = Draft::begin(&*writer.shared.storage, writer.shared.secret, facts);
+            writer.draft = Some(writer.unless_full(facts.number, draft)?);
             Ok(())
         })
     }
@@ -178,19 +183,25 @@ impl LogWriter {
     /// Adds encoded entries to the checkpoint that was begun.
     ///
     /// # Errors
-    /// The disk failed; the writer is stopped.
+    /// [`LogError::NoRoom`]: the checkpoint is given up, and another may be begun. Otherwise the disk failed; the writer is stopped.
     ///
     /// # Panics
     /// When no checkpoint was begun.
     pub fn checkpoint_slice(&mut self, entries: &[Bytes]) -> Result<(), LogError> {
-        self.guarded(|writer| writer.draft.as_mut().expect("a slice follows a begin").slice(entries))
+        self.guarded(|writer| {
+            let mut draft = writer.draft.take().expect("a slice follows a begin");
+            let added = draft.slice(entries);
+            writer.unless_full(draft.facts.number, added)?;
+            writer.draft = Some(draft);
+            Ok(())
+        })
     }
 
     /// Makes the checkpoint durable and removes the one before. The caller sees to it that every record that an entry reflects has been
     /// appended; what is appended is synced here if it is not.
     ///
     /// # Errors
-    /// The disk failed; the writer is stopped.
+    /// [`LogError::NoRoom`]: the checkpoint is given up, and another may be begun. Otherwise the disk failed; the writer is stopped.
     ///
     /// # Panics
     /// When no checkpoint was begun.
@@ -198,7 +209,9 @@ impl LogWriter {
         self.guarded(|writer| {
             writer.sync_active()?;
             let draft = writer.draft.take().expect("a finish follows a begin");
-            let facts = draft.finish(&*writer.shared.storage, writer.synced)?;
+            let number = draft.facts.number;
+            let finished = draft.finish(&*writer.shared.storage, writer.synced);
+            let facts = writer.unless_full(number, finished)?;
             if let Some(before) = writer.checkpoint.replace(facts) {
                 writer.remove(&checkpoint_name(before.number))?;
             }
@@ -211,16 +224,24 @@ impl LogWriter {
         self.checkpoint.map_or(Position(0), |facts| facts.replay_from)
     }
 
-    /// Runs `act` unless an earlier call failed, and remembers whether this one did.
+    /// Runs `act` unless an earlier call failed, and remembers whether this one did. For want of room nothing is left half done.
     pub(crate) fn guarded<T>(&mut self, act: impl FnOnce(&mut Self) -> Result<T, LogError>) -> Result<T, LogError> {
         if self.stopped {
             return Err(LogError::Stopped);
         }
         // Set during the call, so that a panic within it stops the writer too.
         self.stopped = true;
-        let done = act(self)?;
-        self.stopped = false;
-        Ok(done)
+        let done = act(self);
+        self.stopped = !matches!(done, Ok(_) | Err(LogError::NoRoom { .. }));
+        done
+    }
+
+    /// Removes the file of a checkpoint for which there is no room.
+    fn unless_full<T>(&self, number: u64, done: Result<T, LogError>) -> Result<T, LogError> {
+        if let Err(LogError::NoRoom { .. }) = &done {
+            discard(&*self.shared.storage, &checkpoint_name(number))?;
+        }
+        done
     }
 
     pub(crate) fn remove(&self, name: &str) -> Result<(), LogError> {
@@ -228,20 +249,29 @@ impl LogWriter {
     }
 
     fn append_frame(&mut self, records: &[Bytes]) -> Result<Position, LogError> {
-        let bytes = frame_bytes(records.iter().map(Bytes::len));
+        let lengths = || records.iter().map(Bytes::len);
+        let bytes = frame_bytes(lengths());
+        let stored = record_positions(self.end, lengths())
+            .zip(records)
+            .map(|(position, record)| indexed(position, record));
+        let stored: Vec<_> = stored.filter_map(Result::transpose).collect::<Result<_, _>>()?;
+        let unreadable = |source| LogError::Unreadable {
+            position: self.end,
+            source,
+        };
+        let stamp = records.last().map(|last| peek(last)).transpose().map_err(unreadable)?;
         if file_offset(self.active.base, self.end) + bytes > self.active.bytes {
             self.roll(bytes)?;
         }
-        for (position, record) in record_positions(self.end, records.iter().map(Bytes::len)).zip(records) {
-            self.pending.extend(indexed(position, record)?);
-        }
-        if let Some(last) = records.last() {
-            let (_, stamp) = peek(last).map_err(|source| LogError::Unreadable {
-                position: self.end,
-                source,
-            })?;
-            self.last_stamp = stamp;
-        }
+        self.write_frame(bytes, records)?;
+        self.pending.extend(stored);
+        self.last_stamp = stamp.map_or(self.last_stamp, |(_, stamp)| stamp);
+        self.end.0 += bytes;
+        Ok(self.end)
+    }
+
+    /// Writes a frame of `bytes` behind the end. When it fails for want of room, what it left is no frame, and the next one goes over it.
+    fn write_frame(&mut self, bytes: u64, records: &[Bytes]) -> Result<(), LogError> {
         let header = FrameHeader::seal(self.shared.secret, self.end, self.synced, self.epoch, records);
         let lengths: Vec<[u8; 4]> = records.iter().map(|record| (record.len() as u32).to_le_bytes()).collect();
         let mut slices: Vec<&[u8]> = Vec::with_capacity(2 + 2 * records.len());
@@ -255,25 +285,18 @@ impl LogWriter {
         let offset = file_offset(self.active.base, self.end);
         // A large frame is as quick without zeros before it; a small one is not.
         if offset + bytes > self.active.filled && bytes < self.config.fill_ahead_bytes {
-            self.fill_ahead(offset)?;
+            match self.active.fill_ahead(offset, self.config.fill_ahead_bytes) {
+                // There may be room for the frame alone.
+                Ok(()) | Err(LogError::NoRoom { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         let name = segment_name(self.active.number);
-        self.active.file.write_at(offset, &slices).map_err(LogError::io("writing", &name))?;
+        self.active
+            .file
+            .write_at(offset, &slices)
+            .map_err(LogError::room("writing", &name))?;
         self.active.filled = self.active.filled.max(offset + bytes);
-        self.end.0 += bytes;
-        Ok(self.end)
-    }
-
-    /// Fills with zeros what lies behind `offset` and has not been written, as far as the setting says.
-    fn fill_ahead(&mut self, offset: u64) -> Result<(), LogError> {
-        let from = self.active.filled.max(offset);
-        let to = (offset + self.config.fill_ahead_bytes).min(self.active.bytes);
-        if from < to {
-            let zeros = vec![0; (to - from) as usize];
-            let name = segment_name(self.active.number);
-            self.active.file.write_at(from, &[&zeros]).map_err(LogError::io("writing", &name))?;
-            self.active.filled = to;
-        }
         Ok(())
     }
 
@@ -312,50 +335,76 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Makes a spare or new file the active segment, based at the end of the log. Its header is durable when this returns.
+    /// Makes a spare or new file the active segment, based at the end of the log. Its header is durable when this returns. When there is
+    /// no room the active segment stays what it was.
     pub(crate) fn begin_segment(&mut self, frame: u64) -> Result<(), LogError> {
         let storage = Arc::clone(&self.shared.storage);
         let needed = SEGMENT_HEADER_BYTES + frame;
-        let spare = if needed <= self.config.segment_bytes {
-            self.spares.pop()
-        } else {
-            None
-        };
-        let bytes = needed.max(self.config.segment_bytes);
+        let spare = self.spares.pop_if(|_| needed <= self.config.segment_bytes);
         let number = spare.unwrap_or(self.next_number);
         let name = segment_name(number);
-        let file = match spare {
-            Some(_) => storage.open(&name).map_err(LogError::io("opening", &name))?,
-            None => storage.create(&name, bytes).map_err(LogError::io("creating", &name))?,
+        match self.make_segment(&name, number, needed, spare.is_some()) {
+            Ok(active) => {
+                self.next_number = self.next_number.max(number + 1);
+                self.active = active;
+                Ok(())
+            }
+            Err(LogError::NoRoom { file }) => {
+                // Its header may be there, and the log may go on in the segment before.
+                discard(&*storage, &name)?;
+                Err(LogError::NoRoom { file })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn make_segment(&self, name: &str, number: u64, needed: u64, spare: bool) -> Result<Active, LogError> {
+        let storage = &*self.shared.storage;
+        let bytes = needed.max(self.config.segment_bytes);
+        let file = if spare {
+            storage.open(name).map_err(LogError::io("opening", name))?
+        } else {
+            storage.create(name, bytes).map_err(LogError::room("creating", name))?
         };
-        let filled = if spare.is_some() { bytes } else { SEGMENT_HEADER_BYTES };
-        self.next_number = self.next_number.max(number + 1);
-        self.active = Active {
+        let mut active = Active {
             number,
             base: self.end,
             bytes,
             file,
-            filled,
+            filled: if spare { bytes } else { SEGMENT_HEADER_BYTES },
         };
         let header = SegmentHeader {
             base: self.end,
             epoch: self.epoch,
             bytes,
+        };
+        let header = header.encode(self.shared.secret);
+        active.file.write_at(0, &[&header]).map_err(LogError::room("writing", name))?;
+        if needed - SEGMENT_HEADER_BYTES < self.config.fill_ahead_bytes {
+            active.fill_ahead(SEGMENT_HEADER_BYTES, self.config.fill_ahead_bytes)?;
         }
-        .encode(self.shared.secret);
-        self.active.file.write_at(0, &[&header]).map_err(LogError::io("writing", &name))?;
-        if frame < self.config.fill_ahead_bytes {
-            self.fill_ahead(SEGMENT_HEADER_BYTES)?;
+        active.file.sync_data().map_err(LogError::room("syncing", name))?;
+        if !spare {
+            storage.sync_directory().map_err(LogError::io("syncing", name))?;
         }
-        self.active.file.sync_data().map_err(LogError::io("syncing", &name))?;
-        match spare {
-            Some(_) => Ok(()),
-            None => storage.sync_directory().map_err(LogError::io("syncing", &name)),
-        }
+        Ok(active)
     }
 }
 
 impl Active {
+    /// Fills with zeros what lies behind `offset` and has not been written, up to `ahead` bytes.
+    fn fill_ahead(&mut self, offset: u64, ahead: u64) -> Result<(), LogError> {
+        let from = self.filled.max(offset);
+        let to = (offset + ahead).min(self.bytes);
+        if from < to {
+            let zeros = vec![0; (to - from) as usize];
+            let name = segment_name(self.number);
+            self.file.write_at(from, &[&zeros]).map_err(LogError::room("writing", &name))?;
+            self.filled = to;
+        }
+        Ok(())
+    }
+
     /// The segment as readers know it.
     pub(crate) fn segment(&self) -> Segment {
         Segment {
@@ -373,17 +422,31 @@ pub(crate) fn summary(index: &SegmentIndex) -> Option<Vec<crate::index::QueueSpa
     (index.queues.len() <= SUMMARY_QUEUES_MAX).then(|| index.spans().collect())
 }
 
-/// Writes a sealed segment's sidecar and makes it durable; one that is there already is replaced.
+/// Writes a sealed segment's sidecar and makes it durable; one that is there already is replaced. For want of room none is left.
 pub(crate) fn write_sidecar(storage: &dyn Storage, base: Position, encoded: &Bytes) -> Result<(), LogError> {
     let name = sidecar_name(base);
     match storage.remove(&name) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LogError::io("removing", &name)(error)),
         Ok(()) | Err(_) => {}
     }
-    let file = storage
-        .create(&name, encoded.len() as u64)
-        .map_err(LogError::io("creating", &name))?;
-    file.write_at(0, &[encoded]).map_err(LogError::io("writing", &name))?;
-    file.sync_data().map_err(LogError::io("syncing", &name))?;
+    let write = || {
+        let file = storage.create(&name, encoded.len() as u64)?;
+        file.write_at(0, &[encoded])?;
+        file.sync_data()
+    };
+    let written = write().map_err(LogError::room("writing", &name));
+    if let Err(LogError::NoRoom { .. }) = &written {
+        discard(storage, &name)?;
+    }
+    written?;
     storage.sync_directory().map_err(LogError::io("syncing", &name))
+}
+
+/// Removes, durably, a file for whose contents there is no room; it need not be there.
+fn discard(storage: &dyn Storage, name: &str) -> Result<(), LogError> {
+    match storage.remove(name) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LogError::io("removing", name)(error)),
+        Ok(()) | Err(_) => {}
+    }
+    storage.sync_directory().map_err(LogError::io("syncing", name))
 }
