@@ -4,6 +4,7 @@ mod cache;
 mod checkpoint;
 mod error;
 mod format;
+pub mod formats;
 mod frame;
 mod index;
 mod inspect;

@@ -1,141 +1,17 @@
 //! Every kind of record survives its encoding, and whatever is not a record is refused.
 
+mod support;
+
 use bytes::Bytes;
+use proptest::prelude::*;
 use sluice_log::record::*;
 use sluice_protocol::ids::*;
 use sluice_protocol::units::Now;
-
-/// One record of each kind.
-fn each() -> Vec<Record> {
-    let queue = QueueId {
-        topic: TopicId(3),
-        index: QueueIndex(2),
-    };
-    let cursor = CursorId { group: GroupId(8), queue };
-    let (pass, offset, topic, group) = (Pass(4), QueueOffset(77), TopicId(3), GroupId(8));
-    let offsets = OffsetRange {
-        first: QueueOffset(5),
-        end: QueueOffset(9),
-    };
-    let leases = vec![LeaseRange {
-        offsets,
-        attempt: Attempt(2),
-    }];
-    let starts = vec![QueueStart { queue, offset }];
-    let settings = TopicSettings {
-        queues: 4,
-        retention_ms: 1,
-        retention_bytes: 2,
-    };
-    let table = GroupSettings {
-        attempts_max: 16,
-        backoff: Backoff::Table { waits_ms: vec![1, 5] },
-        start: StartPoint::Time { wall_ms: -1 },
-    };
-    let limits = PluginLimits {
-        fuel_per_run: 1,
-        fuel_per_message: 2,
-        run_ms: 3,
-        memory_bytes: 4,
-    };
-    let filter = Filter::Plugin {
-        plugin: "sql".into(),
-        expression: "a = 'ü'".into(),
-    };
-    let batch = Bytes::from_static(b"any bytes");
-    let holder = Holder::Stream { member: "m".into() };
-    let changes = vec![
-        Change::Opened { epoch: Epoch(9) },
-        Change::TopicCreated {
-            topic,
-            name: "t".into(),
-            settings,
-        },
-        Change::TopicDeleted { topic },
-        Change::GroupCreated {
-            group,
-            name: "g".into(),
-            settings: table,
-        },
-        Change::GroupDeleted { group },
-        Change::Subscribed {
-            group,
-            topic,
-            filter,
-            starts: starts.clone(),
-        },
-        Change::PluginBound {
-            name: "sql".into(),
-            digest: Digest([7; 32]),
-            limits,
-        },
-        Change::Appended {
-            queue,
-            first: offset,
-            batch: batch.clone(),
-        },
-        Change::Granted {
-            cursor,
-            pass,
-            holder,
-            leases: leases.clone(),
-            frontier: offset,
-            expires_mono_ms: 6,
-        },
-        Change::FrontierMoved {
-            cursor,
-            pass,
-            frontier: offset,
-        },
-        Change::Settled {
-            cursor,
-            pass,
-            offsets: vec![offsets],
-        },
-        Change::Returned {
-            cursor,
-            pass,
-            leases,
-            due_mono_ms: 5,
-            reason: ReturnReason::Expired,
-        },
-        Change::Extended {
-            cursor,
-            pass,
-            offsets: vec![offsets],
-            expires_mono_ms: 6,
-        },
-        Change::DeadLettered {
-            cursor,
-            pass,
-            offset,
-            to: queue,
-            at_offset: offset,
-            batch,
-        },
-        Change::Sought {
-            group,
-            topic,
-            pass,
-            starts,
-        },
-        Change::Trimmed { queue, start: offset },
-        Change::ProducerForgotten {
-            producer: ProducerId(1 << 100),
-        },
-    ];
-    changes
-        .into_iter()
-        .map(|change| Record {
-            at: Now { wall_ms: -5, mono_ms: 6 },
-            change,
-        })
-        .collect()
-}
+use support::each_kind;
 
 #[test]
 fn every_kind_survives_and_keeps_its_number() {
-    for (index, record) in each().into_iter().enumerate() {
+    for (index, record) in each_kind().into_iter().enumerate() {
         let bytes = record.encode();
         assert_eq!(peek(&bytes), Ok((index as u16 + 1, record.at)));
         assert!(kind_name(index as u16 + 1).is_some());
@@ -145,7 +21,7 @@ fn every_kind_survives_and_keeps_its_number() {
 
 #[test]
 fn what_is_cut_short_or_goes_on_is_refused() {
-    for record in each() {
+    for record in each_kind() {
         let bytes = record.encode();
         for end in 0..bytes.len() {
             assert!(Record::decode(&bytes.slice(..end)).is_err(), "{record:?} cut at {end}");
@@ -156,12 +32,150 @@ fn what_is_cut_short_or_goes_on_is_refused() {
 
 #[test]
 fn changed_bytes_never_panic() {
-    for record in each() {
+    for record in each_kind() {
         let bytes = record.encode();
         for at in 0..bytes.len() * 8 {
             let mut changed = bytes.to_vec();
             changed[at / 8] ^= 1 << (at % 8);
             drop(Record::decode(&changed.into()));
         }
+    }
+}
+
+fn ranges() -> impl Strategy<Value = Vec<OffsetRange>> {
+    let range = (any::<u32>(), 1..1_000_u64).prop_map(|(first, length)| OffsetRange {
+        first: QueueOffset(u64::from(first)),
+        end: QueueOffset(u64::from(first) + length),
+    });
+    prop::collection::vec(range, 0..6)
+}
+
+fn leases() -> impl Strategy<Value = Vec<LeaseRange>> {
+    (ranges(), any::<u16>()).prop_map(|(ranges, attempt)| {
+        let lease = |offsets| LeaseRange {
+            offsets,
+            attempt: Attempt(attempt),
+        };
+        ranges.into_iter().map(lease).collect()
+    })
+}
+
+/// Any change whose fields vary in length or form.
+fn changes() -> impl Strategy<Value = Change> {
+    let queue = (any::<u64>(), any::<u16>()).prop_map(|(topic, index)| QueueId {
+        topic: TopicId(topic),
+        index: QueueIndex(index),
+    });
+    let cursor = (any::<u64>(), queue.clone()).prop_map(|(group, queue)| CursorId {
+        group: GroupId(group),
+        queue,
+    });
+    let starts = prop::collection::vec(
+        (queue.clone(), any::<u64>()).prop_map(|(queue, offset)| QueueStart {
+            queue,
+            offset: QueueOffset(offset),
+        }),
+        0..5,
+    );
+    let batch = prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
+    let member = prop_oneof![
+        any::<String>().prop_map(|member| Holder::Stream { member }),
+        any::<String>().prop_map(|member| Holder::Receive { member })
+    ];
+    let filter = prop_oneof![
+        Just(Filter::All),
+        (any::<String>(), any::<String>()).prop_map(|(plugin, expression)| Filter::Plugin { plugin, expression }),
+    ];
+    let backoff = prop_oneof![
+        prop::collection::vec(any::<u64>(), 0..5).prop_map(|waits_ms| Backoff::Table { waits_ms }),
+        any::<(u64, u64)>().prop_map(|(first_ms, max_ms)| Backoff::Exponential { first_ms, max_ms }),
+        any::<u64>().prop_map(|wait_ms| Backoff::Fixed { wait_ms }),
+    ];
+    let start = prop_oneof![
+        Just(StartPoint::Earliest),
+        Just(StartPoint::Latest),
+        any::<i64>().prop_map(|wall_ms| StartPoint::Time { wall_ms })
+    ];
+    let numbers = any::<(u32, u64, u64)>();
+    prop_oneof![
+        (any::<u64>(), any::<String>(), any::<u16>(), backoff, start).prop_map(|(group, name, attempts_max, backoff, start)| {
+            let settings = GroupSettings {
+                attempts_max,
+                backoff,
+                start,
+            };
+            Change::GroupCreated {
+                group: GroupId(group),
+                name,
+                settings,
+            }
+        }),
+        (any::<(u64, u64)>(), filter, starts.clone()).prop_map(|((group, topic), filter, starts)| {
+            Change::Subscribed {
+                group: GroupId(group),
+                topic: TopicId(topic),
+                filter,
+                starts,
+            }
+        }),
+        (queue.clone(), any::<u64>(), batch.clone()).prop_map(|(queue, first, batch)| {
+            Change::Appended {
+                queue,
+                first: QueueOffset(first),
+                batch,
+            }
+        }),
+        (cursor.clone(), numbers, member, leases()).prop_map(|(cursor, (pass, frontier, expires_mono_ms), holder, leases)| {
+            Change::Granted {
+                cursor,
+                pass: Pass(pass),
+                holder,
+                leases,
+                frontier: QueueOffset(frontier),
+                expires_mono_ms,
+            }
+        }),
+        (cursor.clone(), any::<u32>(), ranges()).prop_map(|(cursor, pass, offsets)| Change::Settled {
+            cursor,
+            pass: Pass(pass),
+            offsets
+        }),
+        (cursor.clone(), any::<(u32, u64)>(), leases()).prop_map(|(cursor, (pass, due_mono_ms), leases)| {
+            Change::Returned {
+                cursor,
+                pass: Pass(pass),
+                leases,
+                due_mono_ms,
+                reason: ReturnReason::Closed,
+            }
+        }),
+        (cursor, queue, numbers, batch).prop_map(|(cursor, to, (pass, offset, at), batch)| {
+            Change::DeadLettered {
+                cursor,
+                pass: Pass(pass),
+                offset: QueueOffset(offset),
+                to,
+                at_offset: QueueOffset(at),
+                batch,
+            }
+        }),
+        (any::<(u64, u64, u32)>(), starts).prop_map(|((group, topic, pass), starts)| {
+            Change::Sought {
+                group: GroupId(group),
+                topic: TopicId(topic),
+                pass: Pass(pass),
+                starts,
+            }
+        }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_its_fields_hold_a_record_survives(change in changes(), (wall_ms, mono_ms) in any::<(i64, u64)>()) {
+        let record = Record { at: Now { wall_ms, mono_ms }, change };
+        prop_assert_eq!(Record::decode(&record.encode()), Ok(record));
     }
 }

@@ -26,6 +26,10 @@ pub const TARGETS: &[Target] = &[
     protocol::RECEIVED,
     protocol::FOUND,
     log::RECORD,
+    log::SEGMENT,
+    log::FRAME,
+    log::SIDECAR,
+    log::CHECKPOINT,
 ];
 
 /// For formats without a checksum of their own.

@@ -1,8 +1,12 @@
 //! The decoders of the log.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sluice_log::record::{Change, CursorId, Filter, Holder, LeaseRange, OffsetRange, QueueStart, Record, ReturnReason};
-use sluice_protocol::ids::{Attempt, Epoch, GroupId, Pass, QueueId, QueueIndex, QueueOffset, TopicId};
+use sluice_log::{FaultyStorage, Log, LogConfig, Start, Storage, formats};
+use sluice_protocol::batch::{BatchBuilder, NewMessage, crc32c};
+use sluice_protocol::ids::{Attempt, Epoch, GroupId, Pass, ProducerId, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
 use sluice_protocol::units::Now;
 
 use super::{Target, nothing_to_repair};
@@ -18,6 +22,159 @@ pub(super) const RECORD: Target = Target {
     },
     accepts: |input| Record::decode(&Bytes::copy_from_slice(input)).is_ok(),
 };
+
+/// The frame secret of the log that gives the valid inputs.
+const SECRET: u64 = 0x0303_0303_0303_0303;
+
+pub(super) const SEGMENT: Target = Target {
+    name: "log-segment",
+    valid: || files("segment-").into_iter().map(|file| file[..64].to_vec()).collect(),
+    repair: |input| put_checksum(input, 60, |input| crc32c(&input[..60])),
+    run: |input| survives(input, |bytes| formats::segment_header(SECRET, bytes)),
+    accepts: |input| formats::segment_header(SECRET, input).is_some(),
+};
+
+pub(super) const FRAME: Target = Target {
+    name: "log-frame",
+    valid: || files("segment-").iter().flat_map(|file| frames(&file[64..])).collect(),
+    repair: |input| {
+        put_checksum(input, 44, |input| {
+            let payload = u32::from_le_bytes([input[36], input[37], input[38], input[39]]) as usize;
+            let covered = [&SECRET.to_le_bytes(), &input[..44], input.get(48..48 + payload).unwrap_or(&[])];
+            crc32c(&covered.concat())
+        });
+    },
+    run: |input| survives(input, |bytes| formats::frame(SECRET, bytes)),
+    accepts: |input| formats::frame(SECRET, &Bytes::copy_from_slice(input)).is_some(),
+};
+
+pub(super) const SIDECAR: Target = Target {
+    name: "log-sidecar",
+    valid: || files("index-"),
+    repair: |input| {
+        let Some(queues) = input.get(24..28) else { return };
+        let directory_end = 56 + u32::from_le_bytes([queues[0], queues[1], queues[2], queues[3]]) as usize * 42;
+        put_checksum(input, 40, |input| crc32c(input.get(directory_end..).unwrap_or(&[])));
+        put_checksum(input, 52, |input| {
+            let directory = input.get(56..directory_end).unwrap_or(&[]);
+            crc32c(&[&input[..52], directory].concat())
+        });
+    },
+    run: |input| survives(input, |bytes| formats::sidecar(bytes)),
+    accepts: |input| formats::sidecar(input).is_some(),
+};
+
+pub(super) const CHECKPOINT: Target = Target {
+    name: "log-checkpoint",
+    valid: || files("checkpoint-"),
+    repair: |input| {
+        let Some(at) = input.len().checked_sub(4) else { return };
+        put_checksum(input, at, |input| crc32c(&[&SECRET.to_le_bytes(), &input[..at]].concat()));
+    },
+    run: |input| survives(input, |bytes| formats::checkpoint(SECRET, bytes)),
+    accepts: |input| formats::checkpoint(SECRET, &Bytes::copy_from_slice(input)).is_some(),
+};
+
+/// What is written again for an accepted input is accepted, and is written again the same.
+fn survives(input: &[u8], rewrite: fn(&Bytes) -> Option<Bytes>) {
+    if let Some(again) = rewrite(&Bytes::copy_from_slice(input)) {
+        assert!(again.len() <= input.len().next_multiple_of(8), "nothing was added");
+        assert_eq!(rewrite(&again).as_ref(), Some(&again), "it survives its own bytes");
+    }
+}
+
+/// Puts a checksum where it stands, if the input reaches so far.
+fn put_checksum(input: &mut [u8], at: usize, checksum: impl FnOnce(&[u8]) -> u32) {
+    if input.len() >= at + 4 {
+        let sum = checksum(input);
+        input[at..at + 4].copy_from_slice(&sum.to_le_bytes());
+    }
+}
+
+/// The frames at the beginning of `bytes`, each alone.
+fn frames(bytes: &[u8]) -> Vec<Vec<u8>> {
+    let mut rest = Bytes::copy_from_slice(bytes);
+    let mut frames = Vec::new();
+    while let Some(frame) = formats::frame(SECRET, &rest) {
+        rest = rest.slice(frame.len()..);
+        frames.push(frame.to_vec());
+    }
+    frames
+}
+
+/// The files of a small log whose names begin so.
+fn files(beginning: &str) -> Vec<Vec<u8>> {
+    let storage = FaultyStorage::new(1);
+    let config = LogConfig {
+        segment_bytes: 4096,
+        ..LogConfig::default()
+    };
+    let start = Start {
+        wall_ms: 1,
+        random: [3; 24],
+    };
+    let mut writer = Log::open(Arc::new(storage.clone()), config, start)
+        .expect("an empty disk in memory")
+        .writer;
+    for number in 0..24 {
+        let mut encoded: Vec<Bytes> = if number % 5 == 0 {
+            records().iter().map(Record::encode).collect()
+        } else {
+            Vec::new()
+        };
+        // A batch of the samples is no batch; these are.
+        encoded.retain(|record| {
+            !matches!(
+                Record::decode(record),
+                Ok(Record {
+                    change: Change::Appended { .. },
+                    ..
+                })
+            )
+        });
+        encoded.push(appended(number).encode());
+        writer.append(writer.end(), &encoded).expect("the disk in memory has room");
+        writer.sync().expect("the disk in memory syncs");
+    }
+    writer.begin_checkpoint(writer.end()).expect("the disk in memory has room");
+    for entries in [1, 3] {
+        writer
+            .checkpoint_slice(&vec![Bytes::from_static(b"an entry"); entries])
+            .expect("the disk in memory has room");
+    }
+    writer.finish_checkpoint().expect("the disk in memory has room");
+    let entries = storage.list().expect("the disk in memory lists").into_iter();
+    let names = entries.map(|entry| entry.name).filter(|name| name.starts_with(beginning));
+    names.filter_map(|name| storage.contents(&name)).collect()
+}
+
+fn appended(number: u64) -> Record {
+    let mut builder = BatchBuilder::new(500, ProducerId(9), Sequence(number * 2));
+    for tag in ["a", "b"] {
+        let message = NewMessage::<&str> {
+            tag: Some(tag),
+            keys: &["k"],
+            properties: &[],
+            born_ms: 500,
+        };
+        builder.push(&message, b"body").expect("a small message fits");
+    }
+    let queue = QueueId {
+        topic: TopicId(3),
+        index: QueueIndex((number % 3) as u16),
+    };
+    Record {
+        at: Now {
+            wall_ms: 1_700_000_000_000,
+            mono_ms: 12,
+        },
+        change: Change::Appended {
+            queue,
+            first: QueueOffset(number / 3 * 2),
+            batch: builder.finish(),
+        },
+    }
+}
 
 fn records() -> Vec<Record> {
     let queue = QueueId {

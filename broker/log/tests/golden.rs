@@ -1,0 +1,123 @@
+//! The checked-in files of each version of each format, added and never edited: what is written today must be these bytes, and a log of
+//! them must open.
+
+mod support;
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use sluice_log::formats;
+use sluice_log::record::Record;
+use sluice_log::{Ending, FaultyStorage, Storage, inspect};
+use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
+use support::{append, appended, batch, each_kind, numbered, open, queue};
+
+/// The first eight of the random bytes that `support::open` gives.
+const SECRET: u64 = 0x0707_0707_0707_0707;
+
+/// The golden files and what the log of `written` calls them.
+const FILES: [(&str, &str); 5] = [
+    ("format-1.bin", "format"),
+    ("segment-1.bin", "segment-0000000000000000"),
+    ("segment-1-active.bin", "segment-0000000000000001"),
+    ("index-1.bin", "index-0000000000000000"),
+    ("checkpoint-1.bin", "checkpoint-0000000000000000"),
+];
+
+fn golden(name: &str) -> Vec<u8> {
+    let path = path(name);
+    fs::read(&path).unwrap_or_else(|error| panic!("golden/{name}: {error}"))
+}
+
+fn path(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "golden", name].iter().collect()
+}
+
+/// Demands that a golden file holds `bytes`. With `SLUICE_ADD_GOLDENS` set a file that does not exist is written.
+fn check(name: &str, bytes: &[u8]) {
+    if env::var_os("SLUICE_ADD_GOLDENS").is_some() && !path(name).exists() {
+        fs::create_dir_all(path("")).unwrap();
+        fs::write(path(name), bytes).unwrap();
+    }
+    assert!(golden(name) == bytes, "golden/{name} holds other bytes than are written now");
+}
+
+/// A small log of two segments with a checkpoint.
+fn written() -> FaultyStorage {
+    let storage = FaultyStorage::new(1);
+    let mut writer = open(&storage).unwrap().writer;
+    for number in 0..16 {
+        let batch = batch(number * 3, &["a", "b", "rare"]);
+        append(
+            &mut writer,
+            &[
+                appended(2_000 + number as i64, (number % 2) as u16, number / 2 * 3, batch),
+                numbered(number),
+            ],
+        );
+        writer.sync().unwrap();
+    }
+    writer.begin_checkpoint(writer.end()).unwrap();
+    writer.checkpoint_slice(&[numbered(1), numbered(2)]).unwrap();
+    writer.finish_checkpoint().unwrap();
+    storage
+}
+
+#[test]
+fn every_kind_of_record_is_written_as_ever() {
+    let records = each_kind();
+    let encoded: Vec<_> = records.iter().map(Record::encode).collect();
+    let parts = encoded
+        .iter()
+        .flat_map(|record| [&(record.len() as u32).to_le_bytes()[..], record].concat());
+    check("records-1.bin", &parts.collect::<Vec<_>>());
+}
+
+#[test]
+fn every_file_is_written_as_ever() {
+    let storage = written();
+    for (golden, name) in FILES {
+        check(golden, &storage.contents(name).unwrap());
+    }
+    assert_eq!(
+        storage.list().unwrap().iter().filter(|entry| entry.name != "lock").count(),
+        FILES.len()
+    );
+}
+
+#[test]
+fn a_log_of_golden_files_opens_and_says_what_it_said() {
+    let storage = FaultyStorage::new(1);
+    for (file, name) in FILES {
+        let bytes = golden(file);
+        storage.create(name, bytes.len() as u64).unwrap().write_at(0, &[&bytes]).unwrap();
+    }
+    let report = inspect(&storage).unwrap();
+    assert_eq!((report.ending, report.damage.len(), report.segments.len()), (Ending::Clean, 0, 2));
+    let opened = open(&storage).unwrap();
+    assert_eq!(opened.recovery.checkpoint_entries, [numbered(1), numbered(2)]);
+    let places = opened.reader.batches(queue(1), QueueOffset(0), QueueOffset(u64::MAX)).unwrap();
+    assert_eq!(
+        places.iter().map(|place| place.first.0).collect::<Vec<_>>(),
+        [0, 3, 6, 9, 12, 15, 18, 21]
+    );
+    assert!(
+        places
+            .iter()
+            .all(|place| opened.reader.batch(place).unwrap().verify_bodies().is_ok())
+    );
+    let id = MessageId::new(ProducerId(9), Sequence(7));
+    assert_eq!(opened.reader.find(id).unwrap(), Some((queue(0), QueueOffset(4))));
+}
+
+#[test]
+fn each_format_is_read_and_written_again_byte_by_byte() {
+    let segment = golden("segment-1.bin");
+    assert_eq!(formats::segment_header(SECRET, &segment).unwrap(), segment[..64]);
+    let frame = formats::frame(SECRET, &segment[64..].to_vec().into()).unwrap();
+    assert_eq!(frame, segment[64..64 + frame.len()]);
+    let index = golden("index-1.bin");
+    assert_eq!(formats::sidecar(&index).unwrap(), index);
+    let checkpoint = golden("checkpoint-1.bin");
+    assert_eq!(formats::checkpoint(SECRET, &checkpoint.clone().into()).unwrap(), checkpoint);
+}
