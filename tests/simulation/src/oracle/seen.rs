@@ -189,6 +189,8 @@ impl Seen {
         let unrecorded_ms = self.written_mono_ms + invisible_ms;
         let until_mono_ms = match known {
             Some(Held::Leased { expires_mono_ms, .. }) => unrecorded_ms.min(*expires_mono_ms),
+            // What waited for a sync may come out after its lease was recorded to be over.
+            Some(Held::Waiting { attempt: next, .. }) if *next > attempt => 0,
             Some(Held::Waiting { .. }) | None => unrecorded_ms,
         };
         if let Holder::Stream(subscription) = taker
