@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sluice_protocol::batch::{Attributes, Row};
 use sluice_protocol::ids::{MessageId, Position, QueueId, QueueOffset, Sequence};
 
+use crate::limits::SUMMARY_PRODUCERS_MAX;
 use crate::record::Origin;
 
 /// Where a stored batch is and what is known of it without reading it.
@@ -55,24 +56,35 @@ pub(crate) struct QueueEntries {
     pub(crate) bytes: u64,
 }
 
-/// Neighbouring messages of one producer in one queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What neighbouring messages of one producer in one queue are known by: the low half of the producer's identity and the first sequence.
+pub(crate) type RunKey = (u64, Sequence);
+
+/// Where neighbouring messages of one producer are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ProducerRun {
-    /// The low half of the producer's identity.
-    pub(crate) producer: u64,
-    pub(crate) first_sequence: Sequence,
     pub(crate) rows: u32,
     pub(crate) queue: QueueId,
     pub(crate) first: QueueOffset,
+}
+
+/// Which message ids a sealed segment may hold, small enough to stay in memory: for each producer one past its last sequence, and its first.
+#[derive(Clone, Debug)]
+pub(crate) struct Producers(Option<Vec<(u64, Sequence, Sequence)>>);
+
+impl Producers {
+    /// Whether the segment's index must be asked.
+    pub(crate) fn may_hold(&self, id: MessageId) -> bool {
+        let Some(producers) = &self.0 else { return true };
+        let at = producers.binary_search_by_key(&id.producer, |producer| producer.0);
+        at.is_ok_and(|at| (producers[at].1..producers[at].2).contains(&id.sequence))
+    }
 }
 
 /// The index of one segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SegmentIndex {
     pub(crate) queues: BTreeMap<QueueId, QueueEntries>,
-    /// The first `sorted` are in order; what was added since follows as it came.
-    pub(crate) producers: Vec<ProducerRun>,
-    pub(crate) sorted: usize,
+    pub(crate) runs: BTreeMap<RunKey, ProducerRun>,
 }
 
 impl SegmentIndex {
@@ -90,13 +102,12 @@ impl SegmentIndex {
                 let mut first = place.first;
                 for run in attributes.runs() {
                     let producer = MessageId::new(run.producer, run.first_sequence).producer;
-                    self.producers.push(ProducerRun {
-                        producer,
-                        first_sequence: run.first_sequence,
+                    let place = ProducerRun {
                         rows: run.rows,
                         queue: place.queue,
                         first,
-                    });
+                    };
+                    self.runs.insert((producer, run.first_sequence), place);
                     first.0 += u64::from(run.rows);
                 }
             }
@@ -144,13 +155,24 @@ impl SegmentIndex {
 
     /// Where the message with this id is.
     pub(crate) fn find(&self, id: MessageId) -> Option<(QueueId, QueueOffset)> {
-        let (sorted, recent) = self.producers.split_at(self.sorted);
-        let holds = |run: &&ProducerRun| {
-            run.producer == id.producer && id.sequence >= run.first_sequence && id.sequence.0 - run.first_sequence.0 < u64::from(run.rows)
-        };
-        let last = sorted.partition_point(|run| (run.producer, run.first_sequence) <= (id.producer, id.sequence));
-        let found = recent.iter().rev().find(holds).or_else(|| sorted[..last].last().filter(holds))?;
-        Some((found.queue, QueueOffset(found.first.0 + (id.sequence.0 - found.first_sequence.0))))
+        let (key, run) = self.runs.range(..=(id.producer, id.sequence)).next_back()?;
+        let row = id.sequence.0 - key.1.0;
+        (key.0 == id.producer && row < u64::from(run.rows)).then(|| (run.queue, QueueOffset(run.first.0 + row)))
+    }
+
+    /// Which ids are here; says nothing when there are more producers than may be kept.
+    pub(crate) fn producers(&self) -> Producers {
+        let mut producers: Vec<(u64, Sequence, Sequence)> = Vec::new();
+        for ((producer, first), run) in &self.runs {
+            let full = producers.len() == SUMMARY_PRODUCERS_MAX;
+            let end = Sequence(first.0.saturating_add(u64::from(run.rows)));
+            match producers.last_mut().filter(|last| last.0 == *producer) {
+                Some(last) => last.2 = last.2.max(end),
+                None if full => return Producers(None),
+                None => producers.push((*producer, *first, end)),
+            }
+        }
+        Producers(Some(producers))
     }
 
     /// Which offsets of which queues are here, by queue.
@@ -173,6 +195,6 @@ impl SegmentIndex {
             .values()
             .map(|entries| 128 + entries.batches.len() * 68 + entries.tags.len() * 4)
             .sum();
-        queues + self.producers.len() * size_of::<ProducerRun>()
+        queues + self.runs.len() * 2 * size_of::<(RunKey, ProducerRun)>()
     }
 }

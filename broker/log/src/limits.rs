@@ -22,6 +22,8 @@ pub const INDEX_CACHE_BYTES_MAX: usize = 32 << 20;
 pub const OPEN_FILES_MAX: usize = 128;
 /// Queues of a sealed segment whose offset ranges stay in memory; a segment with more is looked up in its sidecar.
 pub const SUMMARY_QUEUES_MAX: usize = 256;
+/// Producers of a sealed segment whose sequences stay in memory; an id is looked up in the sidecar of a segment with more.
+pub const SUMMARY_PRODUCERS_MAX: usize = 256;
 /// How much is read at once when a log is scanned.
 pub const SCAN_BYTES: usize = 1 << 20;
 

@@ -233,7 +233,12 @@ impl LogReader {
             return Ok(found);
         }
         for segment in sealed.iter().rev() {
-            if let Some(found) = self.shared.index(segment)?.find(id) {
+            if segment.producers.get().is_some_and(|producers| !producers.may_hold(id)) {
+                continue;
+            }
+            let index = self.shared.index(segment)?;
+            segment.producers.get_or_init(|| index.producers());
+            if let Some(found) = index.find(id) {
                 return Ok(Some(found));
             }
         }

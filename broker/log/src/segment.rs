@@ -1,12 +1,14 @@
 //! Segment files: their names, their header, and where in a file a position of the log is.
 
+use std::sync::OnceLock;
+
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use crc_fast::checksum;
 use sluice_protocol::ids::{Epoch, Position, QueueId, QueueOffset};
 use sluice_protocol::wire::{Reader, Writer};
 
 use crate::frame::FrameSecret;
-use crate::index::QueueSpan;
+use crate::index::{Producers, QueueSpan};
 
 /// The size of a segment's header; its first frame follows.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 64;
@@ -87,6 +89,8 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
     /// Which offsets of which queues it holds, by queue; `None` when there are too many to keep.
     pub(crate) summary: Option<Vec<QueueSpan>>,
+    /// Which message ids it may hold; of a segment that was sealed before this start it is known once its index was read.
+    pub(crate) producers: OnceLock<Producers>,
 }
 
 impl Segment {

@@ -6,7 +6,7 @@ use crc_fast::checksum;
 use sluice_protocol::ids::{Position, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
-use crate::index::{BatchPlace, ProducerRun, QueueEntries, QueueSpan, SegmentIndex};
+use crate::index::{BatchPlace, ProducerRun, QueueEntries, QueueSpan, RunKey, SegmentIndex};
 
 /// The size of a sidecar's header.
 pub(crate) const SIDECAR_HEADER_BYTES: usize = 56;
@@ -133,13 +133,11 @@ pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Byt
         });
     }
     let numbers: Vec<QueueId> = index.queues.keys().copied().collect();
-    let mut runs = index.producers.clone();
-    runs.sort_unstable();
-    for run in &runs {
+    for ((producer, first_sequence), run) in &index.runs {
         let number = numbers.binary_search(&run.queue).expect("a run is of a queue that is in the index");
         columns
-            .u64(run.producer)
-            .u64(run.first_sequence.0)
+            .u64(*producer)
+            .u64(first_sequence.0)
             .u64(run.first.0)
             .u32(run.rows)
             .count(number);
@@ -157,7 +155,7 @@ pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Byt
     let directory = directory.finish();
     let mut out = Writer::with_capacity(SIDECAR_HEADER_BYTES + directory.len() + columns.len());
     out.bytes(&MAGIC).u16(VERSION).u16(0).u64(base.0).u64(end.0);
-    out.count(index.queues.len()).count(batches).count(rows).count(runs.len());
+    out.count(index.queues.len()).count(batches).count(rows).count(index.runs.len());
     out.u32(checksum(Crc32Iscsi, &columns) as u32).bytes(&[0; 8]);
     let header = out.take();
     let sum = directory_checksum(&header, &directory);
@@ -206,14 +204,13 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(SidecarHeader, SegmentIndex), Side
             .collect();
         index.queues.insert(span.queue, entries);
     }
-    for _ in 0..header.runs {
-        index.producers.push(take_run(&mut tags, &directory)?);
-    }
-    if batches_left != 0 || index.queues.len() != directory.len() || !index.producers.is_sorted() {
+    let runs = (0..header.runs).map(|_| take_run(&mut tags, &directory));
+    let runs = runs.collect::<Result<Vec<_>, _>>()?;
+    if batches_left != 0 || index.queues.len() != directory.len() || !runs.is_sorted_by_key(|(key, _)| key) {
         return Err(WireError::Impossible("order").into());
     }
     tags.finish()?;
-    index.sorted = index.producers.len();
+    index.runs = runs.into_iter().collect();
     Ok((header, index))
 }
 
@@ -234,21 +231,15 @@ fn take_batch(from: &mut Reader<'_>, queue: QueueId) -> Result<BatchPlace, WireE
     })
 }
 
-fn take_run(from: &mut Reader<'_>, directory: &[(QueueSpan, u32, u32)]) -> Result<ProducerRun, WireError> {
-    let (producer, first_sequence, first) = (from.u64()?, Sequence(from.u64()?), QueueOffset(from.u64()?));
+fn take_run(from: &mut Reader<'_>, directory: &[(QueueSpan, u32, u32)]) -> Result<(RunKey, ProducerRun), WireError> {
+    let (key, first) = ((from.u64()?, Sequence(from.u64()?)), QueueOffset(from.u64()?));
     let rows = from.u32()?;
     let number = from.u32()? as usize;
     let queue = directory.get(number).ok_or(WireError::Impossible("queue"))?.0.queue;
     if first.0.checked_add(u64::from(rows)).is_none() {
         return Err(WireError::Impossible("run"));
     }
-    Ok(ProducerRun {
-        producer,
-        first_sequence,
-        rows,
-        queue,
-        first,
-    })
+    Ok((key, ProducerRun { rows, queue, first }))
 }
 
 #[cfg(test)]
@@ -283,25 +274,16 @@ mod tests {
                 entries.rows_from.push(entries.tags.len() as u32);
                 entries.tags.extend_from_slice(&tags);
                 entries.batches.push(place);
-                index.producers.push(ProducerRun {
-                    producer: u64::from(number),
-                    first_sequence: Sequence(first_sequence),
+                let run = ProducerRun {
                     rows: tags.len() as u32,
                     queue,
                     first: place.first,
-                });
+                };
+                index.runs.insert((u64::from(number), Sequence(first_sequence)), run);
                 next = place.end().0;
             }
             index.queues.insert(queue, entries);
         }
-        index.producers.retain(|run| {
-            index
-                .queues
-                .get(&run.queue)
-                .is_some_and(|entries| entries.batches.iter().any(|batch| batch.first == run.first))
-        });
-        index.producers.sort_unstable();
-        index.sorted = index.producers.len();
         index
     }
 

@@ -1,6 +1,6 @@
 //! Writing the log: frames at the end of the active segment, the next segment when that is full, checkpoints beside.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sluice_protocol::ids::{Epoch, Position};
@@ -323,6 +323,7 @@ impl LogWriter {
             Arc::new(Segment {
                 end: self.end,
                 summary: summary(&view.active_index),
+                producers: view.active_index.producers().into(),
                 ..(*view.active).clone()
             })
         };
@@ -413,6 +414,7 @@ impl Active {
             end: self.base,
             bytes: self.bytes,
             summary: None,
+            producers: OnceLock::new(),
         }
     }
 }

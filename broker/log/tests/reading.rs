@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 
 use sluice_log::record::{Change, CursorId, Record};
-use sluice_log::{FaultyStorage, FileStorage, Log, LogConfig, LogReader, LogWriter, Start};
+use sluice_log::{FaultyStorage, FileStorage, Log, LogConfig, LogReader, LogWriter, Start, Storage};
 use sluice_protocol::batch::tag_hash;
 use sluice_protocol::ids::{GroupId, MessageId, Pass, ProducerId, QueueOffset, Sequence, TopicId};
 use sluice_protocol::units::Now;
@@ -109,6 +109,38 @@ fn what_is_not_synced_is_not_read_unless_exposed() {
     append(&mut opened.writer, &[appended(2_000, 0, 1, batch(1, &["a"]))]);
     opened.writer.expose();
     assert_eq!(seen(&opened.reader), 2);
+}
+
+#[test]
+fn an_id_that_was_never_stored_is_looked_for_in_memory_alone() {
+    let storage = FaultyStorage::new(1);
+    let mut opened = open(&storage).unwrap();
+    fill(&mut opened.writer);
+    let id = |producer, sequence| MessageId::new(ProducerId(producer), Sequence(sequence));
+    // Sidecars that cannot be read any more show who reads them.
+    let damage = || {
+        for entry in storage.list().unwrap().iter().filter(|entry| entry.name.starts_with("index-")) {
+            storage.flip(&entry.name, 60, 1);
+        }
+    };
+    damage();
+    assert_eq!(opened.reader.find(id(8, 7)).unwrap(), None, "no such producer");
+    assert_eq!(
+        opened.reader.find(id(9, 300)).unwrap(),
+        None,
+        "a sequence that the producer has not come to"
+    );
+    assert!(opened.reader.find(id(9, 7)).is_err(), "this one must be read");
+    damage();
+    opened.writer.begin_checkpoint(opened.writer.end()).unwrap();
+    opened.writer.finish_checkpoint().unwrap();
+    storage.restart();
+    drop(opened);
+    let opened = open(&storage).unwrap();
+    assert_eq!(opened.reader.find(id(8, 7)).unwrap(), None, "after a start each is read once");
+    damage();
+    assert_eq!(opened.reader.find(id(8, 7)).unwrap(), None);
+    assert_eq!(opened.reader.find(id(9, 300)).unwrap(), None);
 }
 
 #[test]

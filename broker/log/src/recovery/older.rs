@@ -1,5 +1,7 @@
 //! What lies beside the walked segments: sealed ones behind the checkpoint, and files that are no part of the log.
 
+use std::sync::OnceLock;
+
 use sluice_protocol::ids::Position;
 
 use super::directory::{Found, Listing, read_summary};
@@ -42,6 +44,7 @@ pub(super) fn older_segments(
                 end,
                 bytes: file.bytes,
                 summary,
+                producers: OnceLock::new(),
             },
             spans,
         ));

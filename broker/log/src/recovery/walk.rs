@@ -1,6 +1,7 @@
 //! Following the frames from where replay begins to the end of the log.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use sluice_protocol::ids::{Epoch, Position, TopicId};
@@ -69,6 +70,7 @@ pub(super) fn walk(
         if let Some(before) = walk.chain.last_mut() {
             before.end = walk.end;
             before.summary = summary(&walk.index);
+            before.producers = walk.index.producers().into();
             let index = std::mem::take(&mut walk.index);
             keep_sidecar(storage, listing, before.base, before.end, &index)?;
         }
@@ -78,6 +80,7 @@ pub(super) fn walk(
             end: header.base,
             bytes: file.bytes,
             summary: None,
+            producers: OnceLock::new(),
         });
         walk.floor = walk.floor.max(header.epoch);
         walk.segment(Scan::open(storage, secrets.frame, file.number)?, header.base)?;
