@@ -236,13 +236,13 @@ mod tests {
     #[test]
     fn a_law_below_its_minimum_is_neglected() {
         let mut court = Court::default();
-        court.exercise(Law::TornTail);
+        court.exercise(TornTail);
         assert!(
             court
                 .tally()
                 .neglected(100)
                 .iter()
-                .any(|(law, count, _)| *law == Law::TornTail && *count == 1)
+                .any(|(law, count, _)| *law == TornTail && *count == 1)
         );
         assert!(court.tally().neglected(99).is_empty());
     }
