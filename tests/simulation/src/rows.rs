@@ -44,7 +44,7 @@ pub fn difference(attributes: &Attributes, row: &Row<'_>, copy: bool) -> Option<
     let expected = content(row.producer(), row.sequence());
     let found = Content {
         tag: row.tag().map(str::to_owned),
-        keys: row.keys().map(|key| key.to_owned()).collect(),
+        keys: row.keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect(),
         properties: row
             .properties()
             .map(|(name, value)| (attributes.name(name).to_owned(), String::from_utf8_lossy(value).into_owned()))
