@@ -1,6 +1,7 @@
 //! What the log's frames hold: one record for each change of state, and nothing that is not one.
 
 mod codec;
+mod fields;
 
 use bytes::Bytes;
 use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, QueueId, QueueOffset, TopicId};

@@ -1,5 +1,7 @@
 //! What an inspection tells of a directory, and that it leaves the directory alone.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 use sluice_log::{Ending, FaultyStorage, LogError, SidecarState, Storage, inspect};

@@ -1,5 +1,7 @@
 //! What readers find: by offset, by tag, by time and by id, in memory and on disk.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 use std::sync::Arc;

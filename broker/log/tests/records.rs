@@ -1,5 +1,7 @@
 //! Every kind of record survives its encoding, and whatever is not a record is refused.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 use bytes::Bytes;

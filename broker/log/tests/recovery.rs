@@ -1,5 +1,7 @@
 //! What a start makes of the bytes that a stop, a crash or a bad disk left behind.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 use proptest::prelude::*;

@@ -1,5 +1,7 @@
 //! A full disk: what does not fit is not in the log, what was confirmed stays, and the writer goes on when there is room.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 mod support;
 
 use proptest::prelude::*;
