@@ -131,7 +131,7 @@ impl Sandbox {
             .worker
             .evaluate(filter, view)
             .map_err(|failure| Failure::failed(format!("the plugin failed: {failure}")))?;
-        Ok(match (verdicts.is_failed(0), verdicts.is_delivered(0)) {
+        Ok(match (verdicts.failed[0] & 1 == 1, verdicts.deliver[0] & 1 == 1) {
             (true, _) => Verdict::Failed,
             (false, true) => Verdict::Deliver,
             (false, false) => Verdict::Reject,
