@@ -162,106 +162,8 @@ impl Record {
             out.u16(kind).u16(VERSION).i64(self.at.wall_ms).u64(self.at.mono_ms);
         };
         begin(number(&self.change));
-        match &self.change {
-            Change::Opened { epoch } => {
-                out.u32(epoch.0);
-            }
-            Change::TopicCreated { topic, name, settings } => {
-                out.u64(topic.0)
-                    .text(name)
-                    .u16(settings.queues)
-                    .u64(settings.retention_ms)
-                    .u64(settings.retention_bytes);
-            }
-            Change::TopicDeleted { topic } => {
-                out.u64(topic.0);
-            }
-            Change::GroupCreated { group, name, settings } => {
-                put_group_settings(out.u64(group.0).text(name), settings);
-            }
-            Change::GroupDeleted { group } => {
-                out.u64(group.0);
-            }
-            Change::Subscribed {
-                group,
-                topic,
-                filter,
-                starts,
-            } => {
-                put_filter(out.u64(group.0).u64(topic.0), filter);
-                put_starts(out, starts);
-            }
-            Change::PluginBound { name, digest, limits } => {
-                out.text(name).bytes(&digest.0);
-                out.u64(limits.fuel_per_run)
-                    .u64(limits.fuel_per_message)
-                    .u32(limits.run_ms)
-                    .u64(limits.memory_bytes);
-            }
-            Change::Appended { queue, first, batch } => {
-                put_queue(out, *queue).u64(first.0).blob(batch);
-            }
-            Change::Granted {
-                cursor,
-                pass,
-                holder,
-                leases,
-                frontier,
-                expires_mono_ms,
-            } => {
-                put_holder(put_cursor(out, *cursor).u32(pass.0), holder);
-                put_leases(out.u64(frontier.0).u64(*expires_mono_ms), leases);
-            }
-            Change::FrontierMoved { cursor, pass, frontier } => {
-                put_cursor(out, *cursor).u32(pass.0).u64(frontier.0);
-            }
-            Change::Settled { cursor, pass, offsets } => {
-                put_ranges(put_cursor(out, *cursor).u32(pass.0), offsets);
-            }
-            Change::Returned {
-                cursor,
-                pass,
-                leases,
-                due_mono_ms,
-                reason,
-            } => {
-                put_cursor(out, *cursor).u32(pass.0).u64(*due_mono_ms).u8(reason_number(*reason));
-                put_leases(out, leases);
-            }
-            Change::Extended {
-                cursor,
-                pass,
-                offsets,
-                expires_mono_ms,
-            } => {
-                put_ranges(put_cursor(out, *cursor).u32(pass.0).u64(*expires_mono_ms), offsets);
-            }
-            Change::DeadLettered {
-                cursor,
-                pass,
-                offset,
-                to,
-                at_offset,
-                batch,
-            } => {
-                put_cursor(out, *cursor).u32(pass.0).u64(offset.0);
-                put_queue(out, *to).u64(at_offset.0).blob(batch);
-            }
-            Change::Sought {
-                group,
-                topic,
-                pass,
-                starts,
-            } => {
-                put_starts(out.u64(group.0).u64(topic.0).u32(pass.0), starts);
-            }
-            Change::Trimmed { queue, start } => {
-                put_queue(out, *queue).u64(start.0);
-            }
-            Change::ProducerForgotten { producer } => {
-                out.u128(producer.0);
-            }
-        }
+        put_definition(&self.change, out);
+        put_flow(&self.change, out);
     }
 
     /// Reads a record that fills `bytes` whole. Batches share the memory of `bytes`.
@@ -300,7 +202,134 @@ fn number(change: &Change) -> u16 {
     }
 }
 
-/// Reads the fields of a change, in the order in which `encode_into` writes them.
+/// Writes the fields of a change to what there is: topics, groups, plugins, and where reading and keeping begin.
+fn put_definition(change: &Change, out: &mut Writer) {
+    match change {
+        Change::Opened { epoch } => {
+            out.u32(epoch.0);
+        }
+        Change::TopicCreated { topic, name, settings } => {
+            out.u64(topic.0)
+                .text(name)
+                .u16(settings.queues)
+                .u64(settings.retention_ms)
+                .u64(settings.retention_bytes);
+        }
+        Change::TopicDeleted { topic } => {
+            out.u64(topic.0);
+        }
+        Change::GroupCreated { group, name, settings } => {
+            put_group_settings(out.u64(group.0).text(name), settings);
+        }
+        Change::GroupDeleted { group } => {
+            out.u64(group.0);
+        }
+        Change::Subscribed {
+            group,
+            topic,
+            filter,
+            starts,
+        } => {
+            put_filter(out.u64(group.0).u64(topic.0), filter);
+            put_starts(out, starts);
+        }
+        Change::PluginBound { name, digest, limits } => {
+            out.text(name).bytes(&digest.0);
+            out.u64(limits.fuel_per_run)
+                .u64(limits.fuel_per_message)
+                .u32(limits.run_ms)
+                .u64(limits.memory_bytes);
+        }
+        Change::Sought {
+            group,
+            topic,
+            pass,
+            starts,
+        } => {
+            put_starts(out.u64(group.0).u64(topic.0).u32(pass.0), starts);
+        }
+        Change::Trimmed { queue, start } => {
+            put_queue(out, *queue).u64(start.0);
+        }
+        Change::ProducerForgotten { producer } => {
+            out.u128(producer.0);
+        }
+        Change::Appended { .. }
+        | Change::Granted { .. }
+        | Change::FrontierMoved { .. }
+        | Change::Settled { .. }
+        | Change::Returned { .. }
+        | Change::Extended { .. }
+        | Change::DeadLettered { .. } => {}
+    }
+}
+
+/// Writes the fields of a change that messages go through.
+fn put_flow(change: &Change, out: &mut Writer) {
+    match change {
+        Change::Appended { queue, first, batch } => {
+            put_queue(out, *queue).u64(first.0).blob(batch);
+        }
+        Change::Granted {
+            cursor,
+            pass,
+            holder,
+            leases,
+            frontier,
+            expires_mono_ms,
+        } => {
+            put_holder(put_cursor(out, *cursor).u32(pass.0), holder);
+            put_leases(out.u64(frontier.0).u64(*expires_mono_ms), leases);
+        }
+        Change::FrontierMoved { cursor, pass, frontier } => {
+            put_cursor(out, *cursor).u32(pass.0).u64(frontier.0);
+        }
+        Change::Settled { cursor, pass, offsets } => {
+            put_ranges(put_cursor(out, *cursor).u32(pass.0), offsets);
+        }
+        Change::Returned {
+            cursor,
+            pass,
+            leases,
+            due_mono_ms,
+            reason,
+        } => {
+            put_cursor(out, *cursor).u32(pass.0).u64(*due_mono_ms).u8(reason_number(*reason));
+            put_leases(out, leases);
+        }
+        Change::Extended {
+            cursor,
+            pass,
+            offsets,
+            expires_mono_ms,
+        } => {
+            put_ranges(put_cursor(out, *cursor).u32(pass.0).u64(*expires_mono_ms), offsets);
+        }
+        Change::DeadLettered {
+            cursor,
+            pass,
+            offset,
+            to,
+            at_offset,
+            batch,
+        } => {
+            put_cursor(out, *cursor).u32(pass.0).u64(offset.0);
+            put_queue(out, *to).u64(at_offset.0).blob(batch);
+        }
+        Change::Opened { .. }
+        | Change::TopicCreated { .. }
+        | Change::TopicDeleted { .. }
+        | Change::GroupCreated { .. }
+        | Change::GroupDeleted { .. }
+        | Change::Subscribed { .. }
+        | Change::PluginBound { .. }
+        | Change::Sought { .. }
+        | Change::Trimmed { .. }
+        | Change::ProducerForgotten { .. } => {}
+    }
+}
+
+/// Reads the fields of a change, in the order in which they are written.
 fn take_change(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Change, RecordError> {
     Ok(match number {
         kind::OPENED => Change::Opened { epoch: Epoch(from.u32()?) },
@@ -344,6 +373,26 @@ fn take_change(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Chan
                 },
             }
         }
+        kind::SOUGHT => Change::Sought {
+            group: GroupId(from.u64()?),
+            topic: TopicId(from.u64()?),
+            pass: Pass(from.u32()?),
+            starts: take_starts(from)?,
+        },
+        kind::TRIMMED => Change::Trimmed {
+            queue: take_queue(from)?,
+            start: QueueOffset(from.u64()?),
+        },
+        kind::PRODUCER_FORGOTTEN => Change::ProducerForgotten {
+            producer: ProducerId(from.u128()?),
+        },
+        other => return take_flow(other, from, whole),
+    })
+}
+
+/// Reads the fields of a change that messages go through.
+fn take_flow(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Change, RecordError> {
+    Ok(match number {
         kind::APPENDED => Change::Appended {
             queue: take_queue(from)?,
             first: QueueOffset(from.u64()?),
@@ -398,19 +447,6 @@ fn take_change(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Chan
             to: take_queue(from)?,
             at_offset: QueueOffset(from.u64()?),
             batch: whole.slice_ref(from.blob()?),
-        },
-        kind::SOUGHT => Change::Sought {
-            group: GroupId(from.u64()?),
-            topic: TopicId(from.u64()?),
-            pass: Pass(from.u32()?),
-            starts: take_starts(from)?,
-        },
-        kind::TRIMMED => Change::Trimmed {
-            queue: take_queue(from)?,
-            start: QueueOffset(from.u64()?),
-        },
-        kind::PRODUCER_FORGOTTEN => Change::ProducerForgotten {
-            producer: ProducerId(from.u128()?),
         },
         unknown => return Err(RecordError::Kind(unknown)),
     })
