@@ -1,8 +1,9 @@
 //! The built-in SQL filter: the language of docs/sql.md, evaluated a column at a time.
 //!
-//! `token` and `parse` read an expression into a `tree`, `program` compiles that to steps, `evaluate` runs them over
+//! `token`, `parse` and `checks` read an expression into a `tree`, `program` compiles that to steps, `evaluate` runs them over
 //! the columns of up to 256 messages at once, and `hint` finds what a message must have to be delivered at all.
 
+mod checks;
 mod convert;
 mod evaluate;
 mod hint;

@@ -3,42 +3,13 @@
 //! One function a level of the grammar. Only parentheses and prefix operators make it call itself, and they are
 //! counted, so the stack it needs is bounded; a chain of operators of one level is a loop.
 
+use crate::checks::{Kind, Operand, check_bounds, check_condition, check_equality, check_order, check_property};
 use crate::number::Number;
 use crate::token::{Keyword, ParseError, Symbol, Token, TokenKind, Tokens};
-use crate::tree::{Constant, MatchKind, Node, NodeId, Ordering, Tree};
+use crate::tree::{Constant, MatchKind, Node, Ordering, Tree};
 
 /// The most parentheses and prefix operators around a part of an expression.
 pub(crate) const NESTING_MAX: usize = 160;
-
-/// What the static checks tell apart.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    String,
-    Number(Number),
-    Boolean,
-    Null,
-    Property,
-    Negation,
-    Test,
-}
-
-impl Kind {
-    fn is_condition(self) -> bool {
-        matches!(self, Kind::Test | Kind::Property | Kind::Boolean | Kind::Null)
-    }
-
-    fn has_order(self) -> bool {
-        matches!(self, Kind::Number(_) | Kind::Property | Kind::Negation)
-    }
-}
-
-/// A part just read.
-#[derive(Clone, Copy, Debug)]
-struct Operand {
-    node: NodeId,
-    kind: Kind,
-    at: usize,
-}
 
 /// Reads a whole expression; its last node is the whole.
 pub(crate) fn parse(text: &str) -> Result<Tree, ParseError> {
@@ -253,13 +224,8 @@ impl Parser<'_> {
         });
         let high = self.unary()?;
         check_order(high)?;
-        if let (Kind::Number(low_number), Kind::Number(high_number), false) = (low.kind, high.kind, negated)
-            && low_number.compare(high_number).is_gt()
-        {
-            return Err(ParseError::new(
-                low.at,
-                "the lower bound of BETWEEN is greater than the upper: nothing is between them",
-            ));
+        if !negated {
+            check_bounds(low, high)?;
         }
         let right = self.tree.push(Node::Order {
             left: again,
@@ -270,9 +236,7 @@ impl Parser<'_> {
     }
 
     fn in_list(&mut self, property: Operand, negated: bool) -> Result<Operand, ParseError> {
-        if property.kind != Kind::Property {
-            return Err(ParseError::new(property.at, "only a property can stand before IN"));
-        }
+        check_property(property)?;
         self.expect(TokenKind::Symbol(Symbol::Open), "an opening parenthesis after IN")?;
         let mut elements = vec![self.string()?];
         while self.take(TokenKind::Symbol(Symbol::Comma))? {
@@ -397,41 +361,6 @@ impl Parser<'_> {
             at,
         })
     }
-}
-
-fn check_condition(operand: Operand, operator: &str) -> Result<(), ParseError> {
-    if operand.kind.is_condition() {
-        return Ok(());
-    }
-    Err(ParseError::new(
-        operand.at,
-        format!("{operator} needs conditions: a comparison, a property, TRUE, FALSE or NULL"),
-    ))
-}
-
-fn check_equality(left: Operand, right: Operand) -> Result<(), ParseError> {
-    for operand in [left, right] {
-        if operand.kind == Kind::Null {
-            return Err(ParseError::new(
-                operand.at,
-                "nothing is compared with NULL: write IS NULL or IS NOT NULL",
-            ));
-        }
-    }
-    if left.kind == Kind::Boolean && matches!(right.kind, Kind::Number(_) | Kind::String) {
-        return Err(ParseError::new(right.at, "TRUE and FALSE are never equal to a number or a string"));
-    }
-    Ok(())
-}
-
-fn check_order(operand: Operand) -> Result<(), ParseError> {
-    if operand.kind.has_order() {
-        return Ok(());
-    }
-    Err(ParseError::new(
-        operand.at,
-        "only numbers have an order: a number or a property is needed here",
-    ))
 }
 
 #[cfg(test)]
