@@ -355,8 +355,13 @@ class Generator:
             near = self.pick(self.near)
             return self.pick([near, near, near, near + self.pick(["x", "0", " ", "d", "e0", ".0"]), "x" + near, near[1:], near[:-1],
                               "-" + near, "+" + near, self.digits(near), near.upper(), " " + near])
-        if kind < 0.5:
+        if kind < 0.45:
             return self.pick(["1", "2", "5", "7", "10", "-6", "0", "3"])
+        if kind < 0.48:
+            # One digit, or a neighbour of the digits, of any script: what an Int32 is most sensitive to.
+            return chr(int(self.pick(DIGIT_RUNS), 16) + self.random.randrange(-1, 11))
+        if kind < 0.5:
+            return self.pick(["0.0", "-0.0", "0", "-0", "NaN", "-NaN", "-0x0p0", "1e-999", "-1e-999"])
         if kind < 0.65:
             return self.integer_text()
         if kind < 0.8:
