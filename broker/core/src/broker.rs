@@ -258,7 +258,9 @@ impl Core {
     }
 
     fn synced(&mut self, end: Position) {
-        self.journal.synced(end, self.now.mono_ms);
+        let (state, consuming, mono_ms) = (&self.state, &self.consuming, self.now.mono_ms);
+        self.journal
+            .synced(end, mono_ms, |effect| consuming.still_due(effect, state, mono_ms));
         while let Some(&(position, queue, queue_end)) = self.visible.appended.front() {
             if position >= end {
                 break;

@@ -39,6 +39,8 @@ pub(crate) struct Consuming {
     windows: BTreeSet<CursorId>,
     /// Readings with a lane that waits for a window.
     without_window: BTreeSet<ReadingKey>,
+    /// Receives whose time is over and that wait for the verdicts under way.
+    patient: BTreeSet<RequestId>,
     fetches: BTreeMap<FetchId, GivingUp>,
     locating: Locating,
     last_id: u64,
@@ -132,6 +134,10 @@ pub(crate) struct Receive {
     filter: Filter,
     max: u64,
     until_mono_ms: u64,
+    /// Up to when it waits for the verdicts that are under way when its time is over.
+    patient_until_mono_ms: u64,
+    /// Those verdicts, once its time was over.
+    awaits: Option<Vec<JudgeId>>,
     invisible_ms: u64,
 }
 

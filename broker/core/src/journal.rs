@@ -127,8 +127,8 @@ impl Journal {
         self.ready.pop_front()
     }
 
-    /// The log is durable up to `end`.
-    pub(crate) fn synced(&mut self, end: Position, mono_ms: u64) {
+    /// The log is durable up to `end`. `still` says what is left to be done of an effect that waited for that.
+    pub(crate) fn synced(&mut self, end: Position, mono_ms: u64, still: impl Fn(Effect) -> Option<Effect>) {
         self.synced = self.synced.max(end);
         if self.writing.is_some_and(|writing| writing <= end) {
             self.writing = None;
@@ -138,7 +138,7 @@ impl Journal {
             if entry.key().0 >= self.synced {
                 break;
             }
-            self.ready.push_back(entry.remove());
+            self.ready.extend(still(entry.remove()));
         }
     }
 

@@ -50,6 +50,8 @@ pub const FRONTIER_MS_MAX: u64 = 1_000;
 pub const JUDGE_WAIT_MS_MIN: u64 = 1_000;
 /// ... up to this.
 pub const JUDGE_WAIT_MS_MAX: u64 = 60_000;
+/// A receive that would get nothing waits for the verdicts under way until it is this old, in milliseconds.
+pub const FIRST_VERDICTS_MS: u64 = 1_000;
 /// Messages of one cursor that are fetched for the dead-letter topic at one time.
 pub const FETCHES_MAX: usize = 64;
 /// After so long without a write the last frame is covered by an empty one, in milliseconds.

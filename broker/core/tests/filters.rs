@@ -4,7 +4,7 @@ mod harness;
 
 use harness::Harness;
 use sluice_core::effect::{Answer, Effect, JudgeId, Rule};
-use sluice_core::input::{Admin, Input, JudgeFailure, SubscriptionId, Verdicts};
+use sluice_core::input::{Admin, ConnectionId, Input, JudgeFailure, RequestId, SubscriptionId, Verdicts};
 use sluice_log::record::{Filter, PluginLimits};
 use sluice_protocol::errors::ErrorCode;
 use sluice_protocol::ids::{Digest, QueueOffset};
@@ -191,4 +191,67 @@ fn a_filter_of_a_plugin_that_is_not_bound_is_refused() {
     harness.publish(1, 0, 1);
     let request = harness.stream(1, filter("x"), 1);
     assert_eq!(harness.refusal(request), ErrorCode::NoSuchPlugin);
+}
+
+/// A receive that does not wait, under the expression of [`judging`].
+fn receive_now(harness: &mut Harness) -> RequestId {
+    let request = harness.request();
+    let ask = harness.consume("receiver", filter("x"));
+    harness.input(Input::Receive {
+        request,
+        connection: ConnectionId(99),
+        ask,
+        max: 4,
+        wait_ms: 0,
+        invisible_ms: 10_000,
+    });
+    request
+}
+
+/// Ten messages and a bound plugin; nobody reads.
+fn stored() -> Harness {
+    let mut harness = Harness::new();
+    bind(&mut harness, 1);
+    harness.publish(1, 0, 10);
+    harness.sync();
+    harness
+}
+
+#[test]
+fn a_receive_that_does_not_wait_gets_what_the_verdicts_under_way_let_through() {
+    let mut harness = stored();
+    let request = receive_now(&mut harness);
+    harness.sync();
+    let asked = questions(&mut harness);
+    assert!(harness.answer(request).is_none(), "the filter has not answered yet");
+    verdicts(&mut harness, asked[0].0, 0, 10, &[3, 4]);
+    assert_eq!(harness.delivered(), [(3, 1), (4, 1)]);
+    assert!(harness.answer(request).is_none());
+}
+
+#[test]
+fn a_receive_that_does_not_wait_gets_nothing_when_the_verdicts_under_way_let_nothing_through() {
+    let mut harness = stored();
+    let request = receive_now(&mut harness);
+    harness.sync();
+    let asked = questions(&mut harness);
+    verdicts(&mut harness, asked[0].0, 0, 10, &[]);
+    assert!(matches!(harness.answer(request), Some(Ok(Answer::NothingReceived))));
+    // Nothing is under way for the next one.
+    let request = receive_now(&mut harness);
+    assert!(matches!(harness.answer(request), Some(Ok(Answer::NothingReceived))));
+}
+
+#[test]
+fn a_receive_waits_for_verdicts_under_way_no_longer_than_a_second() {
+    let mut harness = stored();
+    let request = receive_now(&mut harness);
+    harness.sync();
+    harness.wait(999);
+    assert!(harness.answer(request).is_none());
+    harness.wait(1);
+    assert!(matches!(harness.answer(request), Some(Ok(Answer::NothingReceived))));
+    let asked = questions(&mut harness);
+    verdicts(&mut harness, asked[0].0, 0, 10, &[3]);
+    assert!(harness.delivered().is_empty());
 }

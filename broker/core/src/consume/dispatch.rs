@@ -6,13 +6,14 @@ use sluice_protocol::ids::{Attempt, Position, QueueOffset};
 use sluice_protocol::wire::Writer;
 
 use super::settle::Sent;
-use super::{LaneRun, MemberRef, Reading, ReadingKey, Timer, cursor_of};
+use super::{Consuming, LaneRun, MemberRef, Reading, ReadingKey, Timer, cursor_of};
 use crate::broker::Core;
-use crate::effect::{Answer, Delivery, Effect, Taker};
+use crate::effect::{Answer, Delivery, Effect, JudgeId, Taker};
 use crate::input::{RequestId, SubscriptionId};
 use crate::limits::{CURSOR_OPEN_MAX, FRONTIER_MESSAGES_MAX, FRONTIER_MS_MAX, SUPERSEDED_REST_MS};
 use crate::ranges::{len, range};
 use crate::receipt::{HANDLE_BYTES, Receipt};
+use crate::state::State;
 use crate::state::lane::{Lane, NEVER_MONO_MS};
 
 impl Core {
@@ -37,11 +38,50 @@ impl Core {
                 self.consuming.readings.insert(key, reading);
             }
         }
+        over.retain(|&request| !self.is_patient(request));
+        over.extend(self.done_waiting());
         for request in over {
             if self.forget_receive(request).is_some() {
                 self.answer(Position::default(), request, Answer::NothingReceived);
             }
         }
+    }
+
+    /// Whether a receive whose time is over goes on waiting: a young one does for the verdicts that are under way, so that one that does
+    /// not wait at all is not told of an empty queue where the filter had no time to answer.
+    fn is_patient(&mut self, request: RequestId) -> bool {
+        let Some(receive) = self.consuming.receives.get_mut(&request) else {
+            return false;
+        };
+        let reading = self.consuming.readings.get(&receive.key);
+        let asked: Vec<JudgeId> = reading
+            .iter()
+            .flat_map(|reading| &reading.lanes)
+            .filter_map(|lane| lane.asked)
+            .collect();
+        if asked.is_empty() || receive.awaits.is_some() || self.now.mono_ms >= receive.patient_until_mono_ms {
+            return false;
+        }
+        receive.awaits = Some(asked);
+        receive.until_mono_ms = receive.patient_until_mono_ms;
+        self.consuming.timers.insert((receive.until_mono_ms, Timer::Receive(request)));
+        self.consuming.patient.insert(request);
+        true
+    }
+
+    /// The receives whose verdicts came and brought them nothing.
+    fn done_waiting(&mut self) -> Vec<RequestId> {
+        let Consuming {
+            patient, receives, judges, ..
+        } = &mut self.consuming;
+        let mut done = Vec::new();
+        patient.retain(|request| {
+            let awaits = receives.get(request).and_then(|receive| receive.awaits.as_ref());
+            let waits = awaits.map(|awaits| awaits.iter().any(|judge| judges.contains_key(judge)));
+            done.extend((waits == Some(false)).then_some(*request));
+            waits == Some(true)
+        });
+        done
     }
 
     /// Serves every lane of a reading, another one first each time, so that no queue starves.
@@ -256,6 +296,48 @@ impl Core {
             .flatten()
             .filter(|time| *time > self.now.mono_ms)
             .min()
+    }
+}
+
+impl Consuming {
+    /// What is left of an effect that waited for a sync. Meanwhile a stream may have ended; and a receive's leases may have run out or been
+    /// voided by a seek, and then their messages belong to others.
+    pub(crate) fn still_due(&self, effect: Effect, state: &State, now_mono_ms: u64) -> Option<Effect> {
+        let Effect::Deliver(mut delivery) = effect else {
+            return Some(effect);
+        };
+        match &mut delivery.taker {
+            // Its numbers and its credit are counted already: what was voided is followed by a reset.
+            Taker::Stream { subscription, .. } => self.streams.contains_key(subscription).then_some(Effect::Deliver(delivery)),
+            Taker::Receive { request, handles } => {
+                let lane = state.cursors.get(&delivery.cursor).filter(|entry| entry.pass == delivery.pass);
+                let runs = |offset: u64, attempt: Attempt| {
+                    let lease = lane.and_then(|entry| entry.lane.leases.get(offset));
+                    lease.is_some_and(|lease| lease.attempt == attempt && lease.expires_mono_ms > now_mono_ms)
+                };
+                let each = delivery.leases.iter().flat_map(|lease| {
+                    let offsets = lease.offsets.first.0..lease.offsets.end.0;
+                    offsets.map(|offset| (offset, lease.attempt))
+                });
+                let kept: Vec<((u64, Attempt), Bytes)> = each
+                    .zip(handles.drain(..))
+                    .filter(|((offset, attempt), _)| runs(*offset, *attempt))
+                    .collect();
+                if kept.is_empty() {
+                    return Some(Effect::Answer {
+                        request: *request,
+                        answer: Ok(Answer::NothingReceived),
+                    });
+                }
+                handles.extend(kept.iter().map(|(_, handle)| handle.clone()));
+                let lease = |(offset, attempt): (u64, Attempt)| LeaseRange {
+                    offsets: range(offset, offset + 1),
+                    attempt,
+                };
+                delivery.leases = kept.iter().map(|(which, _)| lease(*which)).collect();
+                Some(Effect::Deliver(delivery))
+            }
+        }
     }
 }
 

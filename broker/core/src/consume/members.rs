@@ -14,7 +14,7 @@ use super::{MemberRef, ReadingKey, Receive, Stream, Timer};
 use crate::broker::Core;
 use crate::effect::{Answer, Effect};
 use crate::input::{ConnectionId, Consume, RequestId, SubscriptionId};
-use crate::limits::CREDIT_MESSAGES_MAX;
+use crate::limits::{CREDIT_MESSAGES_MAX, FIRST_VERDICTS_MS};
 
 /// A request to open a stream.
 #[derive(Clone, Debug)]
@@ -36,6 +36,7 @@ pub(super) struct OpenReceive {
     pub(super) ask: Consume,
     pub(super) max: u64,
     pub(super) until_mono_ms: u64,
+    pub(super) patient_until_mono_ms: u64,
     pub(super) invisible_ms: u64,
 }
 
@@ -109,6 +110,7 @@ impl Core {
             ask,
             max: u64::from(max),
             until_mono_ms,
+            patient_until_mono_ms: self.now.mono_ms + FIRST_VERDICTS_MS,
             invisible_ms,
         };
         match checked {
@@ -157,6 +159,8 @@ impl Core {
             filter: open.ask.filter,
             max: open.max,
             until_mono_ms: open.until_mono_ms,
+            patient_until_mono_ms: open.patient_until_mono_ms,
+            awaits: None,
             invisible_ms: open.invisible_ms,
         };
         self.consuming.receives.insert(open.request, receive);
