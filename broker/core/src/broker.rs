@@ -136,6 +136,7 @@ impl Core {
                 self.receive(request, connection, ask, max, wait_ms, invisible_ms);
             }
             Input::SettleHandles { request, handles, action } => self.settle_handles(request, &handles, action),
+            Input::Undelivered { handles } => self.undelivered(&handles),
             Input::Cancelled { request } => self.cancel(request),
             Input::Disconnected { connection } => self.disconnect(connection),
             Input::Admin { request, admin } => self.administrate(request, admin),

@@ -60,6 +60,8 @@ pub enum Input {
         handles: Vec<Bytes>,
         action: Action,
     },
+    /// What a receive was handed and its answer had no room for: returned at once, the attempt not counted. Wants no answer.
+    Undelivered { handles: Vec<Bytes> },
     /// The client gave up waiting for this receive.
     Cancelled { request: RequestId },
     /// The connection is gone: its receives are void, its streams' leases are returned and count as an attempt.

@@ -177,6 +177,27 @@ fn a_lease_ends_when_its_time_is_over_and_not_before() {
 }
 
 #[test]
+fn what_an_answer_had_no_room_for_comes_again_at_once_as_the_same_attempt() {
+    let mut harness = Harness::new();
+    harness.publish(1, 0, 3);
+    harness.sync();
+    harness.receive(3, 0);
+    harness.sync();
+    let handles = harness.handles();
+    harness.delivered();
+    harness.input(Input::Undelivered {
+        handles: handles[1..].to_vec(),
+    });
+    harness.receive(3, 0);
+    harness.sync();
+    assert_eq!(harness.delivered(), [(1, 1), (2, 1)]);
+    let request = harness.settle_handles(handles, Action::Ack);
+    harness.sync();
+    assert_eq!(harness.settled(request)[0], Ok(()));
+    assert_eq!(harness.core.counters().returned_closed, 2);
+}
+
+#[test]
 fn an_extended_lease_lasts_longer() {
     let mut harness = Harness::new();
     harness.publish(1, 0, 1);

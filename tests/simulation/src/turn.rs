@@ -49,6 +49,7 @@ impl World {
             | Input::Unsubscribe { .. }
             | Input::Receive { .. }
             | Input::SettleHandles { .. }
+            | Input::Undelivered { .. }
             | Input::Cancelled { .. }
             | Input::Disconnected { .. }
             | Input::Admin { .. }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_core::input::{ConnectionId, Input, RequestId, SubscriptionId};
 use sluice_log::FaultyStorage;
+use sluice_protocol::ids::QueueOffset;
 
 use crate::clients::{Client, Surroundings, Wish};
 use crate::clock::Clock;
@@ -35,8 +36,14 @@ pub struct World {
     pub(crate) streams: BTreeMap<SubscriptionId, Route>,
     /// No fault happens any more.
     pub(crate) healed: bool,
-    /// The disk was told to fail a sync and did not yet.
-    pub(crate) sync_may_fail: bool,
+    /// A frame counts as durable when it is written: the shell syncs later, and a crash may lose what was confirmed.
+    pub(crate) lazy: bool,
+    /// The broker refused to start on damage, as it must: nothing further happens.
+    pub(crate) refused: bool,
+    /// Where replay would begin after the last crash.
+    pub(crate) replay_from: u64,
+    /// What the windows of producers may take.
+    pub(crate) producer_memory_bytes: u64,
     /// Everything came to its end.
     pub(crate) finished: bool,
     pub(crate) checkpoint_bytes: u64,
@@ -78,6 +85,8 @@ impl World {
             clients,
             checkpoint_bytes,
             segment_bytes,
+            lazy,
+            producer_memory_bytes,
         } = Scenario::draw(&mut random);
         let losses_per_mille = if random.chance(1, 3) { 0 } else { random.below(60) };
         Self {
@@ -85,7 +94,7 @@ impl World {
             random,
             clock: Clock::default(),
             history: History::new(verbose),
-            oracle: Oracle::default(),
+            oracle: Oracle { lazy, ..Oracle::default() },
             network: Network::losing(losses_per_mille),
             clients,
             wishes,
@@ -93,7 +102,10 @@ impl World {
             routes: BTreeMap::new(),
             streams: BTreeMap::new(),
             healed: false,
-            sync_may_fail: false,
+            lazy,
+            refused: false,
+            replay_from: 0,
+            producer_memory_bytes,
             finished: false,
             checkpoint_bytes,
             segment_bytes,
@@ -126,7 +138,7 @@ impl World {
 
     /// Whether a law is broken, so that nothing further counts.
     pub(crate) fn is_over(&self) -> bool {
-        self.oracle.court.violation().is_some()
+        self.refused || self.oracle.court.violation().is_some()
     }
 
     /// One thing happens, and a little time passes.
@@ -159,16 +171,20 @@ impl World {
     fn trouble(&mut self) {
         match self.random.below(6_000) {
             0..8 => self.crash(),
-            8..12 => {
-                self.storage.fail_next_sync();
-                self.sync_may_fail = true;
+            8..11 => self.storage.fail_next_sync(),
+            11..13 => self.storage.fail_next_write(),
+            13..20 => {
+                let bytes = self.random.below(3_000);
+                self.storage.full_after(Some(bytes));
             }
-            12..60 => self.drop_connection(),
+            20..60 => self.drop_connection(),
             60..90 => {
                 self.clock.jump(&mut self.random);
                 self.oracle.court.exercise(Law::WallJumped);
             }
-            90..130 => self.trim(),
+            90..120 => self.trim(),
+            120..124 => self.trim_all(),
+            124..130 => self.retain(),
             130..330 => {
                 let passed = self.random.below(300);
                 self.clock.advance(passed);
@@ -177,6 +193,7 @@ impl World {
                 let passed = self.random.below(10_000);
                 self.clock.advance(passed);
             }
+            350..450 => self.storage.full_after(None),
             _ => {}
         }
     }
@@ -231,6 +248,7 @@ impl World {
                 self.routes.insert(*request, route);
             }
             Input::Credit { .. }
+            | Input::Undelivered { .. }
             | Input::Cancelled { .. }
             | Input::Disconnected { .. }
             | Input::Synced { .. }
@@ -287,7 +305,21 @@ impl World {
         }
         let (queue, model) = queues[self.random.index(queues.len())];
         let (queue, end) = (*queue, model.rows.len() as u64);
-        let start = sluice_protocol::ids::QueueOffset(self.random.below(end / 3 + 1));
+        let start = QueueOffset(self.random.below(end / 3 + 1));
         self.turn(vec![Input::Trim { queue, start }]);
+    }
+
+    /// Retention gives up most of every queue, so that whole segments may go.
+    fn trim_all(&mut self) {
+        let ends = self.oracle.book.queues.iter().map(|(queue, model)| (*queue, model.rows.len() as u64));
+        let ends: Vec<_> = ends.filter(|(_, end)| *end > 0).collect();
+        let most = ends.into_iter().map(|(queue, end)| Input::Trim {
+            queue,
+            start: QueueOffset(end - end / 8),
+        });
+        let trims: Vec<Input> = most.collect();
+        if self.shell.is_some() && !trims.is_empty() {
+            self.turn(trims);
+        }
     }
 }

@@ -202,6 +202,24 @@ impl Core {
         if let Err(refusal) = check_action(action) {
             return self.refuse(request, refusal);
         }
+        let (held, results) = self.held_by(handles, action);
+        let mut depends = Position::default();
+        for (cursor, leases) in held {
+            depends = depends.max(self.act(cursor, leases, action));
+        }
+        self.answer_settled(request, Ok((depends, results)));
+    }
+
+    /// Returns what a receive was handed and its client never saw.
+    pub(crate) fn undelivered(&mut self, handles: &[Bytes]) {
+        let (held, _) = self.held_by(handles, Action::Nack { delay_ms: Some(0) });
+        for (cursor, leases) in held {
+            self.give_back(cursor, leases, Some(0), ReturnReason::Closed);
+        }
+    }
+
+    /// The leases that these handles stand for, by cursor and in order, and for each handle whether it may still settle its message.
+    fn held_by(&self, handles: &[Bytes], action: Action) -> (BTreeMap<CursorId, Vec<LeaseRange>>, Vec<Result<(), Refusal>>) {
         let mut held: BTreeMap<CursorId, Vec<LeaseRange>> = BTreeMap::new();
         let mut results = Vec::with_capacity(handles.len());
         for handle in handles {
@@ -217,13 +235,11 @@ impl Core {
                 });
             }));
         }
-        let mut depends = Position::default();
-        for (cursor, mut leases) in held {
+        for leases in held.values_mut() {
             leases.sort_unstable_by_key(|lease| lease.offsets);
             leases.dedup_by_key(|lease| lease.offsets);
-            depends = depends.max(self.act(cursor, leases, action));
         }
-        self.answer_settled(request, Ok((depends, results)));
+        (held, results)
     }
 
     pub(crate) fn answer_settled(&mut self, request: RequestId, outcome: Result<(Position, Vec<Result<(), Refusal>>), Refusal>) {

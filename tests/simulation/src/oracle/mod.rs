@@ -119,6 +119,7 @@ impl Oracle {
             Input::Synced { end } => self.synced = self.synced.max(end.0),
             Input::Admin { .. }
             | Input::Credit { .. }
+            | Input::Undelivered { .. }
             | Input::Cancelled { .. }
             | Input::Verdicts { .. }
             | Input::Fetched { .. }
