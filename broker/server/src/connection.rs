@@ -182,7 +182,7 @@ fn report(ended: Result<(), tokio::task::JoinError>) {
 
 /// Serves one stream by what its first frame asks. A malformed frame ends this stream and nothing else.
 async fn stream(client: Arc<Client>, mut send: SendStream, receive: RecvStream) {
-    let mut reader = FrameReader::new(receive, client.serving.config.limits.frame_bytes, client.room.clone());
+    let mut reader = FrameReader::new(receive, client.serving.config.limits.frame_bytes, client.room.clone()).with_plugins();
     if let Err(Broken::Refused(refusal)) = begin(&client, &mut send, &mut reader).await {
         if matches!(
             refusal.code,

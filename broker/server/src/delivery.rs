@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quinn::{SendStream, VarInt};
 use sluice_core::effect::{self, Delivery, Taker};
-use sluice_core::input::{Action, Input, SubscriptionId};
+use sluice_core::input::{Input, SubscriptionId};
 use sluice_log::record::LeaseRange;
 use sluice_protocol::control::{DeliveryStart, Found};
 use sluice_protocol::delivery::{self, FoundMessage, Received};
@@ -16,7 +16,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::assembly::{Chunk, Reading};
 use crate::connection::Client;
-use crate::serving::Serving;
+use crate::serving::{Serving, shutting_down};
 
 /// What a queue's delivery task is told.
 #[derive(Debug)]
@@ -27,40 +27,62 @@ pub(crate) enum QueueNews {
     Reset { pass: Pass },
 }
 
-/// Pushes one queue of a subscription on a stream of its own, until the subscription ends or the client stops the stream. While the
-/// client's window is full this task waits, holding one frame; what it has not read yet are numbers within the client's credit.
+/// Pushes one queue of a subscription on a stream of its own until the subscription ends, which ends this task; or until it cannot go on,
+/// and why. While the client's window is full this task waits, holding one frame; what it has not read yet are numbers within the client's
+/// credit.
 pub(crate) async fn run_queue(
     client: Arc<Client>,
     subscription: SubscriptionId,
     queue: QueueIndex,
     first_pass: Pass,
+    news: UnboundedReceiver<QueueNews>,
+) -> Refusal {
+    let stopped = match push_queue(&client, subscription, queue, first_pass, news).await {
+        Ok(()) => return shutting_down(), // nobody has news any more: the session has ended
+        Err(stopped) => stopped,
+    };
+    tracing::debug!(subscription = subscription.0, queue = queue.0, reason = %stopped, "a delivery stream ended");
+    match stopped {
+        Stopped::Read(refusal) => refusal,
+        Stopped::Stream(_) => Refusal::new(ErrorCode::UnexpectedFrame, "the client stopped a stream of deliveries"),
+    }
+}
+
+/// Why a queue's task, which has ended, ends its subscription.
+pub(crate) fn ended(task: Result<Refusal, tokio::task::JoinError>) -> Refusal {
+    task.unwrap_or_else(|error| {
+        tracing::error!(%error, "a delivery task failed");
+        Refusal::plain(ErrorCode::Internal)
+    })
+}
+
+async fn push_queue(
+    client: &Client,
+    subscription: SubscriptionId,
+    queue: QueueIndex,
+    first_pass: Pass,
     mut news: UnboundedReceiver<QueueNews>,
-) {
-    let Ok(stream) = client.quic.open_uni().await else { return };
+) -> Result<(), Stopped> {
+    let stream = client.quic.open_uni().await.map_err(quinn::WriteError::ConnectionLost)?;
     let mut push = Push {
-        client: &client,
+        client,
         stream,
         subscription,
         queue,
     };
-    if push.start(first_pass).await.is_err() {
-        return;
-    }
+    push.start(first_pass).await?;
     let mut pass = first_pass;
     while let Some(told) = news.recv().await {
-        let written = match told {
-            QueueNews::Deliver(delivery) => push.deliver(delivery).await,
-            QueueNews::Reset { pass: next } if next == pass => Ok(()),
+        match told {
+            QueueNews::Deliver(delivery) => push.deliver(delivery).await?,
+            QueueNews::Reset { pass: next } if next == pass => {}
             QueueNews::Reset { pass: next } => {
                 pass = next;
-                push.start(pass).await
+                push.start(pass).await?;
             }
-        };
-        if let Err(stopped) = written {
-            tracing::debug!(subscription = subscription.0, queue = queue.0, reason = %stopped, "a delivery stream ended");
-            return;
         }
     }
+    Ok(())
 }
 
 /// A queue's stream; it ends as reset, because its subscription says how it ends.
@@ -154,7 +176,7 @@ pub(crate) fn unreadable<T, E: std::fmt::Display>(read: Result<Result<T, E>, tok
     }
 }
 
-/// The frame that answers a receive, in pieces. Messages that do not fit into one frame are returned at once, to be received again.
+/// The frame that answers a receive, in pieces. Messages that do not fit into it are returned at once, as if they had not been handed out.
 ///
 /// # Errors
 /// `Internal` when they cannot be read.
@@ -180,15 +202,7 @@ pub(crate) async fn received(
         }
     }
     if !returned.is_empty() {
-        let action = Action::Nack { delay_ms: Some(0) };
-        serving
-            .shard
-            .ask(|request| Input::SettleHandles {
-                request,
-                handles: returned,
-                action,
-            })
-            .await?;
+        serving.shard.tell(Input::Undelivered { handles: returned });
     }
     serving.metrics.messages_delivered.add(chunk.messages);
     let head = Received::encode_head(queue.topic, queue.index, &chunk.ranges, &given);

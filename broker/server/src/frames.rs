@@ -31,9 +31,16 @@ impl From<Refusal> for Broken {
 pub(crate) struct FrameRoom(Arc<Semaphore>);
 
 impl FrameRoom {
-    /// Room for two of the largest frames.
+    /// Room for two of the largest frames, or one with the largest plugin.
     pub(crate) fn new(frame_bytes_max: u32) -> Self {
-        Self(Arc::new(Semaphore::new(2 * kibibytes(frame_bytes_max) as usize)))
+        let units = (2 * kibibytes(frame_bytes_max)).max(kibibytes(limits::PLUGIN_FRAME_BYTES_MAX));
+        Self(Arc::new(Semaphore::new(units as usize)))
+    }
+
+    /// Room for one frame, waiting for it. May be cancelled.
+    async fn take(&self, payload_bytes: u32) -> OwnedSemaphorePermit {
+        let room = self.0.clone().acquire_many_owned(kibibytes(payload_bytes)).await;
+        room.expect("the room of a connection is never closed")
     }
 }
 
@@ -47,6 +54,8 @@ pub(crate) struct FrameReader {
     stream: RecvStream,
     buffer: BytesMut,
     payload_bytes_max: u32,
+    /// The bound of a frame that loads a plugin.
+    plugin_bytes_max: u32,
     room: FrameRoom,
     taken: Option<OwnedSemaphorePermit>,
 }
@@ -58,9 +67,29 @@ impl FrameReader {
             stream,
             buffer: BytesMut::new(),
             payload_bytes_max,
+            plugin_bytes_max: payload_bytes_max,
             room,
             taken: None,
         }
+    }
+
+    /// The same reader, which takes plugins as large as the host does.
+    pub(crate) fn with_plugins(self) -> Self {
+        let plugin_bytes_max = self.payload_bytes_max.max(limits::PLUGIN_FRAME_BYTES_MAX);
+        Self { plugin_bytes_max, ..self }
+    }
+
+    /// The bound of the frame whose header is in the buffer.
+    fn bytes_max(&self) -> u32 {
+        match self.buffer.first_chunk() {
+            Some(&[_, _, _, _, a, b]) if u16::from_le_bytes([a, b]) == FrameKind::LoadPlugin.number() => self.plugin_bytes_max,
+            Some(_) | None => self.payload_bytes_max,
+        }
+    }
+
+    fn decode(&mut self) -> Result<Option<Frame>, Refusal> {
+        let bytes_max = self.bytes_max();
+        Ok(frame::decode(&mut self.buffer, bytes_max)?)
     }
 
     /// The next frame of a known kind; `None` when the client has finished the stream. Frames that may be skipped are.
@@ -71,7 +100,7 @@ impl FrameReader {
     /// A frame that is malformed or of an unknown kind; a stream that is gone.
     pub(crate) async fn next(&mut self) -> Result<Option<(FrameKind, Frame)>, Broken> {
         loop {
-            while let Some(frame) = frame::decode(&mut self.buffer, self.payload_bytes_max).map_err(Refusal::from)? {
+            while let Some(frame) = self.decode()? {
                 self.taken = None;
                 if let Some(kind) = frame.known()? {
                     return Ok(Some((kind, frame)));
@@ -100,8 +129,7 @@ impl FrameReader {
         if payload_bytes <= limits::SMALL_FRAME_BYTES || self.taken.is_some() {
             return;
         }
-        let room = self.room.0.clone().acquire_many_owned(kibibytes(payload_bytes)).await;
-        self.taken = Some(room.expect("the room of a connection is never closed"));
+        self.taken = Some(self.room.take(payload_bytes).await);
         self.buffer.reserve(FRAME_HEADER_BYTES + payload_bytes as usize - self.buffer.len());
     }
 
@@ -133,5 +161,35 @@ pub(crate) async fn finish(stream: &mut SendStream) {
     if stream.finish().is_ok() {
         // Whether it arrived or the client went away, there is nothing left to do.
         let _ = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, stream.stopped()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_that_are_never_finished_take_no_more_than_the_room_of_their_connection() {
+        let room = FrameRoom::new(8 << 20);
+        let mut taken = Vec::new();
+        while let Ok(permit) = timeout(Duration::ZERO, room.take(8 << 20)).await {
+            taken.push(permit);
+        }
+        assert_eq!(taken.len(), 4, "32 MiB and 4 KiB");
+        taken.pop();
+        assert!(timeout(Duration::ZERO, room.take(8 << 20)).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_largest_frame_of_any_kind_has_room() {
+        for frame_bytes_max in [64 << 10, 8 << 20, 128 << 20] {
+            let room = FrameRoom::new(frame_bytes_max);
+            assert!(timeout(Duration::ZERO, room.take(frame_bytes_max)).await.is_ok());
+            assert!(timeout(Duration::ZERO, room.take(limits::PLUGIN_FRAME_BYTES_MAX)).await.is_ok());
+        }
     }
 }

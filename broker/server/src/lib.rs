@@ -15,6 +15,7 @@ pub mod limits;
 mod listen;
 mod lookup;
 mod metrics;
+mod panics;
 mod plugins;
 mod publish;
 mod ready;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sluice_plugin_host::limits::MODULE_BYTES_MAX;
 use sluice_protocol::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN};
 
 /// Attempts to open or close in good order end after this long.
@@ -27,6 +28,9 @@ pub const DATAGRAM_BYTES_TAKEN_MAX: u16 = 9_000;
 
 /// A frame up to this size is taken without asking for room.
 pub const SMALL_FRAME_BYTES: u32 = 16 << 10;
+
+/// A frame that loads a plugin is taken up to this size, whatever other frames may have: the largest module with its name and limits.
+pub const PLUGIN_FRAME_BYTES_MAX: u32 = MODULE_BYTES_MAX as u32 + (4 << 10);
 
 /// A delivery frame carries at most so many messages.
 pub const DELIVERY_MESSAGES_MAX: usize = 256;
@@ -63,6 +67,12 @@ pub const CLIENT_NAME_BYTES_MAX: usize = 128;
 
 /// Where durability is asynchronous, the log is synced this often.
 pub const ASYNC_SYNC_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A write for which the disk had no room is tried again this often.
+pub const FULL_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// After so long without work the disk's thread prepares for the next write.
+pub const DISK_IDLE: Duration = Duration::from_millis(5);
 
 /// Retention is looked after this often.
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(60);

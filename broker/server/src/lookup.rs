@@ -8,6 +8,7 @@ use sluice_protocol::ids::{QueueId, QueueOffset};
 use tokio::runtime::Handle;
 
 use crate::assembly::ReadFailure;
+use crate::panics::caught;
 use crate::shard::Shard;
 
 /// Looks things up where blocking is allowed, and tells the shard.
@@ -23,7 +24,8 @@ impl Lookup {
     pub(crate) fn fetch(&self, fetch: FetchId, source: QueueId, offset: QueueOffset, dead: DeadLetter) {
         let Self { reader, shard, .. } = self.clone();
         self.runtime.spawn_blocking(move || {
-            let batch = dead_letter(&reader, source, offset, &dead).unwrap_or_else(|error| {
+            let read = caught("reading a dead letter", || dead_letter(&reader, source, offset, &dead));
+            let batch = read.unwrap_or(Ok(None)).unwrap_or_else(|error| {
                 tracing::error!(%error, queue = %source, offset = offset.0, "a dead letter cannot be read");
                 None
             });
@@ -35,7 +37,9 @@ impl Lookup {
     pub(crate) fn locate(&self, locate: LocateId, queue: QueueId, wall_ms: i64) {
         let Self { reader, shard, .. } = self.clone();
         self.runtime.spawn_blocking(move || {
-            let offset = reader.locate_time(queue, wall_ms).unwrap_or_else(|error| {
+            // When it panicked, which is logged, the earliest is taken as well.
+            let found = caught("looking for the offset of a time", || reader.locate_time(queue, wall_ms));
+            let offset = found.unwrap_or(Ok(QueueOffset(0))).unwrap_or_else(|error| {
                 tracing::error!(%error, %queue, "the offset of a time cannot be found: the earliest is taken, so that nothing is missed");
                 QueueOffset(0)
             });

@@ -54,8 +54,8 @@ counters! {
     messages_refused,
     /// Messages handed to the shard.
     messages_admitted,
-    /// Publishes refused because the inbox was full.
-    inbox_full,
+    /// Publishes refused because the inbox or the disk was full.
+    publishes_refused,
     /// Turns of the shard.
     turns,
     /// Inputs that the core was told.

@@ -12,8 +12,10 @@ use sluice_protocol::batch::{self, Admission, AdmissionLimits, Batch};
 use sluice_protocol::control::{PublishStart, RefusedMessage};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::FrameKind;
+use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 use sluice_protocol::names;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::connection::{Client, unexpected};
 use crate::frames::{self, Broken, FrameReader};
@@ -41,6 +43,8 @@ struct Slot {
     asked: Vec<(u64, u32)>,
     /// What became of the rest; `None` until the core says.
     answer: Option<Result<Answer, Refusal>>,
+    /// Its part of what may be without a confirm: whoever does not read confirms gets no further publish read.
+    _room: OwnedSemaphorePermit,
 }
 
 /// Serves a producer's stream until the client ends it or the broker drains.
@@ -58,6 +62,7 @@ pub(crate) async fn run(client: &Arc<Client>, send: &mut SendStream, reader: &mu
         told,
         answers,
         unconfirmed: &unconfirmed,
+        room: Arc::new(Semaphore::new(unwritten_max(client.serving.config.limits.unconfirmed) as usize)),
         next: 0,
     };
     let writer = Writer {
@@ -71,6 +76,11 @@ pub(crate) async fn run(client: &Arc<Client>, send: &mut SendStream, reader: &mu
     written
 }
 
+/// How many messages of a stream may be without a written confirm: as many as a client in good order has, and the largest batch.
+fn unwritten_max(unconfirmed_max: u32) -> u32 {
+    unconfirmed_max.max(BATCH_MESSAGES_MAX as u32)
+}
+
 /// The reading half.
 struct Intake<'a> {
     client: &'a Arc<Client>,
@@ -78,6 +88,8 @@ struct Intake<'a> {
     told: UnboundedSender<Told>,
     answers: UnboundedSender<Numbered>,
     unconfirmed: &'a AtomicU32,
+    /// Messages that may be without a confirm, refused ones too.
+    room: Arc<Semaphore>,
     next: u64,
 }
 
@@ -91,7 +103,7 @@ impl Intake<'_> {
                 () = self.told.closed() => break None,
             };
             let taken = match next {
-                Ok(Some((FrameKind::Publish, frame))) => self.publish(frame.payload),
+                Ok(Some((FrameKind::Publish, frame))) => self.publish(frame.payload).await,
                 Ok(Some((kind, _))) => Err(unexpected(kind)),
                 Ok(None) => break None,
                 Err(broken) => Err(broken),
@@ -108,7 +120,7 @@ impl Intake<'_> {
 
     /// Takes one publish. Messages that are refused are confirmed as refused in their turn; what ends the stream is a batch that is none,
     /// or breaks what the welcome and the hello said.
-    fn publish(&mut self, payload: Bytes) -> Result<(), Broken> {
+    async fn publish(&mut self, payload: Bytes) -> Result<(), Broken> {
         let serving = &self.client.serving;
         let bounds = AdmissionLimits {
             body_bytes_max: serving.config.limits.body_bytes as usize,
@@ -116,11 +128,16 @@ impl Intake<'_> {
         };
         let Admission { batch, refused } = batch::admit(payload, self.client.producer, &bounds)?;
         serving.metrics.messages_refused.add(refused.len() as u64);
+        let count = batch.count() + u32::try_from(refused.len()).expect("a batch has a bounded number of messages");
+        let room = self.room.clone().acquire_many_owned(count.max(1));
+        let room = tokio::select! {
+            room = room => room.expect("the room of a stream is never closed"),
+            () = self.told.closed() => return Err(Broken::Gone),
+        };
         let answer = match batch.is_empty() {
             true => Some(Ok(Answer::Stored { runs: Vec::new() })),
             false => self.ask(&batch).err().map(Err),
         };
-        let count = batch.count() + u32::try_from(refused.len()).expect("a batch has a bounded number of messages");
         let refused = refused
             .into_iter()
             .map(|row| refused_message(row.sequence.0, row.refusal))
@@ -132,6 +149,7 @@ impl Intake<'_> {
             refused,
             asked: sequences(&batch),
             answer,
+            _room: room,
         };
         self.told.send(Told::Publish(slot)).map_err(|_| Broken::Gone)
     }
@@ -149,7 +167,10 @@ impl Intake<'_> {
             return Err(Refusal::new(ErrorCode::TooManyUnconfirmed, text));
         }
         let batch = batch.bytes().clone();
-        let room = serving.shard.room(batch.len()).inspect_err(|_| serving.metrics.inbox_full.one())?;
+        let room = serving
+            .shard
+            .room(batch.len())
+            .inspect_err(|_| serving.metrics.publishes_refused.one())?;
         serving.metrics.messages_admitted.add(u64::from(count));
         let topic = self.topic.clone();
         serving.shard.ask_numbered(

@@ -7,12 +7,14 @@ use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
 
 use quinn::VarInt;
-use sluice_protocol::errors::ErrorCode;
+use sluice_protocol::errors::{ErrorCode, Refusal};
+use sluice_protocol::ids::TopicId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::metrics::Metrics;
 use crate::ready::Ready;
+use crate::retention::Retention;
 use crate::shard::Shard;
 use crate::verdict::VerdictPool;
 
@@ -28,6 +30,7 @@ pub struct Running {
     pub(crate) failure: watch::Receiver<Option<String>>,
     pub(crate) accepting: JoinHandle<()>,
     pub(crate) retaining: JoinHandle<()>,
+    pub(crate) retention: Retention,
     pub(crate) shard: Shard,
     pub(crate) verdicts: Arc<VerdictPool>,
     /// The shard's thread first, then the disk's, then those that judge.
@@ -71,6 +74,14 @@ impl Running {
         &self.metrics
     }
 
+    /// Carries out a round of retention now, as is done every minute.
+    ///
+    /// # Errors
+    /// What the core or the log refuses.
+    pub async fn retain(&self) -> Result<(), Refusal> {
+        self.retention.round(TopicId::default()).await.map(drop)
+    }
+
     /// Waits until the broker fails; forever when it does not. May be cancelled.
     pub async fn wait(&self) -> Failed {
         let mut failure = self.failure.clone();
@@ -109,6 +120,8 @@ impl Running {
         }
         self.retaining.abort();
         let _ = self.retaining.await;
+        // The disk's thread ends when nobody can give it work any more.
+        drop(self.retention);
         self.shard.stop();
         in_time &= join(self.threads, self.verdicts, deadline).await;
         self.endpoint.wait_idle().await;
@@ -124,9 +137,11 @@ impl Running {
     }
 }
 
-/// Waits for the threads in their order. The shard's last checkpoint gets at least a second, however late it is.
+/// Waits for the threads in their order. The shard's last checkpoint gets at least a second, however late it is. A thread that does not end,
+/// because the disk is full, is left behind: nothing of the caller's runtime waits for it.
 async fn join(threads: Vec<ThreadHandle<()>>, verdicts: Arc<VerdictPool>, deadline: Instant) -> bool {
-    let joined = tokio::task::spawn_blocking(move || {
+    let (sender, joined) = tokio::sync::oneshot::channel();
+    let joining = std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
         let mut threads = threads.into_iter();
         let clean = threads
             .by_ref()
@@ -134,8 +149,10 @@ async fn join(threads: Vec<ThreadHandle<()>>, verdicts: Arc<VerdictPool>, deadli
             .map(ThreadHandle::join)
             .fold(true, |clean, joined| clean && joined.is_ok());
         verdicts.close();
-        threads.map(ThreadHandle::join).fold(clean, |clean, joined| clean && joined.is_ok())
+        let clean = threads.map(ThreadHandle::join).fold(clean, |clean, joined| clean && joined.is_ok());
+        // Whoever waited no longer has said so.
+        let _ = sender.send(clean);
     });
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
-    matches!(tokio::time::timeout(left, joined).await, Ok(Ok(true)))
+    joining.is_ok() && matches!(tokio::time::timeout(left, joined).await, Ok(Ok(true)))
 }

@@ -1,7 +1,7 @@
 //! The way into a shard: a bounded inbox, and where each answer goes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use sluice_core::effect::{Answer, Delivery};
@@ -21,6 +21,8 @@ struct Inner {
     room: Arc<Semaphore>,
     room_units: u32,
     next: AtomicU64,
+    /// Whether a write waits for room on the disk.
+    storage_full: AtomicBool,
 }
 
 /// What the shard's thread receives.
@@ -103,6 +105,7 @@ impl Shard {
             room: Arc::new(Semaphore::new(units as usize)),
             room_units: units,
             next: AtomicU64::new(1),
+            storage_full: AtomicBool::new(false),
         };
         (Self(Arc::new(inner)), mail)
     }
@@ -112,11 +115,24 @@ impl Shard {
         self.0.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Room in the inbox for an input of so many bytes, at once.
+    /// Whether a write waits for room on the disk, so that nothing further is to be published.
+    pub(crate) fn is_storage_full(&self) -> bool {
+        self.0.storage_full.load(Ordering::Relaxed)
+    }
+
+    /// Says whether a write waits for room on the disk.
+    pub(crate) fn set_storage_full(&self, full: bool) {
+        self.0.storage_full.store(full, Ordering::Relaxed);
+    }
+
+    /// Room in the inbox for a publish of so many bytes, at once.
     ///
     /// # Errors
-    /// `Overloaded` when there is none.
+    /// `Overloaded` when there is none; `StorageFull` while a write waits for room on the disk.
     pub(crate) fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+        if self.is_storage_full() {
+            return Err(Refusal::plain(ErrorCode::StorageFull));
+        }
         self.0
             .room
             .clone()
@@ -254,13 +270,22 @@ mod tests {
         let taken = shard.room(60 << 10).unwrap();
         assert_eq!(shard.room(8 << 10).unwrap_err().code, ErrorCode::Overloaded);
         drop(taken);
-        shard.room(8 << 10).unwrap();
+        assert!(shard.room(8 << 10).is_ok());
+    }
+
+    #[test]
+    fn nothing_is_published_to_a_full_disk() {
+        let (shard, _mail) = Shard::new(64 << 10);
+        shard.set_storage_full(true);
+        assert_eq!(shard.room(1).unwrap_err().code, ErrorCode::StorageFull);
+        shard.set_storage_full(false);
+        assert!(shard.room(1).is_ok());
     }
 
     #[test]
     fn what_is_larger_than_the_inbox_goes_in_alone() {
         let (shard, _mail) = Shard::new(64 << 10);
-        shard.room(1 << 20).unwrap();
+        assert!(shard.room(1 << 20).is_ok());
     }
 
     #[tokio::test]

@@ -265,13 +265,7 @@ impl Parts<'_> {
             streams: Default::default(),
             stopping: Stopping::No,
         };
-        let disk_thread = DiskThread {
-            writer: self.writer,
-            work,
-            shard: self.shard.clone(),
-            durability: self.config.durability,
-            metrics: metrics.clone(),
-        };
+        let disk_thread = DiskThread::new(self.writer, work, self.shard.clone(), self.config.durability, metrics.clone());
         let mut threads = vec![
             spawn("shard", move || shard_thread.run())?,
             spawn("disk", move || disk_thread.run())?,
@@ -348,7 +342,8 @@ async fn serve(config: Config, opened: Opened) -> Result<Running, StartError> {
         drain,
         failure: opened.failure,
         accepting,
-        retaining: tokio::spawn(retention.run()),
+        retaining: tokio::spawn(retention.clone().run()),
+        retention,
         shard: opened.shard,
         verdicts: opened.verdicts,
         threads: opened.threads,

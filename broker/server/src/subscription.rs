@@ -99,7 +99,7 @@ struct Session<'a> {
     subscription: SubscriptionId,
     /// The way to each queue's delivery task.
     queues: HashMap<QueueIndex, UnboundedSender<QueueNews>>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Refusal>,
     /// Messages that the core may still push.
     credit: u32,
     /// The client's numbers of the settlements under way, oldest first, with their answers as they come.
@@ -151,6 +151,7 @@ impl Session<'_> {
                     }
                     self.write_settled(send).await?;
                 }
+                Some(ended) = self.tasks.join_next() => return Ok(End::Broker(delivery::ended(ended))),
                 event = events.recv() => match event {
                     Some(event) => if let Some(end) = self.happened(event) { return Ok(end) },
                     None => return Ok(End::Broker(shutting_down())),
@@ -292,7 +293,7 @@ impl Session<'_> {
                 .spawn(delivery::run_queue(self.client.clone(), self.subscription, queue, pass, receiver));
             sender
         });
-        // A task that has ended lost its stream: the client stopped it, or the connection is lost.
+        // A task that has ended ends the session, which is about to see it.
         let _ = sender.send(news);
     }
 

@@ -10,6 +10,7 @@ use sluice_protocol::ids::{QueueId, QueueOffset};
 
 use crate::judge::Judge;
 use crate::metrics::Metrics;
+use crate::panics::caught;
 use crate::plugins::Plugins;
 use crate::shard::Shard;
 
@@ -82,7 +83,11 @@ impl VerdictThread {
     pub(crate) fn run(self) {
         let mut judge = Judge::new(self.plugins.host());
         while let Some(work) = self.pool.take() {
-            let outcome = self.judge(&mut judge, &work).map_err(|reason| {
+            let judged = caught("judging messages", || self.judge(&mut judge, &work)).unwrap_or_else(|panicked| {
+                judge = Judge::new(self.plugins.host());
+                Err(panicked.to_string())
+            });
+            let outcome = judged.map_err(|reason| {
                 self.metrics.runs_failed.one();
                 tracing::warn!(queue = %work.queue, from = work.from.0, %reason, "messages could not be judged");
                 JudgeFailure { reason }

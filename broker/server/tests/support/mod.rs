@@ -6,6 +6,8 @@ use std::time::Duration;
 use sluice_client::{Client, Endpoint, Trust};
 use sluice_server::{Config, Running, Server};
 
+pub(crate) mod raw;
+
 /// How long a stop may take in a test.
 pub(crate) const STOP_BOUND: Duration = Duration::from_secs(20);
 

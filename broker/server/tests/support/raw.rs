@@ -1,0 +1,136 @@
+//! A client that speaks frames by hand, and breaks rules where a test wants it.
+
+#![allow(dead_code, reason = "each test file takes what it needs")]
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use sluice_protocol::batch::{BatchBuilder, NewMessage};
+use sluice_protocol::control::{Empty, Hello, Refused, Welcome};
+use sluice_protocol::errors::ErrorCode;
+use sluice_protocol::frame::{self, Frame, FrameKind, Kind};
+use sluice_protocol::ids::{ProducerId, Sequence};
+use sluice_server::Running;
+
+pub(crate) const PRODUCER: u128 = 0x0102_0304;
+
+/// A connection that speaks frames by hand.
+pub(crate) struct Raw {
+    _endpoint: quinn::Endpoint,
+    pub(crate) connection: Connection,
+}
+
+impl Raw {
+    pub(crate) async fn connect(running: &Running) -> Self {
+        Self::try_connect(running).await.unwrap()
+    }
+
+    pub(crate) async fn try_connect(running: &Running) -> Result<Self, ConnectionError> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(running.certificate()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        tls.alpn_protocols = vec![sluice_server::ALPN.to_vec()];
+        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
+        let connection = endpoint.connect_with(config, running.addresses()[0], "localhost").unwrap().await?;
+        Ok(Self {
+            _endpoint: endpoint,
+            connection,
+        })
+    }
+
+    pub(crate) async fn welcomed(running: &Running) -> Self {
+        let raw = Self::connect(running).await;
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            client_name: "raw".into(),
+            producer_id: PRODUCER.to_le_bytes().to_vec().into(),
+        };
+        let mut stream = raw.open(&frame::message(FrameKind::Hello, &hello)).await;
+        let (kind, payload) = stream.next().await.unwrap();
+        assert_eq!(kind, FrameKind::Welcome);
+        let welcome: Welcome = prost::Message::decode(payload).unwrap();
+        assert_eq!(welcome.version, 1);
+        raw
+    }
+
+    pub(crate) async fn open(&self, bytes: &[u8]) -> Stream {
+        let (mut send, receive) = self.connection.open_bi().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        Stream {
+            send,
+            receive,
+            buffer: BytesMut::new(),
+        }
+    }
+
+    pub(crate) async fn lives(&self) {
+        let mut stream = self.open(&frame::message(FrameKind::ListTopics, &Empty {})).await;
+        assert_eq!(stream.next().await.unwrap().0, FrameKind::Topics);
+    }
+}
+
+pub(crate) struct Stream {
+    pub(crate) send: SendStream,
+    pub(crate) receive: RecvStream,
+    buffer: BytesMut,
+}
+
+impl Stream {
+    /// The next frame; `None` at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Option<(FrameKind, Bytes)> {
+        loop {
+            if let Some(Frame {
+                kind: Kind::Known(kind),
+                payload,
+            }) = frame::decode(&mut self.buffer, 1 << 24).unwrap()
+            {
+                return Some((kind, payload));
+            }
+            let chunk = self.receive.read_chunk(1 << 16, true).await.unwrap()?;
+            self.buffer.extend_from_slice(&chunk.bytes);
+        }
+    }
+
+    pub(crate) async fn refused(&mut self) -> ErrorCode {
+        let (kind, payload) = self.next().await.unwrap();
+        assert_eq!(kind, FrameKind::Refused);
+        let refused: Refused = prost::Message::decode(payload).unwrap();
+        assert!(self.next().await.is_none(), "a refusal is the last frame");
+        ErrorCode::from_code(refused.code as u16).unwrap()
+    }
+}
+
+pub(crate) fn batch(producer: u128, first: u64, count: u32) -> Bytes {
+    let mut builder = BatchBuilder::new(1_000, ProducerId(producer), Sequence(first));
+    for _ in 0..count {
+        builder
+            .push(
+                &NewMessage {
+                    tag: None,
+                    keys: &[] as &[&str],
+                    properties: &[],
+                    born_ms: 1_000,
+                },
+                b"body",
+            )
+            .unwrap();
+    }
+    builder.finish()
+}
+
+pub(crate) fn publish(payload: &[u8]) -> BytesMut {
+    let mut out = BytesMut::new();
+    frame::encode(FrameKind::Publish, payload, &mut out);
+    out
+}
