@@ -70,45 +70,14 @@ pub(crate) fn simulate(seeds: u64, from: u64, bug: Option<&str>) -> Result<()> {
 
 /// Kills of the real binary on real files.
 pub(crate) fn crash(rounds: u32, seed: u64) -> Result<()> {
-    toolchain::ensure_guest_target()?;
-    cargo("the broker", &["build", "--locked", "--package", "sluice"])?;
-    let (rounds, seed) = (rounds.to_string(), seed.to_string());
-    cargo(
-        "crashes",
-        &[
-            "run",
-            "--locked",
-            "--package",
-            "sluice-end-to-end",
-            "--bin",
-            "sluice-crash",
-            "--",
-            "--rounds",
-            &rounds,
-            "--seed",
-            &seed,
-        ],
-    )
+    build_all()?;
+    binary("sluice-crash", &["--rounds", &rounds.to_string(), "--seed", &seed.to_string()])
 }
 
 /// The SQL filter against an oracle in Python.
 pub(crate) fn sql_oracle(pairs: u64, seed: u64) -> Result<()> {
-    toolchain::ensure_guest_target()?;
-    let (pairs, seed) = (pairs.to_string(), seed.to_string());
-    cargo(
-        "the SQL oracle",
-        &[
-            "run",
-            "--locked",
-            "--package",
-            "sluice-sql-oracle",
-            "--",
-            "--pairs",
-            &pairs,
-            "--seed",
-            &seed,
-        ],
-    )
+    build_all()?;
+    binary("sluice-sql-oracle", &["--pairs", &pairs.to_string(), "--seed", &seed.to_string()])
 }
 
 /// The guests: their native tests, and their components as the plugin host carries them.
@@ -119,6 +88,24 @@ pub(crate) fn plugins() -> Result<()> {
         &["test", "--locked", "--package", "filter-tag", "--package", "filter-sql"],
     )?;
     cargo("the components", &["build", "--locked", "--package", "sluice-plugin-host"])
+}
+
+/// Builds everything there is in the test profile. One selection of packages for all who need the binaries: cargo unites features over
+/// the packages selected, so that another selection would build wasmtime once more.
+fn build_all() -> Result<()> {
+    toolchain::ensure_guest_target()?;
+    cargo("everything", &["build", "--workspace", "--all-targets", "--locked"])
+}
+
+/// Runs a binary of the test profile, which lies beside this one.
+fn binary(name: &str, arguments: &[&str]) -> Result<()> {
+    eprintln!("==> {name} {}", arguments.join(" "));
+    let this = std::env::current_exe().context("find this binary")?;
+    let status = Command::new(this.with_file_name(name)).args(arguments).current_dir(root()).status();
+    if !status.with_context(|| format!("run {name}"))?.success() {
+        bail!("{name} failed");
+    }
+    Ok(())
 }
 
 /// A seed that is the same for the same commit and differs between commits.

@@ -32,6 +32,11 @@ impl Failure {
         }
     }
 
+    /// A failure of long work, with all that led to it.
+    pub(crate) fn from_error(error: &anyhow::Error) -> Self {
+        Failure::failed(format!("{error:#}"))
+    }
+
     /// Says what went wrong on standard error and gives the exit code.
     pub(crate) fn report(self, json: bool) -> ExitCode {
         let (exit, text, advice, code) = match self {

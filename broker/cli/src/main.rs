@@ -1,11 +1,16 @@
 //! The `sluice` command: serve a broker and use one.
 
+mod bench;
+mod child;
 mod config;
 mod connect;
 mod consume;
+mod demo;
+mod draw;
 mod failure;
 mod filter;
 mod group;
+mod inspect;
 mod message;
 mod output;
 mod plugin;
@@ -64,6 +69,13 @@ enum Command {
     /// Look up stored messages
     #[command(subcommand)]
     Message(message::Message),
+    /// Show what is readable in a data directory, without a broker
+    Inspect(inspect::Inspect),
+    /// Measure what the broker costs on this machine
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    /// Show the main job on real input, a kill included, checked against a plain scan
+    Demo(demo::Demo),
     /// Show every setting of a broker with its effective value
     Config(config::Config),
 }
@@ -88,6 +100,9 @@ fn run(command: Command, broker: &Broker, output: &mut Output) -> Result<(), Fai
         Command::Filter(filter) => filter.run(output),
         Command::Plugin(plugin) => on_runtime(plugin.run(broker, output)),
         Command::Message(message) => on_runtime(message.run(broker, output)),
+        Command::Inspect(inspect) => inspect.run(output),
+        Command::Bench(bench) => on_runtime(bench.run(output)),
+        Command::Demo(demo) => on_runtime(demo.run(output)),
         Command::Config(config) => config.run(output),
     }
 }

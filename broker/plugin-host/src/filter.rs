@@ -88,6 +88,12 @@ impl FilterHandle {
         &self.columns
     }
 
+    /// The same filter, asked about every message.
+    pub fn without_hint(mut self) -> Self {
+        self.hint = None;
+        self
+    }
+
     /// What a message must have to be delivered at all.
     pub fn hint(&self) -> Option<&Hint> {
         self.hint.as_deref()

@@ -15,9 +15,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "broker/cli",
+        // The SQL filter compiled natively, and the SDK's face of it: the yardstick of `sluice bench filter`.
         &[
+            "filter-sql",
             "sluice-client",
             "sluice-log",
+            "sluice-plugin",
             "sluice-plugin-host",
             "sluice-protocol",
             "sluice-server",

@@ -1,0 +1,34 @@
+//! `sluice bench`: what the broker costs on this machine, as figures without a verdict.
+
+mod bare;
+mod filter;
+mod measure;
+mod native;
+mod publish;
+mod report;
+
+use clap::Subcommand;
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// The cases that can be measured; each prints one JSON object a case with --json.
+#[derive(Subcommand)]
+pub(crate) enum Bench {
+    /// CPU of judging stored messages by `region = 'eu' AND price > 100.0`, against native code
+    Filter(filter::FilterBench),
+    /// Durable publishes over QUIC: unbatched, and batched against a bare QUIC transfer of the same bytes
+    Publish(publish::PublishBench),
+}
+
+impl Bench {
+    /// Measures. Fails when the broker could not be started or failed during the run.
+    pub(crate) async fn run(self, output: &mut Output) -> Result<(), Failure> {
+        let mut report = report::Report::new(output)?;
+        let measured = match self {
+            Self::Filter(filter) => filter.run(&mut report).await,
+            Self::Publish(publish) => publish.run(&mut report).await,
+        };
+        measured.map_err(|error| Failure::from_error(&error))
+    }
+}
