@@ -13,12 +13,18 @@ use tempfile::TempDir;
 /// How long a broker may take to serve or to stop. Only a broken one comes near it.
 const WITHIN: Duration = Duration::from_secs(60);
 
-/// The `sluice` binary, built once for all tests of a process.
+/// The `sluice` binary, built once for all tests of a process, in the profile that they were built in.
 pub fn sluice() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        cargo(&["build", "--package", "sluice"], &target_directory());
-        target_directory().join("debug").join("sluice")
+        let directory = profile_directory();
+        // Cargo calls the directory of the profile `dev` by this name, and every other by the profile's own.
+        let profile = match directory.file_name().and_then(|name| name.to_str()) {
+            Some("debug") | None => "dev",
+            Some(name) => name,
+        };
+        cargo(&["build", "--package", "sluice", "--profile", profile], &target_directory());
+        directory.join("sluice")
     })
 }
 
@@ -50,12 +56,18 @@ fn cargo(arguments: &[&str], target: &Path) {
     );
 }
 
-/// The target directory that this test was built in: its own binary lies in `debug/deps` of it.
+/// The target directory that this test was built in.
 fn target_directory() -> PathBuf {
+    let profile = profile_directory();
+    profile.parent().expect("a profile's directory lies in the target directory").to_path_buf()
+}
+
+/// The directory of the profile that this test was built in: its own binary lies in `deps` of it.
+fn profile_directory() -> PathBuf {
     let own = std::env::current_exe().expect("a running program has a file");
-    own.ancestors()
-        .nth(3)
-        .expect("cargo puts tests three levels below its target directory")
+    let profile = own.ancestors().nth(2);
+    profile
+        .expect("cargo puts tests two levels below their profile's directory")
         .to_path_buf()
 }
 

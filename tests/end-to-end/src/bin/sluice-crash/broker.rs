@@ -39,7 +39,11 @@ impl Broker {
         // A ready file of an earlier start would be believed.
         let _ = std::fs::remove_file(&ready_file);
         let log_path = folder.join("broker.log");
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).context("open the broker's log")?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&log_path)
+            .context("open the broker's log")?;
         let mut child = Command::new(sluice)
             .arg("serve")
             .arg("--data")
@@ -62,7 +66,10 @@ impl Broker {
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Ok(Self { child: std::sync::Mutex::new(child), ready_file })
+        Ok(Self {
+            child: std::sync::Mutex::new(child),
+            ready_file,
+        })
     }
 
     /// Where it is.
@@ -72,13 +79,21 @@ impl Broker {
 
     /// Sends SIGKILL; the process may be gone before its clients notice.
     pub(crate) fn signal_kill(&self) -> Result<()> {
-        self.child.lock().expect("nobody panics with the child").kill().context("kill the broker")
+        self.child
+            .lock()
+            .expect("nobody panics with the child")
+            .kill()
+            .context("kill the broker")
     }
 
     /// Kills it and waits until it is gone.
     pub(crate) fn kill(self) -> Result<()> {
         self.signal_kill()?;
-        self.child.lock().expect("nobody panics with the child").wait().context("wait for the killed broker")?;
+        self.child
+            .lock()
+            .expect("nobody panics with the child")
+            .wait()
+            .context("wait for the killed broker")?;
         Ok(())
     }
 }

@@ -40,7 +40,12 @@ enum Source {
 
 impl Group {
     pub(crate) fn new(name: &'static str, way: Way) -> Self {
-        Self { name, way, seen: HashSet::new(), acked: HashSet::new() }
+        Self {
+            name,
+            way,
+            seen: HashSet::new(),
+            acked: HashSet::new(),
+        }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -87,7 +92,10 @@ impl Group {
         Ok(match self.way {
             Way::Stream => Source::Stream(client.stream(StreamConfig::new(TOPIC, self.name)).await?),
             Way::Receive => {
-                let config = ConsumerConfig { invisible: Some(INVISIBLE), ..ConsumerConfig::new(TOPIC, self.name) };
+                let config = ConsumerConfig {
+                    invisible: Some(INVISIBLE),
+                    ..ConsumerConfig::new(TOPIC, self.name)
+                };
                 Source::Receive(client.consumer(config))
             }
         })
@@ -96,7 +104,9 @@ impl Group {
     async fn take(&mut self, source: &mut Source, ledger: &Mutex<Ledger>) -> Result<()> {
         match source {
             Source::Stream(stream) => {
-                let Some(message) = stream.next().await? else { bail!("the stream ended") };
+                let Some(message) = stream.next().await? else {
+                    bail!("the stream ended")
+                };
                 self.saw(message.id(), &message.body(), ledger);
                 stream.ack(&message).await?;
                 self.acked.insert(message.id());
@@ -120,7 +130,10 @@ impl Group {
         let mut ledger = ledger.lock().expect("no task panics with the ledger");
         ledger.deliver(id, body);
         if self.acked.contains(&id) {
-            ledger.violate(format!("message {id} was delivered to group {} after its acknowledgement was confirmed", self.name));
+            ledger.violate(format!(
+                "message {id} was delivered to group {} after its acknowledgement was confirmed",
+                self.name
+            ));
         }
         self.seen.insert(id);
     }

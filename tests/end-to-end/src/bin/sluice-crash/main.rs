@@ -65,13 +65,18 @@ async fn run(arguments: Arguments) -> Result<()> {
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let mut groups = vec![Group::new("by-stream", Way::Stream), Group::new("by-receive", Way::Receive)];
     for round in 1..=arguments.rounds {
-        let broker = Broker::start(&sluice, &folder).await.with_context(|| format!("start for round {round}"))?;
+        let broker = Broker::start(&sluice, &folder)
+            .await
+            .with_context(|| format!("start for round {round}"))?;
         let lasting = Duration::from_millis(chance.between(ROUND_MS.0, ROUND_MS.1));
         groups = load(&broker, &ledger, groups, &mut chance, u64::from(round), lasting).await?;
         broker.kill()?;
         let (confirmed, violation) = ledger.lock().expect("no task panics with the ledger").state();
         let acked: usize = groups.iter().map(Group::acked).sum();
-        println!("round {round}: killed after {} ms; confirmed so far: {confirmed} messages, {acked} acknowledgements", lasting.as_millis());
+        println!(
+            "round {round}: killed after {} ms; confirmed so far: {confirmed} messages, {acked} acknowledgements",
+            lasting.as_millis()
+        );
         ensure!(violation.is_none(), "{}", violation.unwrap_or_default());
     }
     let broker = Broker::start(&sluice, &folder).await.context("start for the last check")?;
@@ -129,11 +134,23 @@ async fn load(
 async fn check(broker: &Broker, ledger: &Arc<Mutex<Ledger>>, groups: &mut [Group]) -> Result<()> {
     for group in groups {
         let client = Client::connect(broker.endpoint("crash-check")).await?;
-        group.drain(&client, ledger).await.with_context(|| format!("drain group {}", group.name()))?;
+        group
+            .drain(&client, ledger)
+            .await
+            .with_context(|| format!("drain group {}", group.name()))?;
         let ledger = ledger.lock().expect("no task panics with the ledger");
         let lost = ledger.confirmed().filter(|id| !group.has_seen(id)).count();
-        println!("group {}: {} confirmed messages, {lost} never delivered, {} acknowledged", group.name(), ledger.state().0, group.acked());
-        ensure!(lost == 0, "{lost} confirmed messages were never delivered to group {}", group.name());
+        println!(
+            "group {}: {} confirmed messages, {lost} never delivered, {} acknowledged",
+            group.name(),
+            ledger.state().0,
+            group.acked()
+        );
+        ensure!(
+            lost == 0,
+            "{lost} confirmed messages were never delivered to group {}",
+            group.name()
+        );
         let (_, violation) = ledger.state();
         ensure!(violation.is_none(), "{}", violation.unwrap_or_default());
     }

@@ -17,7 +17,10 @@ const UNDER_WAY: usize = 200;
 /// # Errors
 /// The broker is gone.
 pub(crate) async fn run(client: &Client, ledger: &Mutex<Ledger>, round: u64, producer: u64, mut chance: Chance) -> Result<()> {
-    let config = ProducerConfig { batch_messages: chance.between(1, 64) as u32, ..ProducerConfig::default() };
+    let config = ProducerConfig {
+        batch_messages: chance.between(1, 64) as u32,
+        ..ProducerConfig::default()
+    };
     let sender = client.producer(TOPIC, config);
     let mut under_way = VecDeque::new();
     for number in 0_u64.. {
@@ -33,7 +36,9 @@ pub(crate) async fn run(client: &Client, ledger: &Mutex<Ledger>, round: u64, pro
             _ => chance.between(0, 300),
         };
         body.resize(body.len() + length as usize, b'x');
-        let message = NewMessage::new(body.clone()).tag(format!("t{}", number % 7)).property("number", number.to_string());
+        let message = NewMessage::new(body.clone())
+            .tag(format!("t{}", number % 7))
+            .property("number", number.to_string());
         under_way.push_back((body, sender.enqueue(message).await?));
     }
     Ok(())
