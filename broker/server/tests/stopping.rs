@@ -164,10 +164,8 @@ async fn a_plugin_larger_than_other_frames_is_loaded() {
     let loaded = client.load_plugin("large", padded(12 << 20), None).await.unwrap();
     assert_eq!((loaded.name.as_str(), loaded.built_in), ("large", false));
     let refused = client.load_plugin("larger", padded(33 << 20), None).await.unwrap_err().to_string();
-    assert!(
-        refused.contains("33") || refused.contains("exceed") || refused.contains("LimitExceeded"),
-        "{refused}"
-    );
+    // The refusal, or its code as that with which the broker stops reading: whichever the client sees first.
+    assert!(refused.contains("LimitExceeded") || refused.contains("error 5"), "{refused}");
     client.close().await;
     running.stop(STOP_BOUND).await.unwrap();
 }
