@@ -19,6 +19,9 @@ use crate::receipt::Receipt;
 use crate::state::group::backoff_ms;
 use crate::state::lane::NEVER_MONO_MS;
 
+/// Leases by cursor.
+type Held = BTreeMap<CursorId, Vec<LeaseRange>>;
+
 /// Spans of a stream's queue beyond which those are dropped that are no longer leased.
 const SPANS_SWEEP: usize = 1_024;
 
@@ -219,8 +222,8 @@ impl Core {
     }
 
     /// The leases that these handles stand for, by cursor and in order, and for each handle whether it may still settle its message.
-    fn held_by(&self, handles: &[Bytes], action: Action) -> (BTreeMap<CursorId, Vec<LeaseRange>>, Vec<Result<(), Refusal>>) {
-        let mut held: BTreeMap<CursorId, Vec<LeaseRange>> = BTreeMap::new();
+    fn held_by(&self, handles: &[Bytes], action: Action) -> (Held, Vec<Result<(), Refusal>>) {
+        let mut held = Held::new();
         let mut results = Vec::with_capacity(handles.len());
         for handle in handles {
             let found = match self.receipts.read(handle) {
