@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_protocol::batch::{Attributes, Row};
 use sluice_protocol::ids::{MessageId, Position, QueueId, QueueOffset, Sequence};
+use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 
 use crate::limits::SUMMARY_PRODUCERS_MAX;
 use crate::record::Origin;
@@ -107,7 +108,10 @@ impl SegmentIndex {
                         queue: place.queue,
                         first,
                     };
-                    self.runs.insert((producer, run.first_sequence), place);
+                    let known = self.runs.entry((producer, run.first_sequence)).or_insert(place);
+                    if known.rows < place.rows {
+                        *known = place;
+                    }
                     first.0 += u64::from(run.rows);
                 }
             }
@@ -155,9 +159,14 @@ impl SegmentIndex {
 
     /// Where the message with this id is.
     pub(crate) fn find(&self, id: MessageId) -> Option<(QueueId, QueueOffset)> {
-        let (key, run) = self.runs.range(..=(id.producer, id.sequence)).next_back()?;
-        let row = id.sequence.0 - key.1.0;
-        (key.0 == id.producer && row < u64::from(run.rows)).then(|| (run.queue, QueueOffset(run.first.0 + row)))
+        // What a forgotten producer sent again overlaps with what it sent before: a later run may be the shorter one.
+        let before = self.runs.range(..=(id.producer, id.sequence)).rev();
+        let near = before.map_while(|(key, run)| {
+            let row = id.sequence.0.checked_sub(key.1.0).filter(|_| key.0 == id.producer)?;
+            (row < BATCH_MESSAGES_MAX as u64).then_some((row, run))
+        });
+        let mut holding = near.filter(|(row, run)| *row < u64::from(run.rows));
+        holding.next().map(|(row, run)| (run.queue, QueueOffset(run.first.0 + row)))
     }
 
     /// Which ids are here; says nothing when there are more producers than may be kept.

@@ -128,6 +128,11 @@ fn an_id_that_was_never_stored_is_looked_for_in_memory_alone() {
     damage();
     assert_eq!(opened.reader.find(id(8, 7)).unwrap(), None, "no such producer");
     assert_eq!(
+        opened.reader.find(id(10, 0)).unwrap(),
+        None,
+        "nor this one, whose id comes after one with a higher sequence"
+    );
+    assert_eq!(
         opened.reader.find(id(9, 300)).unwrap(),
         None,
         "a sequence that the producer has not come to"
