@@ -4,8 +4,9 @@ mod harness;
 
 use harness::Harness;
 use sluice_core::effect::Answer;
-use sluice_core::input::{Admin, ConnectionId, Input, SeekTo};
+use sluice_core::input::{Action, Admin, ConnectionId, Input, Numbers, SeekTo};
 use sluice_log::record::Filter;
+use sluice_protocol::ids::{QueueId, QueueIndex, QueueOffset, TopicId};
 
 #[test]
 fn what_waited_for_a_sync_until_its_lease_was_over_is_not_received() {
@@ -47,4 +48,41 @@ fn what_waited_for_a_sync_is_not_pushed_on_a_stream_that_ended() {
     });
     harness.sync();
     assert!(harness.delivered().is_empty());
+}
+
+/// Two messages that a stream holds.
+fn held() -> Harness {
+    let mut harness = Harness::new();
+    harness.publish(1, 0, 2);
+    harness.sync();
+    harness.stream(1, Filter::All, 10);
+    harness.sync();
+    assert_eq!(harness.delivered(), [(0, 1), (1, 1)]);
+    harness
+}
+
+#[test]
+fn a_repeated_cumulative_ack_is_answered_when_the_first_is_synced() {
+    let mut harness = held();
+    let first = harness.settle(1, 1, Numbers::UpTo(2), Action::Ack);
+    let second = harness.settle(1, 1, Numbers::UpTo(2), Action::Ack);
+    assert!(harness.answer(first).is_none() && harness.answer(second).is_none());
+    harness.sync();
+    assert_eq!((harness.settled(first), harness.settled(second)), (vec![Ok(())], vec![Ok(())]));
+}
+
+#[test]
+fn an_ack_of_what_retention_took_is_answered_when_the_trim_is_synced() {
+    let mut harness = held();
+    harness.sync();
+    let queue = QueueId {
+        topic: TopicId(0),
+        index: QueueIndex(0),
+    };
+    let start = QueueOffset(2);
+    harness.input(Input::Trim { queue, start });
+    let request = harness.settle(1, 1, Numbers::UpTo(2), Action::Ack);
+    assert!(harness.answer(request).is_none());
+    harness.sync();
+    assert_eq!(harness.settled(request), [Ok(())]);
 }

@@ -189,7 +189,9 @@ impl Core {
                 missing = Some(span.number);
             }
         }
-        let depends = self.act(cursor, held, action);
+        self.act(cursor, held, action);
+        // What is not held any more may be settled or trimmed by records that are not durable yet: they are waited for, too.
+        let depends = self.journal.last();
         let result = match missing {
             None => Ok(()),
             Some(number) => Err(Refusal::new(
