@@ -143,15 +143,11 @@ async fn join(threads: Vec<ThreadHandle<()>>, verdicts: Arc<VerdictPool>, deadli
     let (sender, joined) = tokio::sync::oneshot::channel();
     let joining = std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
         let mut threads = threads.into_iter();
-        let clean = threads
-            .by_ref()
-            .take(2)
-            .map(ThreadHandle::join)
-            .fold(true, |clean, joined| clean && joined.is_ok());
+        let first = threads.by_ref().take(2).map(ThreadHandle::join).filter(Result::is_err).count();
         verdicts.close();
-        let clean = threads.map(ThreadHandle::join).fold(clean, |clean, joined| clean && joined.is_ok());
+        let rest = threads.map(ThreadHandle::join).filter(Result::is_err).count();
         // Whoever waited no longer has said so.
-        let _ = sender.send(clean);
+        let _ = sender.send(first + rest == 0);
     });
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
     joining.is_ok() && matches!(tokio::time::timeout(left, joined).await, Ok(Ok(true)))
