@@ -1,15 +1,12 @@
-//! The disk thread's work, one step at a time, and what is between a crash and the broker's being up again.
-
-use std::sync::Arc;
+//! The disk thread's work, one step at a time: append, sync, checkpoints, retention, and what it does when there is no room.
 
 use sluice_core::effect::CheckpointStep;
 use sluice_core::input::Input;
-use sluice_core::{Core, CoreConfig};
-use sluice_log::record::Record;
-use sluice_log::{FRAME_HEADER_BYTES, Log, LogConfig, Start};
+use sluice_log::LogError;
+use sluice_protocol::ids::QueueOffset;
 
 use crate::laws::Law;
-use crate::shell::{DiskJob, Shell};
+use crate::shell::DiskJob;
 use crate::world::World;
 
 impl World {
@@ -24,20 +21,33 @@ impl World {
                 appended,
             }) if !*appended => match shell.writer.append(*position, records) {
                 Ok(_) => *appended = true,
-                Err(_) if self.sync_may_fail => self.disk_failed(),
-                Err(error) => self.broken(&format!("append: {error}")),
+                Err(error) => self.disk_failed("append", &error),
             },
+            Some(DiskJob::Write { .. }) if self.lazy => self.written_lazily(),
             Some(DiskJob::Write { .. }) => {
                 let synced = shell.writer.sync();
                 shell.disk.pop_front();
                 match synced {
                     Ok(end) => self.turn(vec![Input::Synced { end }]),
-                    Err(_) if self.sync_may_fail => self.disk_failed(),
-                    Err(error) => self.broken(&format!("sync: {error}")),
+                    Err(error) => self.disk_failed("sync", &error),
                 }
             }
             Some(DiskJob::Checkpoint(_)) => self.checkpoint(),
         }
+    }
+
+    /// What is written is shown and told to be durable; now and then it is made so.
+    fn written_lazily(&mut self) {
+        let Some(shell) = &mut self.shell else { return };
+        shell.disk.pop_front();
+        shell.writer.expose();
+        let end = shell.writer.end();
+        if self.random.chance(1, 30)
+            && let Err(error) = shell.writer.sync()
+        {
+            return self.disk_failed("sync", &error);
+        }
+        self.turn(vec![Input::Synced { end }]);
     }
 
     fn checkpoint(&mut self) {
@@ -45,113 +55,59 @@ impl World {
         let Some(DiskJob::Checkpoint(step)) = shell.disk.pop_front() else {
             return;
         };
+        let finish = step == CheckpointStep::Finish;
         let result = match step {
-            CheckpointStep::Begin { replay_from } => shell.writer.begin_checkpoint(replay_from),
+            CheckpointStep::Begin { replay_from } => {
+                shell.checkpoint_given_up = false;
+                shell.writer.begin_checkpoint(replay_from)
+            }
+            CheckpointStep::Slice { .. } | CheckpointStep::Finish if shell.checkpoint_given_up => Ok(()),
             CheckpointStep::Slice { entries } => shell.writer.checkpoint_slice(&entries),
-            CheckpointStep::Finish => match shell.writer.finish_checkpoint() {
-                Ok(()) => return self.turn(vec![Input::Checkpointed]),
-                Err(error) => Err(error),
-            },
+            CheckpointStep::Finish => shell.writer.finish_checkpoint(),
         };
         match result {
             Ok(()) => {}
-            Err(_) if self.sync_may_fail => self.disk_failed(),
-            Err(error) => self.broken(&format!("checkpoint: {error}")),
+            Err(LogError::NoRoom { .. }) => shell.checkpoint_given_up = true,
+            Err(error) => return self.disk_failed("checkpoint", &error),
+        }
+        if finish {
+            self.turn(vec![Input::Checkpointed]);
         }
     }
 
-    /// A sync failed: the shard stops, and the broker is started again.
-    fn disk_failed(&mut self) {
-        self.oracle.court.exercise(Law::FailedSync);
-        self.history.note("sync failed", &());
-        self.crash();
-    }
-
-    /// The machine stops, at once.
-    pub(crate) fn crash(&mut self) {
-        if self.shell.take().is_none() {
+    /// Lets the log go of what no queue keeps. The starts must be durable, so it waits for a moment when everything is.
+    pub(crate) fn retain(&mut self) {
+        let Some(shell) = &mut self.shell else { return };
+        if !self.oracle.is_all_synced() || shell.writer.synced() != shell.writer.end() {
             return;
         }
-        self.storage.crash();
-        self.sync_may_fail = false;
-        if self.oracle.crashed() {
-            self.oracle.court.exercise(Law::CrashWithUnsynced);
+        let queues = &self.oracle.book.queues;
+        match shell
+            .writer
+            .retain(|queue| queues.get(&queue).map(|model| QueueOffset(model.start)))
+        {
+            Ok(segments) => (0..segments).for_each(|_| self.oracle.court.exercise(Law::SegmentRetired)),
+            Err(error) => self.disk_failed("retain", &error),
         }
-        self.history.note("crash", &());
-        self.network.broker_gone();
-        self.routes.clear();
-        self.streams.clear();
-        for client in &mut self.clients {
-            client.disconnect();
-        }
-        self.up_at_ms = self.clock.true_ms + self.random.below(3_000);
     }
 
-    /// The broker starts on what the disk kept.
-    pub(crate) fn start(&mut self) {
-        let config = LogConfig {
-            segment_bytes: self.segment_bytes,
-            fill_ahead_bytes: 4 << 10,
-            ..LogConfig::default()
-        };
-        let mut random = [0; 24];
-        random.iter_mut().for_each(|byte| *byte = self.random.bits() as u8);
-        let start = Start {
-            wall_ms: self.clock.wall_ms(),
-            random,
-        };
-        let opened = match Log::open(Arc::new(self.storage.clone()), config, start) {
-            Ok(opened) => opened,
-            Err(error) if self.sync_may_fail => {
-                self.history.note("start failed", &error.to_string());
-                self.sync_may_fail = false;
-                self.storage.crash();
-                return;
-            }
-            Err(error) => return self.refused_to_start(&error.to_string()),
-        };
-        let recovery = opened.recovery;
-        let config = CoreConfig {
-            checkpoint_bytes: self.checkpoint_bytes,
-            ..CoreConfig::default()
-        };
-        let mut core = Core::new(config, recovery.secret);
-        if !recovery.checkpoint_entries.is_empty() {
-            self.oracle.court.exercise(Law::RecoveredFromCheckpoint);
+    /// What the shell does when the disk refuses. Without room, what was to be written is tried again later; after a failure the shard
+    /// stops and the broker is started again. The disk fails only when it was told to.
+    fn disk_failed(&mut self, doing: &str, error: &LogError) {
+        if matches!(error, LogError::NoRoom { .. }) {
+            self.oracle.court.exercise(Law::DiskFull);
+            self.history.note("no room", &doing);
+        } else if is_simulated(error) {
+            self.oracle.court.exercise(Law::FailedSync);
+            self.history.note("disk failed", &doing);
+            self.crash();
+        } else {
+            self.broken(&format!("{doing}: {error}"));
         }
-        for entry in &recovery.checkpoint_entries {
-            if let Err(error) = core.restore(entry) {
-                return self.broken(&format!("a checkpoint entry cannot be restored: {error}"));
-            }
-        }
-        let mut replayed: Vec<Record> = Vec::new();
-        let mut opened_at = 0;
-        for step in recovery.replay {
-            let (position, record) = match step {
-                Ok(step) => step,
-                Err(error) => return self.broken(&format!("replay: {error}")),
-            };
-            core.replay(position, &record);
-            opened_at = position.0.saturating_sub(FRAME_HEADER_BYTES);
-            replayed.push(record);
-        }
-        self.clock.restart(recovery.opened_at.mono_ms);
-        core.start(recovery.epoch, recovery.next_position, self.clock.now());
-        self.oracle.recovered(opened_at, recovery.next_position.0, &replayed);
-        self.history.note("started", &(recovery.epoch, recovery.next_position));
-        self.shell = Some(Shell {
-            core,
-            writer: opened.writer,
-            reader: opened.reader,
-            disk: std::collections::VecDeque::new(),
-            jobs: Vec::new(),
-        });
-        self.turn(Vec::new());
     }
+}
 
-    fn refused_to_start(&mut self, facts: &str) {
-        self.oracle
-            .court
-            .demand(Law::RecoveryIsExact, false, || format!("the broker refused to start: {facts}"));
-    }
+/// Whether the simulated disk failed because it was told to.
+pub(crate) fn is_simulated(error: &LogError) -> bool {
+    matches!(error, LogError::Io { source, .. } if source.to_string().ends_with("was to fail"))
 }

@@ -2,8 +2,11 @@
 
 use sluice_core::input::{Admin, ConnectionId, Input, RequestId};
 
+use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
+
 use crate::clients::Client;
 use crate::laws::Law;
+use crate::oracle::Confirmed;
 use crate::world::{Route, World};
 
 /// Steps after the healing within which everything must be over.
@@ -14,6 +17,7 @@ impl World {
     pub(crate) fn finish(&mut self) {
         self.healed = true;
         self.network.losses_per_mille = 0;
+        self.storage.full_after(None);
         for _ in 0..STEPS_TO_HEAL {
             if self.is_over() {
                 return;
@@ -28,6 +32,7 @@ impl World {
             }
         }
         self.finished = true;
+        self.oracle.seen.settle_suspicions(&mut self.oracle.court);
         self.demand_the_end();
         self.describe_groups();
         self.read_everything();
@@ -107,7 +112,6 @@ impl World {
                 continue;
             };
             if place.offset < queue.start {
-                self.oracle.court.exercise(Law::Trimmed);
                 continue;
             }
             let row = queue.rows.get(place.offset as usize);
@@ -116,6 +120,19 @@ impl World {
                 .court
                 .demand(Law::ConfirmedIsKept, there, || format!("{message:?} was confirmed at {place:?}"));
             self.read_and_compare(place.queue, place.offset);
+            self.find(message, &place);
         }
+    }
+
+    /// A message is found by its id where it was confirmed to be.
+    fn find(&mut self, (producer, sequence): (ProducerId, Sequence), place: &Confirmed) {
+        let Some(shell) = &self.shell else { return };
+        let found = shell.reader.find(MessageId::new(producer, sequence));
+        let right = matches!(found, Ok(Some(found)) if found == (place.queue, QueueOffset(place.offset)));
+        // A producer that was forgotten may have stored it once more.
+        let lawful = right || matches!(found, Ok(Some(_))) && self.oracle.book.forgotten.contains(&producer);
+        self.oracle.court.demand(Law::FoundById, lawful, || {
+            format!("{producer:?} {sequence:?} at {place:?} is found at {found:?}")
+        });
     }
 }

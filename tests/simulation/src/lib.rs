@@ -15,6 +15,7 @@ pub mod random;
 pub mod rows;
 pub mod scenario;
 pub mod shell;
+pub mod start;
 pub mod stub;
 pub mod turn;
 pub mod world;

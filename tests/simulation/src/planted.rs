@@ -7,9 +7,9 @@ pub const SEEDS_TO_FIND: u64 = 500;
 #[cfg(not(feature = "planted-bugs"))]
 pub const BUGS: [&str; 0] = [];
 
-/// Every bug that must be found, by name. `stale-frame` can be planted too, but no segment is recycled here, so nothing would find it.
+/// Every bug that must be found, by name.
 #[cfg(feature = "planted-bugs")]
-pub const BUGS: [&str; 7] = [
+pub const BUGS: [&str; 8] = [
     "confirm-before-sync",
     "ack-forgotten",
     "expiry-too-early",
@@ -17,6 +17,7 @@ pub const BUGS: [&str; 7] = [
     "seek-keeps-leases",
     "stale-verdicts",
     "checksum-unverified",
+    "stale-frame",
 ];
 
 /// Lets a bug in on this thread, or none.

@@ -79,3 +79,16 @@ pub fn dead_letter(source: &Batch, row: u32, queue: QueueId, offset: QueueOffset
         .expect("a stored message leaves room for its origin");
     merger.take().into_bytes()
 }
+
+/// The properties of the one message of a dead letter.
+pub fn origin(batch: &Bytes) -> Vec<(String, String)> {
+    let Ok(attributes) = Attributes::parse(batch.clone()) else {
+        return Vec::new();
+    };
+    let properties = attributes.rows().flat_map(|row| {
+        row.properties()
+            .map(|(name, value)| (attributes.name(name).to_owned(), String::from_utf8_lossy(value).into_owned()))
+            .collect::<Vec<_>>()
+    });
+    properties.collect()
+}

@@ -24,6 +24,10 @@ pub struct Scenario {
     pub checkpoint_bytes: u64,
     /// The size of a segment.
     pub segment_bytes: u64,
+    /// Whether frames count as durable once they are written.
+    pub lazy: bool,
+    /// What the windows of all producers may take.
+    pub producer_memory_bytes: u64,
 }
 
 impl Scenario {
@@ -98,6 +102,8 @@ impl Scenario {
             clients,
             checkpoint_bytes: random.within(4 << 10..64 << 10),
             segment_bytes: 4096 << random.below(5),
+            lazy: random.chance(1, 5),
+            producer_memory_bytes: if random.chance(1, 6) { random.within(300..1_000) } else { 1 << 20 },
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Shell {
     pub disk: VecDeque<DiskJob>,
     /// What the others have to do.
     pub jobs: Vec<Effect>,
+    /// There was no room for the checkpoint under way: what still comes of it is dropped.
+    pub checkpoint_given_up: bool,
 }
 
 /// Work of the disk thread.

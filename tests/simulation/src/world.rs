@@ -94,7 +94,7 @@ impl World {
             random,
             clock: Clock::default(),
             history: History::new(verbose),
-            oracle: Oracle { lazy, ..Oracle::default() },
+            oracle: Oracle::new(lazy),
             network: Network::losing(losses_per_mille),
             clients,
             wishes,
@@ -143,6 +143,9 @@ impl World {
 
     /// One thing happens, and a little time passes.
     pub(crate) fn step(&mut self) {
+        if self.is_over() {
+            return;
+        }
         if self.shell.is_none() {
             if self.clock.true_ms < self.up_at_ms {
                 self.clock.advance(self.up_at_ms - self.clock.true_ms);
@@ -171,6 +174,8 @@ impl World {
     fn trouble(&mut self) {
         match self.random.below(6_000) {
             0..8 => self.crash(),
+            // Only where several frames are lost at once can a stale one come to lie where the log ends.
+            5_900.. if self.lazy => self.crash(),
             8..11 => self.storage.fail_next_sync(),
             11..13 => self.storage.fail_next_write(),
             13..20 => {
@@ -311,7 +316,12 @@ impl World {
 
     /// Retention gives up most of every queue, so that whole segments may go.
     fn trim_all(&mut self) {
-        let ends = self.oracle.book.queues.iter().map(|(queue, model)| (*queue, model.rows.len() as u64));
+        let ends = self
+            .oracle
+            .book
+            .queues
+            .iter()
+            .map(|(queue, model)| (*queue, model.rows.len() as u64));
         let ends: Vec<_> = ends.filter(|(_, end)| *end > 0).collect();
         let most = ends.into_iter().map(|(queue, end)| Input::Trim {
             queue,

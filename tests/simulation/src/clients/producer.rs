@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_core::effect::Answer;
 use sluice_core::input::{ConnectionId, Input, RequestId};
+use sluice_protocol::errors::ErrorCode;
 use sluice_protocol::ids::{ProducerId, Sequence};
 
 use super::Surroundings;
@@ -29,6 +30,10 @@ pub struct Producer {
     /// Its connection.
     pub connection: Option<ConnectionId>,
     next: u64,
+    /// What was sent first, with its topic: sent again when it is long before the window.
+    oldest: Vec<(u64, usize)>,
+    /// What each request sent.
+    sent: BTreeMap<RequestId, (u64, u64)>,
     unconfirmed: BTreeMap<u64, Unconfirmed>,
 }
 
@@ -48,6 +53,8 @@ impl Producer {
             budget,
             connection: None,
             next: 0,
+            oldest: Vec::new(),
+            sent: BTreeMap::new(),
             unconfirmed: BTreeMap::new(),
         }
     }
@@ -58,7 +65,13 @@ impl Producer {
         if self.budget > 0 && self.unconfirmed.len() < UNCONFIRMED_MAX && !around.random.chance(1, 3) {
             let count = around.random.within(1..9).min(self.budget);
             let topic = around.random.index(self.topics.len());
+            if around.random.chance(1, 60) {
+                self.next += 1_200;
+            }
             let first = self.next;
+            if self.oldest.len() < 4 {
+                self.oldest.push((first, topic));
+            }
             self.budget -= count;
             self.next += count;
             self.unconfirmed.extend((first..first + count).map(|sequence| {
@@ -71,6 +84,9 @@ impl Producer {
                 )
             }));
             self.send(connection, first, count, around);
+        } else if !around.healed && self.next > 1_200 && around.random.chance(1, 20) {
+            let (first, topic) = *around.random.pick(&self.oldest);
+            self.send_to(connection, topic, first, 1, around);
         } else if let Some((first, count)) = self.overdue(around) {
             self.send(connection, first, count, around);
         }
@@ -94,8 +110,13 @@ impl Producer {
     }
 
     fn send(&mut self, connection: ConnectionId, first: u64, count: u64, around: &mut Surroundings<'_>) {
+        self.send_to(connection, self.unconfirmed[&first].topic, first, count, around);
+    }
+
+    fn send_to(&mut self, connection: ConnectionId, topic: usize, first: u64, count: u64, around: &mut Surroundings<'_>) {
         let request = RequestId(around.network.number());
-        let topic = self.topics[self.unconfirmed[&first].topic].clone();
+        self.sent.insert(request, (first, count));
+        let topic = self.topics[topic].clone();
         let batch = rows::batch(self.id, Sequence(first), count);
         around
             .network
@@ -104,16 +125,24 @@ impl Producer {
 
     /// Hears a confirm.
     pub fn hear(&mut self, event: Event) {
-        if let Event::Answered {
-            answer: Ok(Answer::Stored { runs }),
-            ..
-        } = event
-        {
-            for run in runs {
-                (0..u64::from(run.count)).for_each(|place| {
-                    self.unconfirmed.remove(&(run.first_sequence.0 + place));
+        let Event::Answered { request, answer } = event else { return };
+        let sent = self.sent.remove(&request);
+        match answer {
+            Ok(Answer::Stored { runs }) => {
+                for run in runs {
+                    (0..u64::from(run.count)).for_each(|place| {
+                        self.unconfirmed.remove(&(run.first_sequence.0 + place));
+                    });
+                }
+            }
+            // Whether it was stored nobody can tell any more.
+            Err(refusal) if refusal.code == ErrorCode::SequenceTooOld => {
+                let (first, count) = sent.unwrap_or_default();
+                (first..first + count).for_each(|sequence| {
+                    self.unconfirmed.remove(&sequence);
                 });
             }
+            Ok(_) | Err(_) => {}
         }
     }
 

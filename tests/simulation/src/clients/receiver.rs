@@ -52,7 +52,10 @@ impl Receiver {
         if !self.held.is_empty() && !around.random.chance(1, 3) {
             self.settle(connection, around);
         } else if !self.old.is_empty() && !around.healed && around.random.chance(1, 10) {
-            let handles = vec![around.random.pick(&self.old).clone()];
+            let mut handles = vec![around.random.pick(&self.old).clone()];
+            if around.random.chance(1, 4) {
+                handles.insert(0, forged(&handles[0], around));
+            }
             self.send(connection, handles, Action::Ack, around);
         } else if let Some(waiting) = &self.waiting {
             if around.now_ms > waiting.until_ms {
@@ -78,7 +81,7 @@ impl Receiver {
             start: None,
         };
         let request = RequestId(around.network.number());
-        let (max, wait_ms) = (around.random.within(1..9) as u16, around.random.below(3_000) as u32);
+        let (max, wait_ms) = (around.random.within(1..9) as u16, wait(around));
         let invisible_ms = around.random.within(1_000..5_000);
         let body = Input::Receive {
             request,
@@ -170,4 +173,21 @@ impl Receiver {
     pub fn is_done(&self) -> bool {
         self.held.is_empty()
     }
+}
+
+/// How long to wait for messages: now and then not at all.
+fn wait(around: &mut Surroundings<'_>) -> u32 {
+    if around.random.chance(1, 5) {
+        0
+    } else {
+        around.random.below(3_000) as u32
+    }
+}
+
+/// A handle with one bit changed.
+fn forged(handle: &Bytes, around: &mut Surroundings<'_>) -> Bytes {
+    let mut bytes = handle.to_vec();
+    let place = around.random.index(bytes.len());
+    bytes[place] ^= 1 << around.random.below(8);
+    bytes.into()
 }

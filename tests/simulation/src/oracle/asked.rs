@@ -27,10 +27,19 @@ pub struct Asked {
     trims: BTreeMap<QueueId, u64>,
     deletions: BTreeSet<String>,
     seeks: BTreeMap<(String, String), Vec<SeekTo>>,
-    /// Deliveries whose lease record did not come yet, with the invisible time that was asked for.
-    unrecorded: BTreeSet<(Key, u16, u64)>,
-    /// Lease records whose delivery did not come yet, with the length of the lease.
-    undelivered: BTreeSet<(Key, u16, u64)>,
+    /// How many deliveries came whose lease record did not come yet, by message, attempt and length of the lease.
+    unrecorded: BTreeMap<(Key, u16, u64), u32>,
+    /// Lease records whose delivery did not come yet.
+    undelivered: Vec<Recorded>,
+}
+
+/// A lease in the log.
+#[derive(Clone, Copy, Debug)]
+struct Recorded {
+    /// The message, the attempt and the length of the lease.
+    lease: (Key, u16, u64),
+    frame: u64,
+    expires_mono_ms: u64,
 }
 
 impl Asked {
@@ -96,17 +105,43 @@ impl Asked {
     /// A delivery of a message under a lease of this length came out of the broker.
     pub fn delivered(&mut self, key: Key, attempt: u16, invisible_ms: u64, court: &mut Court) {
         court.exercise(Law::DeliveryIsRecorded);
-        if !self.undelivered.remove(&(key, attempt, invisible_ms)) {
-            self.unrecorded.insert((key, attempt, invisible_ms));
+        let lease = (key, attempt, invisible_ms);
+        match self.undelivered.iter().position(|recorded| recorded.lease == lease) {
+            Some(place) => {
+                self.undelivered.remove(place);
+            }
+            None => *self.unrecorded.entry(lease).or_default() += 1,
         }
     }
 
-    /// A lease of this length was recorded. One that ends before its delivery may leave the broker is not delivered.
-    pub fn recorded(&mut self, cursor: CursorId, pass: Pass, offset: u64, attempt: u16, length_ms: u64) {
-        let key = Key { cursor, pass, offset };
-        if !self.unrecorded.remove(&(key, attempt, length_ms)) {
-            self.undelivered.insert((key, attempt, length_ms));
+    /// A lease was recorded. Its delivery came before, or comes when all that it waits for is synced.
+    pub fn recorded(&mut self, frame: u64, key: Key, attempt: u16, granted_mono_ms: u64, expires_mono_ms: u64) {
+        let lease = (key, attempt, expires_mono_ms - granted_mono_ms);
+        match self.unrecorded.get_mut(&lease) {
+            Some(count) => {
+                *count -= 1;
+                if *count == 0 {
+                    self.unrecorded.remove(&lease);
+                }
+            }
+            None => self.undelivered.push(Recorded {
+                lease,
+                frame,
+                expires_mono_ms,
+            }),
         }
+    }
+
+    /// The leases that were recorded before the frame at `frame` and whose delivery did not come, with their ends.
+    pub fn undelivered(&mut self, frame: u64) -> Vec<(Key, u16, u64)> {
+        let (old, new) = std::mem::take(&mut self.undelivered)
+            .into_iter()
+            .partition(|recorded: &Recorded| recorded.frame < frame);
+        self.undelivered = new;
+        let old: Vec<Recorded> = old;
+        old.into_iter()
+            .map(|recorded| (recorded.lease.0, recorded.lease.1, recorded.expires_mono_ms))
+            .collect()
     }
 
     /// The broker went down: what was on its way to the log or to a consumer is lost.
@@ -117,6 +152,6 @@ impl Asked {
 
     /// A delivery whose record never came.
     pub fn unrecorded(&self) -> Option<&(Key, u16, u64)> {
-        self.unrecorded.first()
+        self.unrecorded.keys().next()
     }
 }

@@ -1,16 +1,19 @@
 //! What the records of the log, read one after the other, say of topics, queues, groups and rules: the oracle's own model of state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Filter, GroupSettings, QueueStart, Record};
+use sluice_log::record::{Change, CursorId, Filter, GroupSettings, QueueStart, Record, ReturnReason};
 use sluice_protocol::ids::{Digest, GroupId, ProducerId, QueueId, Sequence, TopicId};
 
 use super::asked::Asked;
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Held};
 use crate::content::{self, Verdict};
 use crate::laws::{Court, Law};
 use crate::rows;
+
+/// How many sequences of a producer the broker remembers.
+const WINDOW: u64 = 1_024;
 
 /// The model; a pure function of the records it was told.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,11 @@ pub struct Book {
     pub cursors: BTreeMap<CursorId, Cursor>,
     /// Where each message is stored, copies in dead-letter topics apart.
     placed: BTreeMap<(ProducerId, Sequence), (QueueId, u64)>,
+    /// Producers whose windows were forgotten at least once.
+    pub forgotten: BTreeSet<ProducerId>,
+    /// The highest sequence that each producer's window had seen before a frame, the frame, and the highest with it. The messages of a
+    /// turn are judged by the window before it.
+    highest: BTreeMap<ProducerId, (u64, u64, u64)>,
     stamp_mono_ms: u64,
 }
 
@@ -37,6 +45,8 @@ pub struct Book {
 pub struct Queue {
     /// The first that retention keeps.
     pub start: u64,
+    /// Every such start and the frame that holds it.
+    pub trims: Vec<(u64, u64)>,
     /// All of them, by offset.
     pub rows: Vec<Row>,
 }
@@ -61,6 +71,13 @@ pub struct Group {
     pub name: String,
     /// Its settings.
     pub settings: GroupSettings,
+}
+
+impl Queue {
+    /// Whether retention took a message, durably: by a record before the frame at `synced`.
+    pub fn has_lost(&self, offset: u64, synced: u64) -> bool {
+        self.trims.iter().any(|(start, frame)| offset < *start && *frame < synced)
+    }
 }
 
 impl Book {
@@ -127,6 +144,7 @@ impl Book {
                 batch,
             } => {
                 let attempts_max = self.groups.get(&cursor.group).map_or(0, |group| group.settings.attempts_max);
+                self.demand_origin(*cursor, offset.0, attempts_max, batch, court);
                 if let Some(model) = self.cursors.get_mut(cursor) {
                     model.dead_lettered(*pass, offset.0, attempts_max, court);
                 }
@@ -156,14 +174,23 @@ impl Book {
                     format!("{queue} was trimmed further than asked")
                 });
                 if let Some(model) = self.queues.get_mut(queue) {
+                    if start.0 > model.start {
+                        court.exercise(Law::Trimmed);
+                    }
                     model.start = model.start.max(start.0);
+                    model.trims.push((model.start, frame));
                 }
                 self.cursors
                     .iter_mut()
                     .filter(|(cursor, _)| cursor.queue == *queue)
                     .for_each(|(_, cursor)| cursor.trimmed(start.0));
             }
-            Change::ProducerForgotten { producer } => self.placed.retain(|(other, _), _| other != producer),
+            Change::ProducerForgotten { producer } => {
+                court.exercise(Law::ProducerForgotten);
+                self.forgotten.insert(*producer);
+                self.highest.remove(producer);
+                self.placed.retain(|(other, _), _| other != producer);
+            }
             Change::Granted { cursor, pass, .. }
             | Change::FrontierMoved { cursor, pass, .. }
             | Change::Settled { cursor, pass, .. }
@@ -224,6 +251,14 @@ impl Book {
                 frame,
                 copy: false,
             });
+            let (before, of_frame, highest) = self.highest.entry(producer).or_default();
+            if *of_frame != frame {
+                (*before, *of_frame) = (*highest, frame);
+            }
+            court.require(Law::SequenceTooOld, sequence.0 + WINDOW > *before, || {
+                format!("{producer:?} {sequence:?} is stored, the window reaches to {before}")
+            });
+            *highest = sequence.0.max(*highest);
             let before = self.placed.insert((producer, sequence), place);
             court.demand(Law::RetryIsStoredOnce, before.is_none(), || {
                 format!("{producer:?} {sequence:?} is stored at {before:?} and again at {place:?}")
@@ -234,7 +269,7 @@ impl Book {
     #[allow(clippy::too_many_arguments, reason = "the fields of one record, told apart")]
     fn copied(&mut self, frame: u64, from: CursorId, offset: u64, to: QueueId, at: u64, batch: &Bytes, court: &mut Court) {
         let named = self.groups.get(&from.group).map(|group| format!("%DLQ%{}", group.name));
-        court.demand(Law::DeadLetteredOnce, named.as_ref() == self.topics.get(&to.topic), || {
+        court.require(Law::DeadLetteredOnce, named.as_ref() == self.topics.get(&to.topic), || {
             format!("{from:?} {offset} went to {to}")
         });
         let source = self
@@ -249,7 +284,7 @@ impl Book {
         });
         let copies = rows::identities(batch);
         let same = source.is_some_and(|source| copies == [(source.producer, source.sequence)]);
-        court.demand(Law::DeadLetteredOnce, same, || {
+        court.require(Law::DeadLetteredOnce, same, || {
             format!("{from:?} {offset} was copied as {copies:?}")
         });
         model.rows.extend(copies.into_iter().map(|(producer, sequence)| Row {
@@ -258,6 +293,37 @@ impl Book {
             frame,
             copy: true,
         }));
+    }
+
+    /// A dead letter says where it comes from, after how many attempts, and why the last was not settled.
+    fn demand_origin(&self, from: CursorId, offset: u64, attempts_max: u16, batch: &Bytes, court: &mut Court) {
+        let reason = match self.cursors.get(&from).and_then(|cursor| cursor.held.get(&offset)) {
+            Some(Held::Waiting { reason, .. }) => Some(*reason),
+            Some(Held::Leased { .. }) | None => None,
+        };
+        let reason = match reason {
+            Some(ReturnReason::Nacked) => "the consumer asked for another delivery",
+            Some(ReturnReason::Expired) => "the consumer did not settle it in time",
+            Some(ReturnReason::ConnectionLost) => "the consumer's connection was lost",
+            Some(ReturnReason::Closed) => "the consumer left",
+            None => "nothing",
+        };
+        let name = |name: Option<&String>| name.cloned().unwrap_or_default();
+        let expected = [
+            ("origin-topic", name(self.topics.get(&from.queue.topic))),
+            ("origin-queue", from.queue.index.0.to_string()),
+            ("origin-offset", offset.to_string()),
+            ("origin-group", name(self.groups.get(&from.group).map(|group| &group.name))),
+            ("attempts", attempts_max.to_string()),
+            ("reason", reason.to_owned()),
+        ];
+        let found = rows::origin(batch);
+        let same = expected
+            .iter()
+            .all(|(name, value)| found.iter().any(|(key, found)| key == name && found == value));
+        court.require(Law::DeadLetteredOnce, same, || {
+            format!("{from:?} {offset}: {found:?} instead of {expected:?}")
+        });
     }
 
     /// What the ruling filter of a group says of a stored message; `Deliver` without a filter.

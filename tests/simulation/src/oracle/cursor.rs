@@ -19,10 +19,14 @@ pub struct Cursor {
     pub pass_frame: u64,
     /// The first offset neither leased nor skipped.
     pub frontier: u64,
+    /// The last offset that was granted first.
+    newest: u64,
     /// What is neither settled nor untouched.
     pub held: BTreeMap<u64, Held>,
     /// Settled, and in which frame.
     pub settled: BTreeMap<u64, u64>,
+    /// Extensions by offset and new end, and in which frame each was recorded last.
+    pub extended: BTreeMap<(u64, u64), u64>,
     /// Dead-lettered in this pass.
     pub dead: BTreeSet<u64>,
 }
@@ -47,6 +51,8 @@ pub enum Held {
         attempt: u16,
         /// Not before this.
         due_mono_ms: u64,
+        /// Why the last was not settled.
+        reason: ReturnReason,
     },
 }
 
@@ -57,8 +63,10 @@ impl Cursor {
             pass: Pass(1),
             pass_frame: 0,
             frontier: start,
+            newest: start,
             held: BTreeMap::new(),
             settled: BTreeMap::new(),
+            extended: BTreeMap::new(),
             dead: BTreeSet::new(),
         }
     }
@@ -83,7 +91,12 @@ impl Cursor {
                         stream,
                     };
                     self.granted(id, offset, lease, attempt, granted_mono_ms, book, court);
-                    asked.recorded(id, self.pass, offset, attempt, expires_mono_ms.saturating_sub(granted_mono_ms));
+                    let key = Key {
+                        cursor: id,
+                        pass: self.pass,
+                        offset,
+                    };
+                    asked.recorded(frame, key, attempt, granted_mono_ms, *expires_mono_ms);
                 }
                 self.moved(id, frontier.0, book, court);
             }
@@ -116,6 +129,7 @@ impl Cursor {
                 offsets, expires_mono_ms, ..
             } => {
                 for offset in offsets_of(offsets) {
+                    self.extended.insert((offset, *expires_mono_ms), frame);
                     match self.held.get_mut(&offset) {
                         Some(Held::Leased {
                             expires_mono_ms: until,
@@ -127,7 +141,7 @@ impl Cursor {
                         }
                         other => {
                             let other = format!("{other:?}");
-                            court.demand(Law::OneHolder, false, || format!("{id:?} {offset} was extended while {other}"));
+                            court.require(Law::OneHolder, false, || format!("{id:?} {offset} was extended while {other}"));
                         }
                     }
                 }
@@ -156,7 +170,7 @@ impl Cursor {
         court.demand(Law::AckedNeverAgain, !self.settled.contains_key(&offset), || {
             format!("{id:?} {offset} is settled and granted again")
         });
-        court.demand(Law::DeadLetteredOnce, !self.dead.contains(&offset), || {
+        court.require(Law::DeadLetteredOnce, !self.dead.contains(&offset), || {
             format!("{id:?} {offset} is dead and granted again")
         });
         match self.held.insert(offset, lease) {
@@ -164,29 +178,37 @@ impl Cursor {
                 court.demand(Law::RulingVerdict, book.ruling(id, offset) == Some(Verdict::Deliver), || {
                     format!("{id:?} {offset} was granted, the ruling filter says {:?}", book.ruling(id, offset))
                 });
-                court.demand(Law::AttemptsAreBounded, attempt == 1 && offset >= self.frontier, || {
+                court.require(Law::AttemptsAreBounded, attempt == 1, || {
+                    format!("{id:?} {offset}: a first grant is attempt {attempt}")
+                });
+                court.demand(Law::FirstDeliveriesInOrder, offset >= self.newest.max(self.frontier), || {
                     format!(
-                        "{id:?} {offset}: a first grant is attempt {attempt}, the frontier is {}",
-                        self.frontier
+                        "{id:?} {offset}: granted first after {}, the frontier is {}",
+                        self.newest, self.frontier
                     )
                 });
+                self.newest = offset;
             }
             Some(Held::Waiting {
                 attempt: next,
                 due_mono_ms,
+                reason,
             }) => {
+                court.exercise(Law::OneHolder);
+                if reason == ReturnReason::Nacked {
+                    court.exercise(Law::NackDelayIsKept);
+                }
                 court.demand(Law::AttemptsAreBounded, attempt == next, || {
                     format!("{id:?} {offset}: attempt {attempt} instead of {next}")
                 });
-                court.demand(Law::NackDelayIsKept, now >= due_mono_ms, || {
+                court.require(Law::NackDelayIsKept, now >= due_mono_ms, || {
                     format!("{id:?} {offset}: at {now} instead of {due_mono_ms}")
                 });
             }
             Some(before @ Held::Leased { .. }) => {
-                court.demand(Law::OneHolder, false, || format!("{id:?} {offset} was granted while {before:?}"));
+                court.require(Law::OneHolder, false, || format!("{id:?} {offset} was granted while {before:?}"));
             }
         }
-        court.exercise(Law::OneHolder);
     }
 
     fn moved(&mut self, id: CursorId, to: u64, book: &Book, court: &mut Court) {
@@ -213,6 +235,7 @@ impl Cursor {
         if let Some(Held::Waiting {
             attempt: next,
             due_mono_ms: due,
+            ..
         }) = self.held.get_mut(&offset)
             && due_mono_ms == u64::MAX
             && attempt + 1 == *next
@@ -227,7 +250,7 @@ impl Cursor {
             ..
         }) = self.held.get(&offset)
         else {
-            court.demand(Law::OneHolder, false, || {
+            court.require(Law::OneHolder, false, || {
                 format!("{id:?} {offset} was returned while {:?}", self.held.get(&offset))
             });
             return;
@@ -246,7 +269,14 @@ impl Cursor {
         } else {
             attempt.saturating_add(1)
         };
-        self.held.insert(offset, Held::Waiting { attempt, due_mono_ms });
+        self.held.insert(
+            offset,
+            Held::Waiting {
+                attempt,
+                due_mono_ms,
+                reason,
+            },
+        );
     }
 
     /// The broker started again: streams are gone, and what was leased to them is due.
@@ -256,6 +286,7 @@ impl Cursor {
                 *held = Held::Waiting {
                     attempt: attempt.saturating_add(1),
                     due_mono_ms: mono_ms,
+                    reason: ReturnReason::ConnectionLost,
                 };
             }
         }
@@ -288,9 +319,8 @@ impl Cursor {
             format!("dead-lettered in {pass:?} instead of {:?}", self.pass)
         });
         let last = match self.held.remove(&offset) {
-            Some(Held::Leased { attempt, .. }) => attempt == attempts_max,
             Some(Held::Waiting { attempt, .. }) => attempt > attempts_max,
-            None => false,
+            Some(Held::Leased { .. }) | None => false,
         };
         court.demand(Law::AttemptsAreBounded, last, || {
             format!("{offset} was dead-lettered before its last attempt was over")

@@ -4,12 +4,13 @@ pub mod asked;
 pub mod book;
 pub mod cursor;
 pub mod seen;
+mod settling;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sluice_core::effect::{Answer, CursorInfo, Effect, GroupInfo, Rule, StoredRun};
-use sluice_core::input::{Admin, Input, RequestId};
+use sluice_core::effect::{Answer, CursorInfo, Effect, GroupInfo, Rule, StoredRun, Taker};
+use sluice_core::input::{Admin, Input, RequestId, SubscriptionId};
 use sluice_log::record::{Change, CursorId, Filter, Record};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{ProducerId, QueueId, Sequence};
@@ -20,6 +21,7 @@ pub use self::book::{Book, Group, Queue, Row};
 pub use self::cursor::{Cursor, Held};
 pub use self::seen::Seen;
 use crate::laws::{Court, Law};
+use crate::random::Random;
 use crate::rows;
 
 /// Where a message was confirmed to be.
@@ -47,6 +49,12 @@ pub struct Oracle {
     /// Every confirmed message.
     pub confirmed: BTreeMap<(ProducerId, Sequence), Confirmed>,
     frames: Vec<Frame>,
+    /// Frames count as durable when they are written, so a crash may lose what was confirmed.
+    pub lazy: bool,
+    /// What the disk had really synced when the broker went down.
+    pub durable: u64,
+    /// Old passes that came on streams after the sync of their seek, which is right only if a reset follows at once.
+    unreset: Vec<(SubscriptionId, QueueId, String)>,
     synced: u64,
     publishes: BTreeMap<RequestId, Publish>,
     tried: BTreeMap<(ProducerId, Sequence), u32>,
@@ -65,9 +73,14 @@ struct Publish {
 }
 
 impl Oracle {
+    /// A judge of a broker that has done nothing yet; `lazy` when frames count as durable once they are written.
+    pub fn new(lazy: bool) -> Self {
+        Self { lazy, ..Self::default() }
+    }
+
     /// An input is about to be handed to the core.
     pub fn input(&mut self, now: Now, input: &Input) {
-        self.seen.settle_suspicions(&mut self.court);
+        self.settle_suspicions();
         match input {
             Input::Publish { request, topic, batch } => {
                 let messages = rows::identities(batch);
@@ -103,6 +116,7 @@ impl Oracle {
             Input::SettleHandles { request, handles, action } => {
                 self.seen.settles_handles(now.mono_ms, *request, handles, *action, &mut self.asked);
             }
+            Input::Undelivered { handles } => self.seen.undelivered(handles),
             Input::Unsubscribe { subscription, .. } => {
                 self.seen.closed(*subscription);
             }
@@ -119,7 +133,6 @@ impl Oracle {
             Input::Synced { end } => self.synced = self.synced.max(end.0),
             Input::Admin { .. }
             | Input::Credit { .. }
-            | Input::Undelivered { .. }
             | Input::Cancelled { .. }
             | Input::Verdicts { .. }
             | Input::Fetched { .. }
@@ -161,8 +174,7 @@ impl Oracle {
                 answer: Ok(Answer::Settled { results }),
             } => {
                 let results: Vec<bool> = results.iter().map(Result::is_ok).collect();
-                self.seen
-                    .settled(*request, &results, &self.book, &self.asked, self.synced, &mut self.court);
+                self.seen.settled(*request, &results, &self.book, self.synced, &mut self.court);
             }
             Effect::Answer {
                 request,
@@ -170,8 +182,12 @@ impl Oracle {
             } => self.refused(*request, refusal),
             Effect::StreamEnded { subscription, .. } => {
                 self.seen.closed(*subscription);
+                self.unreset.retain(|(other, _, _)| other != subscription);
             }
-            Effect::Answer { .. } | Effect::StreamReset { .. } | Effect::Fetch { .. } | Effect::Locate { .. } | Effect::Checkpoint(_) => {}
+            Effect::StreamReset { subscription, queue, .. } => {
+                self.unreset.retain(|(other, of, _)| (other, of) != (subscription, queue));
+            }
+            Effect::Answer { .. } | Effect::Fetch { .. } | Effect::Locate { .. } | Effect::Checkpoint(_) => {}
         }
     }
 
@@ -186,9 +202,36 @@ impl Oracle {
         } else {
             delivery.pass < current
         };
+        if let (false, true, Taker::Stream { subscription, .. }) = (lawful, delivery.pass < current, &delivery.taker) {
+            self.unreset.push((*subscription, delivery.cursor.queue, format!("{delivery:?}")));
+            return;
+        }
         self.court.demand(Law::SeekEndsThePass, lawful, || {
             format!("{delivery:?} while the pass is {current:?}, synced: {synced}")
         });
+    }
+
+    /// All effects of the turn were heard: what was right only if something else followed is judged.
+    fn settle_suspicions(&mut self) {
+        self.seen.settle_suspicions(&mut self.court);
+        for (_, _, facts) in self.unreset.drain(..) {
+            self.court
+                .require(Law::SeekEndsThePass, false, || format!("{facts} was followed by no reset"));
+        }
+        // Whatever a delivery waits for was recorded before its lease; what is over by then is recorded as over in the next frame.
+        let synced = self.frames.partition_point(|frame| frame.position < self.synced);
+        let Some(frame) = synced.checked_sub(2).map(|place| self.frames[place].position) else {
+            return;
+        };
+        for (key, attempt, end) in self.asked.undelivered(frame) {
+            let cursor = self.book.cursors.get(&key.cursor).filter(|cursor| cursor.pass == key.pass);
+            let held = cursor.and_then(|cursor| cursor.held.get(&key.offset));
+            let runs =
+                matches!(held, Some(Held::Leased { attempt: now, expires_mono_ms, .. }) if *now == attempt && *expires_mono_ms == end);
+            self.court.require(Law::DeliveryIsRecorded, !runs, || {
+                format!("{key:?} was leased until {end} as attempt {attempt} and never delivered")
+            });
+        }
     }
 
     fn synced_end(&self, queue: QueueId) -> u64 {
@@ -202,6 +245,7 @@ impl Oracle {
             match Record::decode(bytes) {
                 Ok(record) => {
                     self.book.apply(position, &record, &mut self.asked, &mut self.court);
+                    self.seen.recorded(&record.change);
                     decoded.push(record);
                 }
                 Err(error) => self
@@ -266,6 +310,10 @@ impl Oracle {
             });
         }
         let before = self.confirmed.entry(message).or_insert_with(|| found.clone());
+        if self.book.forgotten.contains(&message.0) {
+            // The broker said that it would not know it again.
+            *before = found.clone();
+        }
         self.court.demand(Law::RetryIsStoredOnce, *before == found, || {
             format!("{message:?} is confirmed at {found:?}, and was before at {before:?}")
         });
@@ -276,6 +324,13 @@ impl Oracle {
             self.court.exercise(Law::MemberSuperseded);
         }
         let publish = self.publishes.remove(&request);
+        if refusal.code == ErrorCode::SequenceTooOld
+            && let Some(publish) = &publish
+        {
+            self.court.exercise(Law::SequenceTooOld);
+            self.too_old(publish);
+            return;
+        }
         let temporary = matches!(
             refusal.code,
             ErrorCode::Overloaded | ErrorCode::TopicDeleted | ErrorCode::NoSuchTopic
@@ -284,6 +339,30 @@ impl Oracle {
         self.court.demand(Law::NoFailureOfItsOwn, !wrong, || {
             format!("{request:?} {publish:?} is refused: {refusal:?}")
         });
+    }
+
+    /// What is refused as too old lies before the window of a producer that sent something so much newer.
+    fn too_old(&mut self, publish: &Publish) {
+        let Some((producer, first)) = publish.messages.first().copied() else {
+            return;
+        };
+        let newer = (producer, Sequence(first.0 + 1_024))..=(producer, Sequence(u64::MAX));
+        let lawful = self.tried.range(newer).next().is_some();
+        self.court
+            .require(Law::SequenceTooOld, lawful, || format!("{publish:?} is refused as too old"));
+    }
+
+    /// Whether the book says nothing that is not synced.
+    pub fn is_all_synced(&self) -> bool {
+        self.frames.last().is_some_and(|frame| frame.position < self.synced)
+    }
+
+    /// The position of a synced frame at or after `from` behind which another one was synced.
+    pub fn provable_frame(&self, from: u64, random: &mut Random) -> Option<u64> {
+        let synced = self.frames.partition_point(|frame| frame.position < self.synced);
+        let first = self.frames.partition_point(|frame| frame.position < from);
+        let last = synced.checked_sub(1)?;
+        (first < last).then(|| self.frames[first + random.index(last - first)].position)
     }
 
     /// The broker went down. Returns whether something written was not synced.
@@ -296,8 +375,10 @@ impl Oracle {
     /// The broker opened its log again: the frame of the new epoch is at `opened`, before it lies what was recovered.
     /// `replayed` are the records read back, the last ones of the log, ending with the opening itself.
     pub fn recovered(&mut self, opened: u64, end: u64, replayed: &[Record]) {
-        self.court.demand(Law::RecoveryIsExact, opened >= self.synced, || {
-            format!("the log was synced to {} and ends at {opened} after recovery", self.synced)
+        let durable = if self.lazy { self.durable } else { self.synced };
+        let lost = opened < self.synced;
+        self.court.demand(Law::RecoveryIsExact, opened >= durable, || {
+            format!("the log was synced to {durable} and ends at {opened} after recovery")
         });
         if self.frames.iter().any(|frame| frame.position >= opened) {
             self.court.exercise(Law::TornTail);
@@ -335,6 +416,15 @@ impl Oracle {
         });
         self.book = book;
         self.seen.recovered(&self.book);
+        if lost && self.lazy {
+            self.court.exercise(Law::LazyLoss);
+            self.seen.lost(&self.book);
+            let queues = &self.book.queues;
+            self.confirmed.retain(|message, place| {
+                let row = queues.get(&place.queue).and_then(|queue| queue.rows.get(place.offset as usize));
+                row.is_some_and(|row| (row.producer, row.sequence) == *message)
+            });
+        }
         for (message, place) in &self.confirmed {
             let Some(queue) = self.book.queues.get(&place.queue) else {
                 continue;

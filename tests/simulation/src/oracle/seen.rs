@@ -4,30 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sluice_core::effect::{Delivery, Taker};
-use sluice_core::input::{Action, ConnectionId, Numbers, RequestId, SubscriptionId};
-use sluice_log::record::Backoff;
+use sluice_core::input::{Action, ConnectionId, RequestId, SubscriptionId};
+use sluice_log::record::{Change, CursorId};
 use sluice_protocol::ids::{Pass, QueueIndex};
 
 use super::asked::{Asked, Key};
 use super::book::Book;
-use super::cursor::{Held, each};
+use super::cursor::{Held, each, offsets_of};
 use crate::laws::{Court, Law};
 
 /// The consumers' side of the story, over all crashes.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
     deliveries: BTreeMap<Key, u32>,
-    acknowledged: BTreeSet<Key>,
-    not_before_ms: BTreeMap<Key, u64>,
-    holds: BTreeMap<Key, Hold>,
+    pub(super) acknowledged: BTreeSet<Key>,
+    pub(super) not_before_ms: BTreeMap<Key, u64>,
+    pub(super) holds: BTreeMap<Key, Hold>,
     ended: BTreeSet<SubscriptionId>,
     /// Streams whose messages went to another, which is right only if they are ended before the core is told anything further.
     suspects: Vec<(SubscriptionId, String)>,
-    newest_first: BTreeMap<(sluice_log::record::CursorId, Pass), u64>,
-    streams: BTreeMap<SubscriptionId, Stream>,
-    handles: BTreeMap<Bytes, (Key, u16)>,
+    pub(super) streams: BTreeMap<SubscriptionId, Stream>,
+    pub(super) handles: BTreeMap<Bytes, (Key, u16)>,
     receives: BTreeMap<RequestId, u64>,
-    settlements: BTreeMap<RequestId, Settlement>,
+    pub(super) settlements: BTreeMap<RequestId, Settlement>,
     /// A crash may lose a delivery whose lease it keeps.
     crashes: u32,
     /// When the broker last gave records to the disk: grants that are not in the book are not older.
@@ -35,40 +34,51 @@ pub struct Seen {
 }
 
 #[derive(Clone, Debug)]
-struct Hold {
-    taker: Holder,
-    attempt: u16,
+pub(super) struct Hold {
+    pub(super) taker: Holder,
+    pub(super) attempt: u16,
     /// The lease runs at least so long.
-    until_mono_ms: u64,
+    pub(super) until_mono_ms: u64,
+    /// The ends that extensions under way ask for; they may be sooner.
+    pub(super) extensions: Vec<u64>,
+}
+
+impl Hold {
+    /// The log says when the lease ends; an extension under way may end it sooner.
+    fn recorded(&mut self, expires_mono_ms: u64) {
+        let soonest = self.extensions.iter().copied().min().unwrap_or(u64::MAX);
+        self.until_mono_ms = expires_mono_ms.min(soonest);
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Holder {
+pub(super) enum Holder {
     Stream(SubscriptionId),
     Receive(RequestId),
 }
 
 #[derive(Clone, Debug)]
-struct Stream {
+pub(super) struct Stream {
     connection: ConnectionId,
     invisible_ms: u64,
-    pushed: BTreeMap<(QueueIndex, Pass), Vec<(Key, u16)>>,
+    pub(super) pushed: BTreeMap<(QueueIndex, Pass), Vec<(Key, u16)>>,
 }
 
 #[derive(Clone, Debug)]
-struct Settlement {
-    /// For handles one entry each, in order; for a stream whatever it names. The flag says that the lease surely ran.
-    keys: Vec<(Key, u16, bool)>,
-    by_handle: bool,
-    action: Action,
-    asked_mono_ms: u64,
+pub(super) struct Settlement {
+    /// For handles one entry each, in order, and none for a handle that the broker never made; for a stream whatever it names. The flag
+    /// says that the lease surely ran.
+    pub(super) keys: Vec<Option<(Key, u16, bool)>>,
+    pub(super) by_handle: bool,
+    pub(super) action: Action,
+    pub(super) asked_mono_ms: u64,
 }
 
 impl Seen {
     /// All effects so far were heard: no stream may have lost a message to another without having been ended.
     pub fn settle_suspicions(&mut self, court: &mut Court) {
         for (_, facts) in self.suspects.drain(..) {
-            court.demand(Law::OneHolder, false, || facts);
+            court.require(Law::OneHolder, false, || facts);
         }
     }
 
@@ -167,205 +177,140 @@ impl Seen {
             format!("{key:?} was acknowledged, and comes again")
         });
         if let Some(not_before) = self.not_before_ms.remove(&key) {
-            court.demand(Law::NackDelayIsKept, mono_ms >= not_before, || {
+            court.require(Law::NackDelayIsKept, mono_ms >= not_before, || {
                 format!("{key:?} comes at {mono_ms} instead of {not_before}")
             });
         }
         let count = self.deliveries.entry(key).or_default();
-        if *count == 0 && attempt == 1 {
-            let newest = self.newest_first.entry((key.cursor, key.pass)).or_default();
-            court.demand(Law::FirstDeliveriesInOrder, key.offset + 1 > *newest, || {
-                format!("{key:?} comes first after {}", *newest - 1)
-            });
-            *newest = key.offset + 1;
-        }
         *count += 1;
         let most = *count + self.crashes;
         court.demand(Law::AttemptsAreBounded, u32::from(attempt) <= most, || {
             format!("{key:?} is attempt {attempt}, seen {count} times")
         });
-        let known = book.cursors.get(&key.cursor).and_then(|cursor| cursor.held.get(&key.offset));
+        self.holds_now(mono_ms, key, attempt, taker, invisible_ms, book, court);
+    }
+
+    /// A message has a new holder: the one before must have no right to it any more.
+    #[allow(clippy::too_many_arguments, reason = "one delivered message and what it is judged by")]
+    fn holds_now(&mut self, mono_ms: u64, key: Key, attempt: u16, taker: Holder, invisible_ms: u64, book: &Book, court: &mut Court) {
+        let cursor = book.cursors.get(&key.cursor).filter(|cursor| cursor.pass == key.pass);
+        let known = cursor.and_then(|cursor| cursor.held.get(&key.offset));
+        let over = match known {
+            Some(Held::Leased { attempt: now, .. } | Held::Waiting { attempt: now, .. }) => *now > attempt,
+            None => false,
+        };
         // A grant that is not recorded yet is not older than the last write; the lease in the book may be the one before.
         let unrecorded_ms = self.written_mono_ms + invisible_ms;
         let until_mono_ms = match known {
-            Some(Held::Leased { expires_mono_ms, .. }) => unrecorded_ms.min(*expires_mono_ms),
-            // What waited for a sync may come out after its lease was recorded to be over.
-            Some(Held::Waiting { attempt: next, .. }) if *next > attempt => 0,
-            Some(Held::Waiting { .. }) | None => unrecorded_ms,
+            Some(Held::Leased {
+                attempt: now,
+                expires_mono_ms,
+                ..
+            }) if *now == attempt => unrecorded_ms.min(*expires_mono_ms),
+            Some(Held::Leased { .. } | Held::Waiting { .. }) | None => unrecorded_ms,
         };
-        if let Holder::Stream(subscription) = taker
-            && self.ended.contains(&subscription)
-        {
-            // What waited for a sync may come out after its stream ended; nobody holds it then.
-            return;
-        }
-        let before = self.holds.insert(
-            key,
-            Hold {
-                taker,
-                attempt,
-                until_mono_ms,
-            },
-        );
-        let returned = match known {
-            Some(Held::Waiting { .. }) => true,
-            // The records are ahead of this delivery: they hold the next lease already.
-            Some(Held::Leased { expires_mono_ms, .. }) => before.as_ref().is_some_and(|before| before.until_mono_ms != *expires_mono_ms),
-            None => false,
-        };
-        let over = returned || before.as_ref().is_none_or(|before| mono_ms >= before.until_mono_ms);
-        let facts = || format!("{key:?} goes to {taker:?} at {mono_ms} while {before:?}");
-        match before.as_ref().map(|before| before.taker) {
-            Some(Holder::Stream(subscription)) if !over => self.suspects.push((subscription, facts())),
-            Some(_) | None => court.demand(Law::OneHolder, over, facts),
-        }
-    }
-
-    /// The broker is handed a settlement by numbers.
-    #[allow(clippy::too_many_arguments, reason = "the fields of one input, told apart")]
-    pub fn settles_numbers(
-        &mut self,
-        mono_ms: u64,
-        request: RequestId,
-        subscription: SubscriptionId,
-        queue: QueueIndex,
-        pass: Pass,
-        which: &Numbers,
-        action: Action,
-        asked: &mut Asked,
-    ) {
-        let pushed = self.streams.get(&subscription).and_then(|stream| stream.pushed.get(&(queue, pass)));
-        let pushed = pushed.map_or(&[][..], Vec::as_slice);
-        let named: Vec<(Key, u16)> = match which {
-            Numbers::UpTo(number) => pushed[..(*number as usize).min(pushed.len())].to_vec(),
-            Numbers::Each(numbers) => numbers
-                .iter()
-                .filter_map(|number| pushed.get((*number as usize).wrapping_sub(1)).copied())
-                .collect(),
-        };
-        let taker = Some(Holder::Stream(subscription));
-        let keys = named
-            .into_iter()
-            .map(|(key, attempt)| (key, attempt, self.surely_holds(mono_ms, key, attempt, taker)))
-            .collect();
-        self.asks(
-            mono_ms,
-            request,
-            Settlement {
-                keys,
-                by_handle: false,
-                action,
-                asked_mono_ms: mono_ms,
-            },
-            asked,
-        );
-    }
-
-    /// The broker is handed a settlement by receipt handles.
-    pub fn settles_handles(&mut self, mono_ms: u64, request: RequestId, handles: &[Bytes], action: Action, asked: &mut Asked) {
-        let known = handles.iter().filter_map(|handle| self.handles.get(handle).copied());
-        let keys = known
-            .map(|(key, attempt)| (key, attempt, self.surely_holds(mono_ms, key, attempt, None)))
-            .collect();
-        self.asks(
-            mono_ms,
-            request,
-            Settlement {
-                keys,
-                by_handle: true,
-                action,
-                asked_mono_ms: mono_ms,
-            },
-            asked,
-        );
-    }
-
-    fn surely_holds(&self, mono_ms: u64, key: Key, attempt: u16, taker: Option<Holder>) -> bool {
-        self.holds
-            .get(&key)
-            .is_some_and(|hold| hold.attempt == attempt && mono_ms < hold.until_mono_ms && taker.is_none_or(|taker| hold.taker == taker))
-    }
-
-    fn asks(&mut self, mono_ms: u64, request: RequestId, settlement: Settlement, asked: &mut Asked) {
-        for (key, _, sure) in &settlement.keys {
-            match settlement.action {
-                Action::Ack => asked.settle(*key),
-                Action::Nack { .. } => {}
-                Action::Extend { invisible_ms } => {
-                    if let (true, Some(hold)) = (sure, self.holds.get_mut(key)) {
-                        hold.until_mono_ms = hold.until_mono_ms.min(mono_ms + invisible_ms);
-                    }
-                    continue;
+        match taker {
+            Holder::Stream(subscription) => {
+                court.require(Law::DeliveryIsRecorded, !self.ended.contains(&subscription), || {
+                    format!("{key:?} is pushed on {subscription:?}, which has ended")
+                });
+                if over {
+                    // It waited for a sync until its lease was over; its number and its credit are counted all the same.
+                    return;
                 }
             }
-            if *sure {
+            Holder::Receive(_) => court.require(Law::DeliveryIsRecorded, !over, || {
+                format!("{key:?} is received as attempt {attempt}, which is over: {known:?}")
+            }),
+        }
+        let next = Hold {
+            taker,
+            attempt,
+            until_mono_ms,
+            extensions: Vec::new(),
+        };
+        let Some(before) = self.holds.insert(key, next) else { return };
+        if mono_ms < before.until_mono_ms {
+            let facts = format!("{key:?} goes to {taker:?} at {mono_ms} while {before:?}");
+            match before.taker {
+                Holder::Stream(subscription) => self.suspects.push((subscription, facts)),
+                Holder::Receive(_) => court.require(Law::OneHolder, false, || facts),
+            }
+        }
+    }
+
+    /// A record is on its way to the disk: it says how long leases run, and which are over.
+    pub fn recorded(&mut self, change: &Change) {
+        let key = |cursor: &CursorId, pass: &Pass, offset: u64| Key {
+            cursor: *cursor,
+            pass: *pass,
+            offset,
+        };
+        match change {
+            Change::Granted {
+                cursor,
+                pass,
+                leases,
+                expires_mono_ms,
+                ..
+            } => {
+                for (offset, attempt) in each(leases) {
+                    let hold = self
+                        .holds
+                        .get_mut(&key(cursor, pass, offset))
+                        .filter(|hold| hold.attempt == attempt);
+                    if let Some(hold) = hold {
+                        hold.recorded(*expires_mono_ms);
+                    }
+                }
+            }
+            Change::Extended {
+                cursor,
+                pass,
+                offsets,
+                expires_mono_ms,
+            } => {
+                for offset in offsets_of(offsets) {
+                    if let Some(hold) = self.holds.get_mut(&key(cursor, pass, offset)) {
+                        let asked = hold.extensions.iter().position(|end| end == expires_mono_ms);
+                        asked.map(|place| hold.extensions.remove(place));
+                        hold.recorded(*expires_mono_ms);
+                    }
+                }
+            }
+            Change::Returned { cursor, pass, leases, .. } => {
+                for (offset, attempt) in each(leases) {
+                    let key = key(cursor, pass, offset);
+                    if self.holds.get(&key).is_some_and(|hold| hold.attempt == attempt) {
+                        self.holds.remove(&key);
+                    }
+                }
+            }
+            Change::Settled { cursor, pass, offsets } => offsets_of(offsets).for_each(|offset| {
+                self.holds.remove(&key(cursor, pass, offset));
+            }),
+            Change::Opened { .. }
+            | Change::TopicCreated { .. }
+            | Change::TopicDeleted { .. }
+            | Change::GroupCreated { .. }
+            | Change::GroupDeleted { .. }
+            | Change::Subscribed { .. }
+            | Change::PluginBound { .. }
+            | Change::Appended { .. }
+            | Change::FrontierMoved { .. }
+            | Change::DeadLettered { .. }
+            | Change::Sought { .. }
+            | Change::Trimmed { .. }
+            | Change::ProducerForgotten { .. } => {}
+        }
+    }
+
+    /// The broker hears that these handles never reached their client.
+    pub fn undelivered(&mut self, handles: &[Bytes]) {
+        for (key, attempt) in handles.iter().filter_map(|handle| self.handles.get(handle)) {
+            if self.holds.get(key).is_some_and(|hold| hold.attempt == *attempt) {
                 self.holds.remove(key);
             }
-        }
-        self.settlements.insert(request, settlement);
-    }
-
-    /// The broker answered a settlement.
-    pub fn settled(&mut self, request: RequestId, results: &[bool], book: &Book, asked: &Asked, synced: u64, court: &mut Court) {
-        let Some(settlement) = self.settlements.remove(&request) else {
-            return;
-        };
-        for (place, (key, attempt, sure)) in settlement.keys.into_iter().enumerate() {
-            let result = if settlement.by_handle {
-                results.get(place)
-            } else {
-                results.first()
-            };
-            if result != Some(&true) {
-                court.exercise(Law::StaleSettlement);
-                continue;
-            }
-            if !sure && !settlement.by_handle {
-                continue;
-            }
-            self.confirmed(
-                key,
-                attempt,
-                settlement.action,
-                settlement.asked_mono_ms,
-                book,
-                asked,
-                synced,
-                court,
-            );
-        }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "one confirmed settlement and what it is judged by")]
-    fn confirmed(
-        &mut self,
-        key: Key,
-        attempt: u16,
-        action: Action,
-        asked_ms: u64,
-        book: &Book,
-        asked: &Asked,
-        synced: u64,
-        court: &mut Court,
-    ) {
-        let cursor = book.cursors.get(&key.cursor).filter(|cursor| cursor.pass == key.pass);
-        match action {
-            Action::Ack => {
-                self.acknowledged.insert(key);
-                let Some(cursor) = cursor else { return };
-                let start = asked.trims(key.cursor.queue);
-                let kept = cursor.settled.get(&key.offset).is_some_and(|frame| *frame < synced) || key.offset < start;
-                court.demand(Law::AckIsKept, kept, || {
-                    format!("{key:?} was acknowledged, the synced log does not say so")
-                });
-            }
-            Action::Nack { delay_ms } => {
-                let Some(group) = book.groups.get(&key.cursor.group) else { return };
-                let wait = delay_ms.unwrap_or_else(|| wait(&group.settings.backoff, attempt));
-                self.not_before_ms.insert(key, asked_ms + wait);
-            }
-            // Another may be under way that makes the lease shorter again: how long it runs stays unknown.
-            Action::Extend { .. } => {}
         }
     }
 
@@ -373,7 +318,6 @@ impl Seen {
     pub fn recovered(&mut self, book: &Book) {
         self.crashes += 1;
         self.suspects.clear();
-        self.newest_first.clear();
         self.streams.clear();
         self.receives.clear();
         self.settlements.clear();
@@ -383,18 +327,17 @@ impl Seen {
         });
     }
 
+    /// A crash lost what counted as durable: what was confirmed holds as far as the log still says so.
+    pub fn lost(&mut self, book: &Book) {
+        self.not_before_ms.clear();
+        self.acknowledged.retain(|key| {
+            let cursor = book.cursors.get(&key.cursor);
+            cursor.is_some_and(|cursor| cursor.pass > key.pass || cursor.pass == key.pass && cursor.settled.contains_key(&key.offset))
+        });
+    }
+
     /// The message and attempt that a handle stands for.
     pub fn handle(&self, handle: &Bytes) -> Option<(Key, u16)> {
         self.handles.get(handle).copied()
-    }
-}
-
-/// The wait after delivery number `attempt`.
-fn wait(backoff: &Backoff, attempt: u16) -> u64 {
-    let before = usize::from(attempt) - 1;
-    match backoff {
-        Backoff::Table { waits_ms } => waits_ms[before.min(waits_ms.len() - 1)],
-        Backoff::Exponential { first_ms, max_ms } => first_ms.saturating_mul(1 << before.min(40)).min(*max_ms),
-        Backoff::Fixed { wait_ms } => *wait_ms,
     }
 }
