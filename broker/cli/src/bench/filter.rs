@@ -25,7 +25,7 @@ const STRETCH: u64 = 4096;
 #[derive(clap::Args)]
 pub(crate) struct FilterBench {
     /// Messages stored in batches of 256; fewer where each batch is smaller, since each is confirmed before the next is sent.
-    #[arg(long, default_value_t = 400_000)]
+    #[arg(long, default_value_t = 200_000)]
     messages: u64,
     /// How often everything is judged; the median counts.
     #[arg(long, default_value_t = 5)]

@@ -85,14 +85,15 @@ async fn read(client: &Client, question: &Question, wanted: Vec<MessageId>, bar:
     loop {
         match tokio::time::timeout(SILENCE, stream.next_run(256)).await {
             Ok(run) => {
-                for message in run.with_context(|| format!("group {group} lost its stream"))? {
+                let run = run.with_context(|| format!("group {group} lost its stream"))?;
+                for message in &run {
                     *got.entry(message.id()).or_default() += 1;
-                    stream
-                        .ack(&message)
-                        .await
-                        .with_context(|| format!("an acknowledgement of group {group} was refused"))?;
-                    bar.inc(1);
                 }
+                if let Some(last) = run.last() {
+                    let settled = stream.ack_up_to(last).await;
+                    settled.with_context(|| format!("an acknowledgement of group {group} was refused"))?;
+                }
+                bar.inc(run.len() as u64);
             }
             Err(_silence) => {
                 if client.group(group).await?.lag == 0 {
