@@ -120,7 +120,7 @@ pub const LAWS: [(Law, u64); 50] = [
     (AckedNeverAgain, 5_000),
     (SettledAsAsked, 5_000),
     (AttemptsAreBounded, 2_000),
-    (DeadLetteredOnce, 15),
+    (DeadLetteredOnce, 10),
     (OneHolder, 2_000),
     (LeaseLastsItsTime, 200),
     (DeliveryIsRecorded, 10_000),

@@ -122,7 +122,7 @@ fn group_settings(random: &mut Random) -> GroupSettings {
         },
     };
     GroupSettings {
-        attempts_max: random.within(1..6) as u16,
+        attempts_max: random.within(1..4) as u16,
         backoff,
         start: StartPoint::Earliest,
     }

@@ -104,6 +104,7 @@ impl World {
             Ok(opened) => opened,
             Err(error) if is_simulated(&error) || error.is_full() => {
                 self.oracle.court.exercise(Law::StartCutShort);
+                self.oracle.cut_short = true;
                 self.history.note("start failed", &error.to_string());
                 self.storage.crash();
                 self.storage.full_after(None);
