@@ -7,7 +7,7 @@ pub const SEEDS_TO_FIND: u64 = 500;
 #[cfg(not(feature = "planted-bugs"))]
 pub const BUGS: [&str; 0] = [];
 
-/// Every bug that must be found, by name. `stale-frame` can be planted too: zeros written ahead hide it here.
+/// Every bug that must be found, by name. `stale-frame` can be planted too; 500 seeds do not find it yet.
 #[cfg(feature = "planted-bugs")]
 pub const BUGS: [&str; 7] = [
     "confirm-before-sync",

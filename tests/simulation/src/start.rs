@@ -80,7 +80,8 @@ impl World {
     fn open(&mut self) -> Result<sluice_log::Opened, LogError> {
         let config = LogConfig {
             segment_bytes: self.segment_bytes,
-            fill_ahead_bytes: 4 << 10,
+            // Zeros ahead would hide the stale frames of which a lazy log has many.
+            fill_ahead_bytes: if self.lazy { 64 } else { 4 << 10 },
             ..LogConfig::default()
         };
         let mut random = [0; 24];
@@ -104,7 +105,6 @@ impl World {
             Ok(opened) => opened,
             Err(error) if is_simulated(&error) || error.is_full() => {
                 self.oracle.court.exercise(Law::StartCutShort);
-                self.oracle.cut_short = true;
                 self.history.note("start failed", &error.to_string());
                 self.storage.crash();
                 self.storage.full_after(None);
@@ -145,6 +145,7 @@ impl World {
         }
         let mut replayed: Vec<Record> = Vec::new();
         let mut opened_at = 0;
+        let mut openings: Vec<(u64, Record)> = Vec::new();
         for step in recovery.replay {
             let (position, record) = match step {
                 Ok(step) => step,
@@ -154,11 +155,19 @@ impl World {
                 }
             };
             core.replay(position, &record);
-            opened_at = position.0.saturating_sub(FRAME_HEADER_BYTES);
+            let frame = position.0.saturating_sub(FRAME_HEADER_BYTES);
+            if matches!(record.change, sluice_log::record::Change::Opened { .. }) && position < recovery.next_position {
+                openings.push((frame, record.clone()));
+            }
+            opened_at = frame;
             replayed.push(record);
         }
         self.clock.restart(recovery.opened_at.mono_ms);
         core.start(recovery.epoch, recovery.next_position, self.clock.now());
+        openings.pop();
+        openings
+            .iter()
+            .for_each(|(position, record)| self.oracle.opening(*position, record));
         self.oracle.recovered(opened_at, recovery.next_position.0, &replayed);
         self.history.note("started", &(recovery.epoch, recovery.next_position));
         Some(core)

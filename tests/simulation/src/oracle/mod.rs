@@ -51,8 +51,6 @@ pub struct Oracle {
     frames: Vec<Frame>,
     /// Frames count as durable when they are written, so a crash may lose what was confirmed.
     pub lazy: bool,
-    /// A start failed, and may have left its opening frame.
-    pub cut_short: bool,
     /// What the disk had really synced when the broker went down.
     pub durable: u64,
     /// Old passes that came on streams after the sync of their seek, which is right only if a reset follows at once.
@@ -374,6 +372,21 @@ impl Oracle {
         self.frames.last().is_some_and(|frame| frame.position >= self.synced)
     }
 
+    /// The log holds this opening: one that is not known was left by a start that was cut short, over whatever was torn there.
+    pub fn opening(&mut self, position: u64, record: &Record) {
+        let known = self
+            .frames
+            .iter()
+            .any(|frame| frame.position == position && frame.records.first() == Some(record));
+        if !known && position >= self.durable {
+            self.frames.retain(|frame| frame.position < position);
+            self.frames.push(Frame {
+                position,
+                records: vec![record.clone()],
+            });
+        }
+    }
+
     /// The broker opened its log again: the frame of the new epoch is at `opened`, before it lies what was recovered.
     /// `replayed` are the records read back, the last ones of the log, ending with the opening itself.
     pub fn recovered(&mut self, opened: u64, end: u64, replayed: &[Record]) {
@@ -386,7 +399,7 @@ impl Oracle {
             self.court.exercise(Law::TornTail);
         }
         self.frames.retain(|frame| frame.position < opened);
-        let mut written = self.frames.iter().flat_map(|frame| &frame.records).rev().peekable();
+        let mut written = self.frames.iter().flat_map(|frame| &frame.records).rev();
         let Some((opening, before)) = replayed.split_last() else {
             self.court.demand(Law::RecoveryIsExact, false, || {
                 "nothing was replayed, not even the opening".to_owned()
@@ -394,11 +407,6 @@ impl Oracle {
             return;
         };
         for record in before.iter().rev() {
-            let is_opening = matches!(record.change, Change::Opened { .. });
-            if is_opening && self.cut_short && written.peek() != Some(&record) {
-                // The opening frame of a start that failed while it wrote that.
-                continue;
-            }
             let expected = written.next();
             self.court.demand(Law::RecoveryIsExact, expected == Some(record), || {
                 format!("replayed was {record:?}, written {expected:?}")
