@@ -12,7 +12,9 @@ async fn main() -> anyhow::Result<()> {
     // Many under way at once, then their confirmations in order.
     let mut confirmations = Vec::new();
     for number in 0..100 {
-        let message = NewMessage::new(format!("hello {number}")).tag("hello").property("number", number.to_string());
+        let message = NewMessage::new(format!("hello {number}"))
+            .tag("hello")
+            .property("number", number.to_string());
         confirmations.push(producer.enqueue(message).await?);
     }
     for confirmation in confirmations {

@@ -59,7 +59,10 @@ fn cargo(arguments: &[&str], target: &Path) {
 /// The target directory that this test was built in.
 fn target_directory() -> PathBuf {
     let profile = profile_directory();
-    profile.parent().expect("a profile's directory lies in the target directory").to_path_buf()
+    profile
+        .parent()
+        .expect("a profile's directory lies in the target directory")
+        .to_path_buf()
 }
 
 /// The directory of the profile that this test was built in: its own binary lies in `deps` of it.

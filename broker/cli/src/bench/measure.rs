@@ -1,18 +1,7 @@
 //! CPU time: of this thread by the nanosecond, and medians of several rounds.
 
 use anyhow::{Context, Result};
-
-/// CPU time that this thread has used, in nanoseconds (Linux: the first field of `schedstat`, Documentation/scheduler/sched-stats).
-///
-/// # Errors
-/// The system does not count it.
-pub(super) fn thread_cpu_ns() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").context("read this thread's CPU time")?;
-    text.split_ascii_whitespace()
-        .next()
-        .and_then(|field| field.parse().ok())
-        .context("this system does not count a thread's CPU time")
-}
+use cpu_time::ThreadTime;
 
 /// The middle of the values; of an even number the upper of the two.
 pub(super) fn median(values: &mut [f64]) -> f64 {
@@ -28,9 +17,9 @@ pub(super) fn cpu_ns_a_message(rounds: usize, messages: u64, mut work: impl FnMu
     work()?;
     let mut rounds_ns = Vec::with_capacity(rounds);
     for _ in 0..rounds {
-        let before = thread_cpu_ns()?;
+        let before = ThreadTime::try_now().context("this system does not count a thread's CPU time")?;
         work()?;
-        rounds_ns.push((thread_cpu_ns()? - before) as f64 / messages as f64);
+        rounds_ns.push(before.elapsed().as_nanos() as f64 / messages as f64);
     }
     Ok(median(&mut rounds_ns))
 }
