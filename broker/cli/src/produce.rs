@@ -121,7 +121,7 @@ async fn publish(rows: &mut Rows, producer: &Producer, tally: &mut Tally, bar: &
     let mut signals = Signals::take()?;
     let mut under_way: VecDeque<(u64, Confirmation)> = VecDeque::new();
     let mut result = Ok(());
-    while let Some(row) = rows.next() {
+    for row in rows.by_ref() {
         let (line, message) = match row {
             Ok(row) => row,
             Err(failure) => {

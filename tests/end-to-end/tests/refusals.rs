@@ -10,7 +10,7 @@ fn alone(arguments: &[&str]) -> (Option<i32>, String) {
         .args(arguments)
         .env("SLUICE_READY_FILE", "/nowhere/ready.json")
         .output()
-        .unwrap();
+        .expect("the binary was built, so it can be run");
     (output.status.code(), text(&output.stderr))
 }
 

@@ -8,6 +8,9 @@ use sluice_client::NewMessage;
 use crate::failure::Failure;
 use crate::output::plain;
 
+/// The line that a row ends on, from 1, and its columns.
+type NumberedRow = (u64, Map<String, Value>);
+
 /// Which columns become attributes.
 pub(super) struct Columns {
     pub(super) tag: Option<String>,
@@ -90,7 +93,7 @@ impl Rows {
     }
 
     /// The next row and the line it ends on.
-    fn read(&mut self) -> Result<Option<(u64, Map<String, Value>)>, Failure> {
+    fn read(&mut self) -> Result<Option<NumberedRow>, Failure> {
         match &mut self.form {
             Form::Csv { reader, heads } => {
                 let mut record = csv::StringRecord::new();

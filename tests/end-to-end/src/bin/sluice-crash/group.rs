@@ -24,6 +24,15 @@ pub(crate) enum Way {
     Receive,
 }
 
+/// How a stream's messages are acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Acks {
+    /// One by one, each confirmed before the next.
+    Single,
+    /// By runs: the last of a run settles all before it.
+    Cumulative,
+}
+
 /// The group.
 pub(crate) struct Group {
     name: &'static str,
@@ -69,7 +78,7 @@ impl Group {
     pub(crate) async fn consume(&mut self, client: &Client, ledger: &Mutex<Ledger>) -> Result<()> {
         let mut source = self.open(client).await?;
         loop {
-            self.take(&mut source, ledger).await?;
+            self.take(&mut source, Acks::Single, ledger).await?;
         }
     }
 
@@ -80,7 +89,7 @@ impl Group {
     pub(crate) async fn drain(&mut self, client: &Client, ledger: &Mutex<Ledger>) -> Result<()> {
         let mut source = self.open(client).await?;
         loop {
-            match tokio::time::timeout(SILENCE, self.take(&mut source, ledger)).await {
+            match tokio::time::timeout(SILENCE, self.take(&mut source, Acks::Cumulative, ledger)).await {
                 Ok(taken) => taken?,
                 Err(_silence) if client.group(self.name).await?.lag == 0 => return Ok(()),
                 Err(_silence) => {}
@@ -101,15 +110,16 @@ impl Group {
         })
     }
 
-    async fn take(&mut self, source: &mut Source, ledger: &Mutex<Ledger>) -> Result<()> {
+    async fn take(&mut self, source: &mut Source, acks: Acks, ledger: &Mutex<Ledger>) -> Result<()> {
         match source {
             Source::Stream(stream) => {
-                let Some(message) = stream.next().await? else {
-                    bail!("the stream ended")
-                };
-                self.saw(message.id(), &message.body(), ledger);
-                stream.ack(&message).await?;
-                self.acked.insert(message.id());
+                let run = stream.next_run(if acks == Acks::Single { 1 } else { 256 }).await?;
+                let Some(last) = run.last() else { bail!("the stream ended") };
+                for message in &run {
+                    self.saw(message.id(), &message.body(), ledger);
+                }
+                stream.ack_up_to(last).await?;
+                self.acked.extend(run.iter().map(|message| message.id()));
             }
             Source::Receive(consumer) => {
                 let messages = consumer.receive(32, Duration::from_secs(1)).await?;
