@@ -89,10 +89,12 @@ impl Group {
     pub(crate) async fn drain(&mut self, client: &Client, ledger: &Mutex<Ledger>) -> Result<()> {
         let mut source = self.open(client).await?;
         loop {
-            match tokio::time::timeout(SILENCE, self.take(&mut source, Acks::Cumulative, ledger)).await {
+            let taken = match tokio::time::timeout(SILENCE, self.take(&mut source, Acks::Cumulative, ledger)).await {
                 Ok(taken) => taken?,
-                Err(_silence) if client.group(self.name).await?.lag == 0 => return Ok(()),
-                Err(_silence) => {}
+                Err(_silence) => 0,
+            };
+            if taken == 0 && client.group(self.name).await?.lag == 0 {
+                return Ok(());
             }
         }
     }
@@ -110,7 +112,8 @@ impl Group {
         })
     }
 
-    async fn take(&mut self, source: &mut Source, acks: Acks, ledger: &Mutex<Ledger>) -> Result<()> {
+    /// How many came and were acknowledged.
+    async fn take(&mut self, source: &mut Source, acks: Acks, ledger: &Mutex<Ledger>) -> Result<usize> {
         match source {
             Source::Stream(stream) => {
                 let run = stream.next_run(if acks == Acks::Single { 1 } else { 256 }).await?;
@@ -120,6 +123,7 @@ impl Group {
                 }
                 stream.ack_up_to(last).await?;
                 self.acked.extend(run.iter().map(|message| message.id()));
+                Ok(run.len())
             }
             Source::Receive(consumer) => {
                 let messages = consumer.receive(32, Duration::from_secs(1)).await?;
@@ -131,9 +135,9 @@ impl Group {
                         self.acked.insert(message.id());
                     }
                 }
+                Ok(messages.len())
             }
         }
-        Ok(())
     }
 
     fn saw(&mut self, id: MessageId, body: &[u8], ledger: &Mutex<Ledger>) {
