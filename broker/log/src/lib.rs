@@ -1,5 +1,6 @@
 //! The bytes that survive: record formats, segments, recovery, checkpoints, sidecar indexes, and the one trait that touches a disk.
 
+mod ahead;
 mod cache;
 mod checkpoint;
 mod error;
@@ -22,6 +23,7 @@ mod sidecar;
 mod storage;
 mod writer;
 
+pub use ahead::ReadAhead;
 pub use error::LogError;
 pub use format::FORMAT_VERSION;
 pub use frame::{FRAME_HEADER_BYTES, RECORD_LENGTH_BYTES, frame_bytes, record_positions};

@@ -24,6 +24,11 @@ pub const OPEN_FILES_MAX: usize = 128;
 pub const SUMMARY_QUEUES_MAX: usize = 256;
 /// Producers of a sealed segment whose sequences stay in memory; an id is looked up in the sidecar of a segment with more.
 pub const SUMMARY_PRODUCERS_MAX: usize = 256;
+/// How much is read at once of neighbouring batches' attributes.
+pub const AHEAD_BYTES_MAX: u64 = 128 << 10;
+/// Bytes between the attributes of two batches (bodies, frame and record headers) that are rather read than left out: about what one more
+/// read from the page cache costs.
+pub const AHEAD_GAP_BYTES_MAX: u64 = 4 << 10;
 /// How much is read at once when a log is scanned.
 pub const SCAN_BYTES: usize = 1 << 20;
 

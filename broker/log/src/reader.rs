@@ -250,7 +250,11 @@ impl LogReader {
     /// # Errors
     /// The batch is gone or damaged, or the disk failed.
     pub fn attributes(&self, place: &BatchPlace) -> Result<Attributes, LogError> {
-        let bytes = self.read(place, 0..place.attribute_bytes)?;
+        self.parsed(place, self.read(place, 0..place.attribute_bytes)?)
+    }
+
+    /// What was read of a batch as its attributes.
+    pub(crate) fn parsed(&self, place: &BatchPlace, bytes: Bytes) -> Result<Attributes, LogError> {
         Attributes::parse_stored(bytes).map_err(|error| LogError::BadBatch {
             position: place.position,
             reason: error.to_string(),
@@ -291,7 +295,26 @@ impl LogReader {
         let Some(segment) = self.segment_of(from, to) else {
             return Err(gone);
         };
-        let mut bytes = vec![0; wanted.len()];
+        self.read_segment(&segment, from, to)
+    }
+
+    /// The attributes of a batch, if they are in memory.
+    pub(crate) fn in_tail(&self, place: &BatchPlace) -> Option<Bytes> {
+        let batch = self.shared.tail().get(place.position)?;
+        let attributes = place.attribute_bytes as usize;
+        (attributes <= batch.len()).then(|| batch.slice(..attributes))
+    }
+
+    /// All bytes between two positions; `None` when they are not in one segment, or may not be read.
+    pub(crate) fn read_across(&self, from: Position, to: Position) -> Result<Option<Bytes>, LogError> {
+        match self.segment_of(from, to) {
+            Some(segment) => self.read_segment(&segment, from, to).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn read_segment(&self, segment: &Segment, from: Position, to: Position) -> Result<Bytes, LogError> {
+        let mut bytes = vec![0; (to.0 - from.0) as usize];
         let file = self.shared.file(segment.number)?;
         file.read_at(segment.offset(from), &mut bytes)
             .map_err(LogError::io("reading", &segment_name(segment.number)))?;

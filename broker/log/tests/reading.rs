@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use sluice_log::record::{Change, CursorId, Record};
-use sluice_log::{FaultyStorage, FileStorage, Log, LogConfig, LogReader, LogWriter, Start, Storage};
+use sluice_log::{FaultyStorage, FileStorage, Log, LogConfig, LogReader, LogWriter, ReadAhead, Start, Storage};
 use sluice_protocol::batch::tag_hash;
 use sluice_protocol::ids::{GroupId, MessageId, Pass, ProducerId, QueueOffset, Sequence, TopicId};
 use sluice_protocol::units::Now;
@@ -41,6 +41,12 @@ fn check(reader: &LogReader) {
         assert_eq!((attributes.count(), whole.attributes()), (3, &attributes));
         let bodies = attributes.bodies_range(1..2).unwrap();
         assert_eq!(reader.read(place, bodies.start as u32..bodies.end as u32).unwrap(), "body of b");
+    }
+    let all = reader.batches(queue(0), QueueOffset(0), ALL).unwrap();
+    let mut ahead = ReadAhead::new();
+    for (at, place) in all.iter().enumerate() {
+        let attributes = ahead.attributes(reader, place, &all[at + 1..]).unwrap();
+        assert_eq!(attributes, reader.attributes(place).unwrap());
     }
     let rare = reader
         .tagged(queue(0), QueueOffset(0), ALL, &[tag_hash("rare"), tag_hash("none")])

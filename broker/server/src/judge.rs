@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use sluice_log::{BatchPlace, LogError, LogReader};
+use sluice_log::{BatchPlace, LogError, LogReader, ReadAhead};
 use sluice_plugin_host::{Attribute, FilterHandle, Hint, Host, Room, RunFailure, ViewWriter, Worker};
 use sluice_protocol::batch::{Attributes, BatchError, NameIndex, Row, tag_hash};
 use sluice_protocol::ids::{QueueId, QueueOffset};
@@ -99,7 +99,8 @@ impl Judge {
                     continue;
                 };
                 let here = candidates.partition_point(|offset| *offset < place.end());
-                let attributes = self.enter(reader, &place, filter)?;
+                let attributes = reader.attributes(&place)?;
+                self.slots.resolve(&attributes, filter.columns());
                 for offset in &candidates[..here] {
                     self.row(
                         &attributes,
@@ -113,9 +114,14 @@ impl Judge {
                 candidates = &candidates[here..];
             }
         } else {
-            for place in reader.batches(queue, from, to)? {
-                let attributes = self.enter(reader, &place, filter)?;
-                let rows = rows_within(&place, from, to);
+            let places = reader.batches(queue, from, to)?;
+            let mut ahead = ReadAhead::new();
+            let mut rest = places.as_slice();
+            while let Some((place, following)) = rest.split_first() {
+                rest = following;
+                let attributes = ahead.attributes(reader, place, following)?;
+                self.slots.resolve(&attributes, filter.columns());
+                let rows = rows_within(place, from, to);
                 self.rows(&attributes, rows, place.first, filter, &pruning, &mut judged)?;
             }
         }
@@ -144,12 +150,6 @@ impl Judge {
     fn begin(&mut self, filter: &FilterHandle) {
         self.offsets.clear();
         self.writer.begin(filter.columns().len());
-    }
-
-    fn enter(&mut self, reader: &LogReader, place: &BatchPlace, filter: &FilterHandle) -> Result<Attributes, JudgeError> {
-        let attributes = reader.attributes(place)?;
-        self.slots.resolve(&attributes, filter.columns());
-        Ok(attributes)
     }
 
     fn rows(

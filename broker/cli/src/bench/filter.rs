@@ -69,6 +69,8 @@ async fn store(folder: &Path, stored: Stored) -> Result<()> {
     let client = Client::connect(broker.endpoint().client_name("bench")).await?;
     let config = ProducerConfig {
         batch_messages: stored.batch,
+        // So many that the messages alone decide when a batch is full.
+        batch_bytes: sluice_protocol::limits::FRAME_BYTES_MAX,
         linger_ms: 1000,
         ..ProducerConfig::default()
     };
