@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow};
 use filter_sql::SqlFilter;
-use sluice_log::{BatchPlace, LogReader};
+use sluice_log::{BatchPlace, LogReader, ReadAhead};
 use sluice_plugin::{Attribute, ColumnFilter, Verdicts, View};
 use sluice_plugin_host::{Room, ViewWriter};
 use sluice_protocol::batch::{Attributes, NameIndex};
@@ -10,8 +10,11 @@ use sluice_protocol::batch::{Attributes, NameIndex};
 /// The question, put in Rust over the rows as they are stored: `region = 'eu' AND price > 100.0`, hard-coded. Returns the matches.
 pub(super) fn hard_coded(reader: &LogReader, places: &[BatchPlace]) -> Result<u64> {
     let mut matches = 0;
-    for place in places {
-        let attributes = reader.attributes(place)?;
+    let mut ahead = ReadAhead::new();
+    let mut rest = places;
+    while let Some((place, following)) = rest.split_first() {
+        rest = following;
+        let attributes = ahead.attributes(reader, place, following)?;
         let (region, price) = (attributes.name_index("region"), attributes.name_index("price"));
         for row in attributes.rows() {
             let (mut in_eu, mut dear) = (false, false);
@@ -66,8 +69,11 @@ impl NativeSql {
     pub(super) fn matches(&mut self, reader: &LogReader, places: &[BatchPlace]) -> Result<u64> {
         let mut matches = 0;
         self.writer.begin(self.columns.len());
-        for place in places {
-            let attributes = reader.attributes(place)?;
+        let mut ahead = ReadAhead::new();
+        let mut rest = places;
+        while let Some((place, following)) = rest.split_first() {
+            rest = following;
+            let attributes = ahead.attributes(reader, place, following)?;
             self.resolve(&attributes);
             for row in attributes.rows() {
                 for (NameIndex(index), value) in row.properties() {
