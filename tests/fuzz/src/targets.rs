@@ -1,5 +1,6 @@
 //! What is fuzzed: every decoder that reads bytes which this process did not just write.
 
+mod core;
 mod log;
 mod protocol;
 
@@ -30,6 +31,7 @@ pub const TARGETS: &[Target] = &[
     log::FRAME,
     log::SIDECAR,
     log::CHECKPOINT,
+    core::ENTRY,
 ];
 
 /// For formats without a checksum of their own.

@@ -1,0 +1,187 @@
+//! The checked-in entries of a checkpoint, added and never edited: what is written today must be these bytes, and they must still be read.
+
+mod harness;
+
+use std::path::PathBuf;
+use std::{env, fs};
+
+use harness::batch;
+use sluice_core::state::State;
+use sluice_log::record::*;
+use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
+use sluice_protocol::units::Now;
+use sluice_protocol::wire::{Reader, Writer};
+
+const TOPIC: TopicId = TopicId(3);
+const DEAD_LETTERS: TopicId = TopicId(4);
+const GROUP: GroupId = GroupId(7);
+
+fn queue(topic: TopicId) -> QueueId {
+    QueueId {
+        topic,
+        index: QueueIndex(0),
+    }
+}
+
+fn offsets(first: u64, end: u64) -> OffsetRange {
+    OffsetRange {
+        first: QueueOffset(first),
+        end: QueueOffset(end),
+    }
+}
+
+fn topic(id: TopicId, name: &str) -> Change {
+    let settings = TopicSettings {
+        queues: 1,
+        retention_ms: 86_400_000,
+        retention_bytes: 1 << 30,
+    };
+    Change::TopicCreated {
+        topic: id,
+        name: name.to_owned(),
+        settings,
+    }
+}
+
+/// A history that leaves an entry of every kind, with something in each of its fields.
+fn history() -> Vec<Change> {
+    let cursor = CursorId {
+        group: GROUP,
+        queue: queue(TOPIC),
+    };
+    let pass = Pass(1);
+    let lease = |first, end| LeaseRange {
+        offsets: offsets(first, end),
+        attempt: Attempt(1),
+    };
+    let granted = |holder, first, end| Change::Granted {
+        cursor,
+        pass,
+        holder,
+        leases: vec![lease(first, end)],
+        frontier: QueueOffset(end),
+        expires_mono_ms: 60_000,
+    };
+    let member = || "member".to_owned();
+    vec![
+        Change::Opened { epoch: Epoch(2) },
+        topic(TOPIC, "orders"),
+        topic(DEAD_LETTERS, "%DLQ%billing"),
+        Change::GroupCreated {
+            group: GROUP,
+            name: "billing".to_owned(),
+            settings: GroupSettings {
+                attempts_max: 16,
+                backoff: Backoff::Table {
+                    waits_ms: vec![1_000, 5_000, 10_000],
+                },
+                start: StartPoint::Time { wall_ms: -5 },
+            },
+        },
+        Change::PluginBound {
+            name: "sql".to_owned(),
+            digest: Digest([0xab; 32]),
+            limits: PluginLimits {
+                fuel_per_run: 10_000_000,
+                fuel_per_message: 650_000,
+                run_ms: 1_000,
+                memory_bytes: 16 << 20,
+            },
+        },
+        Change::Appended {
+            queue: queue(TOPIC),
+            first: QueueOffset(0),
+            batch: batch(9, 0, 12),
+        },
+        Change::Subscribed {
+            group: GROUP,
+            topic: TOPIC,
+            filter: Filter::Plugin {
+                plugin: "sql".to_owned(),
+                expression: "price > 100".to_owned(),
+            },
+            starts: vec![QueueStart {
+                queue: queue(TOPIC),
+                offset: QueueOffset(0),
+            }],
+        },
+        granted(Holder::Stream { member: member() }, 0, 5),
+        granted(Holder::Receive { member: member() }, 6, 10),
+        Change::Settled {
+            cursor,
+            pass,
+            offsets: vec![offsets(1, 3)],
+        },
+        Change::Returned {
+            cursor,
+            pass,
+            leases: vec![lease(4, 5)],
+            due_mono_ms: 1_500,
+            reason: ReturnReason::Nacked,
+        },
+        Change::DeadLettered {
+            cursor,
+            pass,
+            offset: QueueOffset(3),
+            to: queue(DEAD_LETTERS),
+            at_offset: QueueOffset(0),
+            batch: batch(9, 3, 1),
+        },
+        // The lease of a crash's other side settled ahead of the frontier.
+        Change::Settled {
+            cursor,
+            pass,
+            offsets: vec![offsets(11, 12)],
+        },
+        Change::Trimmed {
+            queue: queue(TOPIC),
+            start: QueueOffset(1),
+        },
+    ]
+}
+
+fn state() -> State {
+    let mut state = State::default();
+    for (nth, change) in history().into_iter().enumerate() {
+        let at = Now {
+            wall_ms: 1_700_000_000_000 + nth as i64,
+            mono_ms: nth as u64,
+        };
+        state.apply(Position(64 * (nth as u64 + 1)), &Record { at, change });
+    }
+    state
+}
+
+/// All entries in their order, each behind its length.
+fn written(state: &State) -> Vec<u8> {
+    let mut out = Writer::with_capacity(4096);
+    let (mut last, mut kinds) = (None, Vec::new());
+    while let Some(key) = state.next_key(last.as_ref()) {
+        let entry = state.encode_entry(&key).expect("a key that state just named has an entry");
+        kinds.push(entry[0]);
+        out.u32(entry.len() as u32).bytes(&entry);
+        last = Some(key);
+    }
+    kinds.dedup();
+    assert_eq!(kinds, [1, 2, 3, 4, 5, 6, 7, 8], "a kind of entry is missing in the golden file");
+    out.finish().to_vec()
+}
+
+#[test]
+fn every_kind_of_entry_is_written_and_read_as_ever() {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "golden", "entries-1.bin"].iter().collect();
+    let state = state();
+    let entries = written(&state);
+    if env::var_os("SLUICE_ADD_GOLDENS").is_some() && !path.exists() {
+        fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
+        fs::write(&path, &entries).expect("write the golden file");
+    }
+    let golden = fs::read(&path).expect("read the golden file");
+    assert!(golden == entries, "golden/entries-1.bin holds other bytes than are written now");
+    let (mut restored, mut from) = (State::default(), Reader::new(&golden));
+    while from.remaining() > 0 {
+        let bytes = from.u32().expect("a length") as usize;
+        restored.restore(from.bytes(bytes).expect("an entry")).expect("an entry");
+    }
+    assert_eq!(restored, state);
+}
