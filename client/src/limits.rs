@@ -75,8 +75,12 @@ pub const STREAM_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
 /// What one connection may carry unread.
 pub const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 
-/// The largest datagram that path MTU discovery tries: what a loopback carries.
+/// The largest datagram that is taken, and that path MTU discovery tries: what a loopback carries.
 pub const DATAGRAM_BYTES_MAX: u16 = 9_000;
+
+/// What the socket may hold in each direction while the client's task is busy; the system may allow less. With the system's default,
+/// bursts are lost and sent again.
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(SETTLEMENTS_A_WRITE <= SETTLEMENTS_QUEUED);

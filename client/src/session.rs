@@ -1,15 +1,17 @@
 //! One connection that has been welcomed: its limits, its requests, and the deliveries that the broker opens on it.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use quinn::{Connection, RecvStream, SendStream};
+use quinn::{Connection, EndpointConfig, RecvStream, SendStream};
 use sluice_protocol::control;
 use sluice_protocol::frame::FrameKind;
 use sluice_protocol::ids::ProducerId;
+use socket2::SockRef;
 
 use crate::endpoint::Endpoint;
 use crate::error::Error;
+use crate::limits;
 use crate::router::Router;
 use crate::tls;
 use crate::wire::{self, Frame, FrameReader};
@@ -163,10 +165,27 @@ async fn dial_one(address: SocketAddr, host: &str, config: quinn::ClientConfig) 
     } else {
         (Ipv6Addr::UNSPECIFIED, 0).into()
     };
-    let quic = quinn::Endpoint::client(local).map_err(|error| Error::Endpoint(format!("cannot open a UDP socket: {error}")))?;
+    let quic = open(local).map_err(|error| Error::Endpoint(format!("cannot open a UDP socket: {error}")))?;
     let connecting = quic.connect_with(config, address, host);
     let connection = connecting.map_err(|error| Error::Endpoint(format!("cannot connect to {address} as {host:?}: {error}")))?;
     Ok((quic, connection.await.map_err(wire::lost)?))
+}
+
+/// A QUIC endpoint on a socket of its own that takes large datagrams, and bursts of them.
+fn open(local: SocketAddr) -> std::io::Result<quinn::Endpoint> {
+    let socket = UdpSocket::bind(local)?;
+    let buffers = SockRef::from(&socket);
+    let enlarged = buffers
+        .set_recv_buffer_size(limits::SOCKET_BUFFER_BYTES)
+        .and_then(|()| buffers.set_send_buffer_size(limits::SOCKET_BUFFER_BYTES));
+    if let Err(error) = enlarged {
+        tracing::debug!(%error, "the socket keeps the buffers that the system gave it");
+    }
+    let mut config = EndpointConfig::default();
+    config
+        .max_udp_payload_size(limits::DATAGRAM_BYTES_MAX)
+        .expect("the bound is above the least that QUIC asks");
+    quinn::Endpoint::new(config, None, socket, Arc::new(quinn::TokioRuntime))
 }
 
 /// The host of `host:port`, without the brackets of an IPv6 address.

@@ -26,6 +26,10 @@ pub const DATAGRAM_BYTES_MAX: u16 = 6_500;
 /// The largest datagram that is taken from a client: what a loopback carries.
 pub const DATAGRAM_BYTES_TAKEN_MAX: u16 = 9_000;
 
+/// What the socket may hold in each direction while the endpoint's task is busy; the system may allow less. With the system's default, bursts
+/// are lost and sent again.
+pub const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+
 /// A frame up to this size is taken without asking for room.
 pub const SMALL_FRAME_BYTES: u32 = 16 << 10;
 

@@ -54,7 +54,19 @@ pub(crate) fn open(config: &Config, certificate: &Certificate) -> Result<quinn::
         source,
     };
     let socket = UdpSocket::bind(config.listen).map_err(bind)?;
+    enlarge_buffers(&socket);
     quinn::Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime)).map_err(bind)
+}
+
+/// Asks for room in the socket; what the system allows is good enough to go on with.
+fn enlarge_buffers(socket: &UdpSocket) {
+    let socket = socket2::SockRef::from(socket);
+    let enlarged = socket
+        .set_recv_buffer_size(limits::SOCKET_BUFFER_BYTES)
+        .and_then(|()| socket.set_send_buffer_size(limits::SOCKET_BUFFER_BYTES));
+    if let Err(error) = enlarged {
+        debug!(%error, "the socket keeps the buffers that the system gave it");
+    }
 }
 
 fn tls(certificate: &Certificate) -> Result<QuicServerConfig, ListenError> {

@@ -10,8 +10,10 @@ use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 const WRITE_BYTES: usize = 64 << 10;
 /// Windows as the broker has them: 100 ms at 1 Gbit/s and more.
 const WINDOW_BYTES: u32 = 16 << 20;
-/// The largest datagram that path discovery tries, as the broker does.
-const DATAGRAM_BYTES_MAX: u16 = 6500;
+/// The largest datagram that path discovery tries, as the client does.
+const DATAGRAM_BYTES_MAX: u16 = 9000;
+/// What the sockets may hold, as those of broker and client.
+const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 
 /// Sends `bytes` over `streams` streams of one connection each on the loopback and returns how long it took.
 ///
@@ -94,7 +96,13 @@ fn endpoint_config() -> Result<quinn::EndpointConfig> {
 }
 
 fn socket() -> Result<std::net::UdpSocket> {
-    std::net::UdpSocket::bind("127.0.0.1:0").context("open a socket")
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").context("open a socket")?;
+    let buffers = socket2::SockRef::from(&socket);
+    buffers
+        .set_recv_buffer_size(SOCKET_BUFFER_BYTES)
+        .and_then(|()| buffers.set_send_buffer_size(SOCKET_BUFFER_BYTES))
+        .context("enlarge the socket's buffers")?;
+    Ok(socket)
 }
 
 fn server(
