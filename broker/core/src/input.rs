@@ -1,7 +1,10 @@
 //! Everything that can happen to the core, in one enum: what a client asks, what the disk and the plugins answer.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sluice_log::record::{Filter, GroupSettings, PluginLimits, StartPoint, TopicSettings};
+use sluice_protocol::batch::Batch;
 use sluice_protocol::ids::{Digest, Pass, Position, QueueId, QueueIndex, QueueOffset};
 
 use crate::effect::{FetchId, JudgeId, LocateId};
@@ -22,8 +25,8 @@ pub struct SubscriptionId(pub u64);
 #[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Store the messages of a flat batch. Answered by `Answer::Stored` or a refusal.
-    Publish { request: RequestId, topic: String, batch: Bytes },
+    /// Store the messages of a batch that was admitted. Answered by `Answer::Stored` or a refusal.
+    Publish { request: RequestId, topic: Arc<str>, batch: Batch },
     /// Open a stream subscription. Answered by `Answer::Subscribed`; ends by itself with `Effect::StreamEnded`.
     Subscribe {
         request: RequestId,

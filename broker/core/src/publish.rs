@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use bytes::Bytes;
 use sluice_log::record::Change;
 use sluice_protocol::batch::{Batch, BatchMerger, MergeError};
 use sluice_protocol::errors::{ErrorCode, Refusal};
@@ -56,8 +55,53 @@ struct Plan {
     batches: Vec<Planned>,
     /// The batch of each queue that takes more.
     open: BTreeMap<QueueId, usize>,
-    /// The windows of the turn's producers as they will be.
+    /// What the turn adds to the windows of its producers.
     windows: BTreeMap<ProducerId, Window>,
+}
+
+/// What is known of a producer in the middle of a turn.
+struct Known<'a> {
+    /// Its window as it was before the turn.
+    stored: Option<&'a Window>,
+    /// What the turn stores.
+    turn: Window,
+}
+
+impl Known<'_> {
+    /// What became of `sequence`.
+    fn seen(&self, sequence: Sequence) -> Seen {
+        if dedup_off() {
+            return Seen::New;
+        }
+        match (
+            self.turn.seen(sequence),
+            self.stored.map_or(Seen::New, |stored| stored.seen(sequence)),
+        ) {
+            (found @ Seen::Stored { .. }, _) | (_, found @ Seen::Stored { .. }) => found,
+            (Seen::TooOld, _) | (_, Seen::TooOld) => Seen::TooOld,
+            (Seen::New, Seen::New) => Seen::New,
+        }
+    }
+
+    /// How many sequences from `sequence` on are new, at most `count`; at least 1 when that one is.
+    fn new_run(&self, sequence: Sequence, count: u32) -> u32 {
+        if dedup_off() {
+            return count;
+        }
+        let count = self.turn.new_run(sequence, count);
+        self.stored.map_or(count, |stored| stored.new_run(sequence, count))
+    }
+}
+
+#[cfg(not(feature = "planted-bugs"))]
+const fn dedup_off() -> bool {
+    false
+}
+
+/// Planted: nothing was ever seen before.
+#[cfg(feature = "planted-bugs")]
+fn dedup_off() -> bool {
+    crate::planted::is(crate::planted::Bug::DedupOff)
 }
 
 impl Publishing {
@@ -111,13 +155,9 @@ impl Plan {
 
 impl Core {
     /// Takes a publish into the turn, and creates its topic when that is allowed.
-    pub(crate) fn publish(&mut self, request: RequestId, topic: String, batch: Bytes) {
-        let admitted = Batch::parse_stored(batch).map_err(Refusal::from).and_then(|batch| {
-            check_runs(&batch)?;
-            Ok((self.topic_to_publish(&topic)?, batch))
-        });
-        match admitted {
-            Ok((topic, batch)) => self.publishing.pending.push(Pending { request, topic, batch }),
+    pub(crate) fn publish(&mut self, request: RequestId, topic: &str, batch: Batch) {
+        match check_runs(&batch).and_then(|()| self.topic_to_publish(topic)) {
+            Ok(topic) => self.publishing.pending.push(Pending { request, topic, batch }),
             Err(refusal) => self.refuse(request, refusal),
         }
     }
@@ -179,19 +219,18 @@ impl Core {
         let Some(first) = attributes.runs().next() else {
             return Ok(Vec::new());
         };
-        let stored = self.state.producers.window(first.producer);
-        let window = plan
-            .windows
-            .entry(first.producer)
-            .or_insert_with(|| stored.cloned().unwrap_or_default());
-        if window.seen(first.first_sequence) == Seen::TooOld {
+        let mut known = Known {
+            stored: self.state.producers.window(first.producer),
+            turn: plan.windows.remove(&first.producer).unwrap_or_default(),
+        };
+        if known.seen(first.first_sequence) == Seen::TooOld {
+            plan.windows.insert(first.producer, known.turn);
             let text = format!(
                 "sequence {} lies before the producer's window of {PRODUCER_WINDOW}",
                 first.first_sequence.0
             );
             return Err(Refusal::new(ErrorCode::SequenceTooOld, text));
         }
-        let mut window = std::mem::take(window);
         let mut runs: Vec<StoredRun> = Vec::new();
         let row_bytes = attributes.total_bytes() / (attributes.count() as usize).max(1);
         let mut row = 0;
@@ -199,16 +238,16 @@ impl Core {
             let end = row + run.rows;
             let mut sequence = run.first_sequence;
             while row < end {
-                let seen = self.seen(&window, sequence);
+                let seen = known.seen(sequence);
                 let (queue, first_offset, count) = match seen {
                     Seen::Stored { queue, offset, count } => (queue, offset, count.min(end - row)),
                     Seen::New | Seen::TooOld => {
                         let block = (1 << SLOT_BLOCK_BITS) - (sequence.0 & ((1 << SLOT_BLOCK_BITS) - 1));
-                        let count = self.new_run(&window, sequence, (end - row).min(block as u32));
+                        let count = known.new_run(sequence, (end - row).min(block as u32));
                         let queue = choose_queue(publish.topic, settings.queues, run.producer, sequence);
                         let queue_end = self.state.queues.get(&queue).map_or(QueueOffset(0), |entry| entry.end);
                         let offset = plan.place(queue, queue_end, nth, row..row + count, row_bytes * count as usize);
-                        window.store(
+                        known.turn.store(
                             sequence,
                             Run {
                                 count,
@@ -240,37 +279,8 @@ impl Core {
                 sequence.0 += u64::from(count);
             }
         }
-        plan.windows.insert(first.producer, window);
+        plan.windows.insert(first.producer, known.turn);
         Ok(runs)
-    }
-
-    #[cfg(not(feature = "planted-bugs"))]
-    fn seen(&self, window: &Window, sequence: Sequence) -> Seen {
-        window.seen(sequence)
-    }
-
-    #[cfg(not(feature = "planted-bugs"))]
-    fn new_run(&self, window: &Window, sequence: Sequence, count: u32) -> u32 {
-        window.new_run(sequence, count)
-    }
-
-    /// Planted: nothing was ever seen before.
-    #[cfg(feature = "planted-bugs")]
-    fn seen(&self, window: &Window, sequence: Sequence) -> Seen {
-        if crate::planted::is(crate::planted::Bug::DedupOff) {
-            Seen::New
-        } else {
-            window.seen(sequence)
-        }
-    }
-
-    #[cfg(feature = "planted-bugs")]
-    fn new_run(&self, window: &Window, sequence: Sequence, count: u32) -> u32 {
-        if crate::planted::is(crate::planted::Bug::DedupOff) {
-            count
-        } else {
-            window.new_run(sequence, count)
-        }
     }
 
     /// Appends a planned batch, as one record unless the merged batch would be too large.

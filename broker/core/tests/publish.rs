@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::{Harness, batch};
+use harness::{Harness, parsed};
 use sluice_core::effect::{Answer, StoredRun};
 use sluice_core::input::{Admin, Input};
 use sluice_core::{Core, CoreConfig};
@@ -53,8 +53,8 @@ fn two_tries_in_one_turn_are_stored_once() {
             harness.now,
             Input::Publish {
                 request,
-                topic: "t".to_owned(),
-                batch: batch(1, 0, 2),
+                topic: "t".into(),
+                batch: parsed(1, 0, 2),
             },
         );
     }
@@ -103,12 +103,12 @@ fn sends_that_meet_in_a_turn_become_one_batch_with_their_bodies() {
     harness.sync();
     let requests: Vec<_> = (0..5).map(|_| harness.request()).collect();
     for (nth, &request) in requests.iter().enumerate() {
-        let batch = batch(10 + nth as u128, 7, 1);
+        let batch = parsed(10 + nth as u128, 7, 1);
         harness.core.handle(
             harness.now,
             Input::Publish {
                 request,
-                topic: "t".to_owned(),
+                topic: "t".into(),
                 batch,
             },
         );
@@ -160,8 +160,8 @@ fn publishing_creates_no_topic_where_that_is_switched_off_or_the_name_is_reserve
     let request = harness.request();
     harness.input(Input::Publish {
         request,
-        topic: "%DLQ%g".to_owned(),
-        batch: batch(1, 0, 1),
+        topic: "%DLQ%g".into(),
+        batch: parsed(1, 0, 1),
     });
     assert_eq!(harness.refusal(request), ErrorCode::ReservedName);
 }

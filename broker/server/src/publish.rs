@@ -58,7 +58,7 @@ pub(crate) async fn run(client: &Arc<Client>, send: &mut SendStream, reader: &mu
     let unconfirmed = AtomicU32::new(0);
     let intake = Intake {
         client,
-        topic: start.topic,
+        topic: start.topic.into(),
         told,
         answers,
         unconfirmed: &unconfirmed,
@@ -84,7 +84,7 @@ fn unwritten_max(unconfirmed_max: u32) -> u32 {
 /// The reading half.
 struct Intake<'a> {
     client: &'a Arc<Client>,
-    topic: String,
+    topic: Arc<str>,
     told: UnboundedSender<Told>,
     answers: UnboundedSender<Numbered>,
     unconfirmed: &'a AtomicU32,
@@ -166,13 +166,12 @@ impl Intake<'_> {
             );
             return Err(Refusal::new(ErrorCode::TooManyUnconfirmed, text));
         }
-        let batch = batch.bytes().clone();
         let room = serving
             .shard
-            .room(batch.len())
+            .room(batch.bytes().len())
             .inspect_err(|_| serving.metrics.publishes_refused.one())?;
         serving.metrics.messages_admitted.add(u64::from(count));
-        let topic = self.topic.clone();
+        let (topic, batch) = (self.topic.clone(), batch.clone());
         serving.shard.ask_numbered(
             |request| Input::Publish { request, topic, batch },
             self.next,

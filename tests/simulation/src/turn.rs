@@ -42,7 +42,7 @@ impl World {
 
     fn note_input(&mut self, input: &Input) {
         match input {
-            Input::Publish { request, topic, batch } => self.history.bytes("publish", &(request, topic), batch),
+            Input::Publish { request, topic, batch } => self.history.bytes("publish", &(request, topic), batch.bytes()),
             Input::Subscribe { .. }
             | Input::Credit { .. }
             | Input::SettleStream { .. }

@@ -8,7 +8,7 @@ use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, Numbers, R
 use sluice_core::{Core, CoreConfig};
 use sluice_log::record::{Change, Filter, Record, TopicSettings};
 use sluice_log::{frame_bytes, record_positions};
-use sluice_protocol::batch::{BatchBuilder, NewMessage};
+use sluice_protocol::batch::{Batch, BatchBuilder, NewMessage};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Epoch, Pass, Position, ProducerId, QueueIndex, Sequence};
 use sluice_protocol::units::Now;
@@ -150,11 +150,10 @@ impl Harness {
     /// Publishes `count` messages from a sequence on; not synced.
     pub fn publish(&mut self, producer: u128, first: u64, count: u64) -> RequestId {
         let request = self.request();
-        let batch = batch(producer, first, count);
         self.input(Input::Publish {
             request,
-            topic: "t".to_owned(),
-            batch,
+            topic: "t".into(),
+            batch: parsed(producer, first, count),
         });
         request
     }
@@ -270,6 +269,10 @@ pub fn messages(delivery: &Delivery) -> Vec<(u64, u16)> {
         .iter()
         .flat_map(|lease| (lease.offsets.first.0..lease.offsets.end.0).map(|offset| (offset, lease.attempt.0)))
         .collect()
+}
+
+pub fn parsed(producer: u128, first: u64, count: u64) -> Batch {
+    Batch::parse(batch(producer, first, count)).expect("a batch")
 }
 
 pub fn batch(producer: u128, first: u64, count: u64) -> Bytes {

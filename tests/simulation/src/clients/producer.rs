@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_core::effect::Answer;
 use sluice_core::input::{ConnectionId, Input, RequestId};
+use sluice_protocol::batch::Batch;
 use sluice_protocol::errors::ErrorCode;
 use sluice_protocol::ids::{ProducerId, Sequence};
 
@@ -116,8 +117,8 @@ impl Producer {
     fn send_to(&mut self, connection: ConnectionId, topic: usize, first: u64, count: u64, around: &mut Surroundings<'_>) {
         let request = RequestId(around.network.number());
         self.sent.insert(request, (first, count));
-        let topic = self.topics[topic].clone();
-        let batch = rows::batch(self.id, Sequence(first), count);
+        let topic = self.topics[topic].as_str().into();
+        let batch = Batch::parse(rows::batch(self.id, Sequence(first), count)).expect("a client sends what it built");
         around
             .network
             .request(around.random, self.client, connection, Input::Publish { request, topic, batch });

@@ -83,12 +83,12 @@ impl Oracle {
         self.settle_suspicions();
         match input {
             Input::Publish { request, topic, batch } => {
-                let messages = rows::identities(batch);
+                let messages = rows::identities(batch.bytes());
                 messages.iter().for_each(|message| *self.tried.entry(*message).or_default() += 1);
                 self.publishes.insert(
                     *request,
                     Publish {
-                        topic: topic.clone(),
+                        topic: topic.to_string(),
                         messages,
                     },
                 );
