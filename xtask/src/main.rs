@@ -39,9 +39,9 @@ enum Command {
         /// The first seed.
         #[arg(long, default_value_t = 1)]
         from: u64,
-        /// Plant this bug, or `all` of them, and demand that it is caught.
+        /// Plant every bug of the list in turn instead, and demand that each is caught within its seeds.
         #[arg(long)]
-        bug: Option<String>,
+        mutants: bool,
     },
     /// Kill the real broker under load, again and again, and check what it confirmed.
     Crash {
@@ -82,7 +82,8 @@ impl Command {
             Self::Test => run::test(),
             Self::Lint => run::lint(),
             Self::Demo { rest } => run::demo(&rest),
-            Self::Simulate { seeds, from, bug } => run::simulate(seeds, from, bug.as_deref()),
+            Self::Simulate { mutants: true, .. } => run::mutants(),
+            Self::Simulate { seeds, from, .. } => run::simulate(seeds, from),
             Self::Crash { rounds, seed } => run::crash(rounds, seed),
             Self::SqlOracle { pairs, seed } => run::sql_oracle(pairs, seed),
             Self::Plugins => run::plugins(),

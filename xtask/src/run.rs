@@ -23,12 +23,9 @@ pub(crate) fn test() -> Result<()> {
         "unit, property, golden, fuzz and end-to-end tests",
         &["test", "--workspace", "--locked"],
     )?;
-    cargo(
-        "planted bugs, each to be caught",
-        &["test", "--locked", "--package", "sluice-simulation", "--features", "planted-bugs"],
-    )?;
-    simulate(SIMULATION_SEEDS_FIXED, 1, None)?;
-    simulate(SIMULATION_SEEDS_OF_COMMIT, seed_of_commit(), None)?;
+    mutants()?;
+    simulate(SIMULATION_SEEDS_FIXED, 1)?;
+    simulate(SIMULATION_SEEDS_OF_COMMIT, seed_of_commit())?;
     sql_oracle(SQL_ORACLE_PAIRS, seed_of_commit())?;
     crash(CRASH_ROUNDS, seed_of_commit())?;
     println!("all tests passed");
@@ -55,17 +52,16 @@ pub(crate) fn demo(rest: &[String]) -> Result<()> {
 }
 
 /// The simulation, in the optimised test build.
-pub(crate) fn simulate(seeds: u64, from: u64, bug: Option<&str>) -> Result<()> {
+pub(crate) fn simulate(seeds: u64, from: u64) -> Result<()> {
     let (seeds, from) = (seeds.to_string(), from.to_string());
-    let mut arguments = vec!["run", "--locked", "--package", "sluice-simulation"];
-    if bug.is_some() {
-        arguments.extend(["--features", "planted-bugs"]);
-    }
-    arguments.extend(["--", "--seeds", &seeds, "--from", &from]);
-    if let Some(bug) = bug {
-        arguments.extend(["--bug", bug]);
-    }
-    cargo("the simulation", &arguments)
+    let package = ["run", "--locked", "--package", "sluice-simulation", "--"];
+    cargo("the simulation", &[&package[..], &["--seeds", &seeds, "--from", &from]].concat())
+}
+
+/// The simulation against itself: every planted bug must be caught.
+pub(crate) fn mutants() -> Result<()> {
+    let package = ["run", "--locked", "--package", "sluice-simulation", "--features", "planted-bugs"];
+    cargo("planted bugs, each to be caught", &[&package[..], &["--", "--mutants"]].concat())
 }
 
 /// Kills of the real binary on real files.

@@ -14,6 +14,7 @@ use crate::counters::Counters;
 use crate::effect::{Answer, Effect};
 use crate::input::{Input, RequestId};
 use crate::journal::Journal;
+use crate::planted::{self, Bug};
 use crate::publish::Publishing;
 use crate::receipt::Receipts;
 use crate::state::State;
@@ -204,13 +205,20 @@ impl Core {
     /// Up to where a queue may be read.
     pub fn visible_end(&self, queue: QueueId) -> QueueOffset {
         let stored = self.state.queues.get(&queue).map_or(QueueOffset(0), |entry| entry.end);
+        if planted::is(Bug::DeliverBeforeSync) {
+            return stored;
+        }
         self.visible.ends.get(&queue).copied().unwrap_or(stored)
     }
 
     /// Makes a change durable and does it. Its position is what an effect names that has to wait for it.
     pub(crate) fn record(&mut self, change: Change) -> Position {
         let position = self.journal.next_record();
-        let stamp = self.state.meta.stamp;
+        let stamp = if planted::is(Bug::StampFalls) {
+            self.now
+        } else {
+            self.state.meta.stamp
+        };
         let at = Now {
             wall_ms: self.now.wall_ms.max(stamp.wall_ms),
             mono_ms: self.now.mono_ms.max(stamp.mono_ms),

@@ -5,6 +5,7 @@ use sluice_protocol::ids::Position;
 use crate::broker::Core;
 use crate::effect::{CheckpointStep, Effect};
 use crate::limits::SLICE_BYTES_MAX;
+use crate::planted::{self, Bug};
 use crate::state::codec::Key;
 
 /// How far the checkpoint under way has come.
@@ -70,6 +71,11 @@ impl Core {
             self.checkpointing.requested = false;
             self.checkpointing.begun_at = replay_from;
             self.checkpointing.stage = Stage::Writing(None);
+            let replay_from = if planted::is(Bug::CheckpointReplaysLate) {
+                self.journal.next_frame_position()
+            } else {
+                replay_from
+            };
             self.journal
                 .release(Position::default(), Effect::Checkpoint(CheckpointStep::Begin { replay_from }));
         }

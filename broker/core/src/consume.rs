@@ -21,6 +21,7 @@ pub(crate) use self::locate::Seek;
 use self::settle::Sent;
 use crate::effect::{FetchId, JudgeId, Rule};
 use crate::input::{ConnectionId, RequestId, SubscriptionId};
+use crate::planted::{self, Bug};
 
 /// One group's reading of one topic.
 pub(crate) type ReadingKey = (TopicId, GroupId);
@@ -155,8 +156,7 @@ impl LaneRun {
         self.place = place;
         self.judged = place;
         self.matched.clear();
-        #[cfg(feature = "planted-bugs")]
-        if crate::planted::is(crate::planted::Bug::StaleVerdicts) {
+        if planted::is(Bug::StaleVerdicts) {
             return;
         }
         self.asked = None;

@@ -10,7 +10,6 @@ pub mod effect;
 pub mod input;
 mod journal;
 pub mod limits;
-#[cfg(feature = "planted-bugs")]
 pub mod planted;
 mod publish;
 mod ranges;

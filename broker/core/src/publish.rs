@@ -14,6 +14,7 @@ use crate::broker::Core;
 use crate::effect::{Answer, StoredRun};
 use crate::input::RequestId;
 use crate::limits::{MERGED_BATCH_BYTES_MAX, PRODUCER_WINDOW, SLOT_BLOCK_BITS, SLOTS};
+use crate::planted::{self, Bug};
 use crate::state::producer::{Run, Seen, Window};
 
 /// What was published in this turn.
@@ -70,7 +71,7 @@ struct Known<'a> {
 impl Known<'_> {
     /// What became of `sequence`.
     fn seen(&self, sequence: Sequence) -> Seen {
-        if dedup_off() {
+        if planted::is(Bug::DedupOff) {
             return Seen::New;
         }
         match (
@@ -85,23 +86,12 @@ impl Known<'_> {
 
     /// How many sequences from `sequence` on are new, at most `count`; at least 1 when that one is.
     fn new_run(&self, sequence: Sequence, count: u32) -> u32 {
-        if dedup_off() {
+        if planted::is(Bug::DedupOff) {
             return count;
         }
         let count = self.turn.new_run(sequence, count);
         self.stored.map_or(count, |stored| stored.new_run(sequence, count))
     }
-}
-
-#[cfg(not(feature = "planted-bugs"))]
-const fn dedup_off() -> bool {
-    false
-}
-
-/// Planted: nothing was ever seen before.
-#[cfg(feature = "planted-bugs")]
-fn dedup_off() -> bool {
-    crate::planted::is(crate::planted::Bug::DedupOff)
 }
 
 impl Publishing {
@@ -127,7 +117,7 @@ impl Plan {
     /// Gives rows of a publish the next offsets of a queue.
     fn place(&mut self, queue: QueueId, end: QueueOffset, publish: usize, rows: Range<u32>, bytes: usize) -> QueueOffset {
         let count = rows.len() as u32;
-        let mut first = end;
+        let mut first = QueueOffset(end.0 + u64::from(planted::is(Bug::OffsetGap) && end.0 % 16 == 5));
         if let Some(&open) = self.open.get(&queue) {
             let batch = &mut self.batches[open];
             first = QueueOffset(batch.first.0 + u64::from(batch.count));
@@ -194,7 +184,7 @@ impl Core {
             match outcome {
                 Ok(runs) => {
                     // The first try of a duplicate may not be durable yet: everything so far is waited for.
-                    let depends = if runs.iter().any(|run| run.duplicate) {
+                    let depends = if runs.iter().any(|run| run.duplicate) && !planted::is(Bug::DuplicateBeforeSync) {
                         self.journal.last()
                     } else {
                         depends

@@ -8,6 +8,8 @@ use sluice_log::record::CursorId;
 use sluice_protocol::ids::{Attempt, Epoch, GroupId, Pass, QueueId, QueueIndex, QueueOffset, TopicId};
 use sluice_protocol::wire::{Reader, Writer};
 
+use crate::planted::{self, Bug};
+
 /// The size of a handle: its fields and 16 bytes of MAC.
 pub(crate) const HANDLE_BYTES: usize = FIELDS_BYTES + 16;
 const FIELDS_BYTES: usize = 37;
@@ -52,7 +54,7 @@ impl Receipts {
     /// What a handle names; `None` when it is not one of this broker's.
     pub(crate) fn read(&self, handle: &Bytes) -> Option<Receipt> {
         let (fields, mac) = handle.split_at_checked(FIELDS_BYTES)?;
-        if mac != self.mac(fields).to_le_bytes() {
+        if mac != self.mac(fields).to_le_bytes() && !planted::is(Bug::MacUnverified) {
             return None;
         }
         let mut from = Reader::new(fields);

@@ -17,6 +17,8 @@ use bytes::Bytes;
 use sluice_log::record::{Change, CursorId, Record};
 use sluice_protocol::ids::{GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
+use crate::planted::{self, Bug};
+
 use self::binding::Binding;
 use self::cursor::Cursor;
 use self::group::Group;
@@ -162,7 +164,7 @@ impl State {
                 batch,
             } => {
                 self.update_cursor(position, *cursor, |lane, ruling| {
-                    if ruling == *pass {
+                    if ruling == *pass && !planted::is(Bug::DeadLetterTwice) {
                         lane.settled(*offset, QueueOffset(offset.0 + 1));
                     }
                 });

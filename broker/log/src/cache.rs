@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use sluice_protocol::ids::Position;
 
+use crate::planted::{self, Bug};
+
 /// A few things by number, bounded by the sum of their weights. Looked up one by one: there are at most some hundred.
 pub(crate) struct Recent<V> {
     entries: VecDeque<(u64, usize, V)>,
@@ -77,6 +79,7 @@ impl Tail {
 
     pub(crate) fn get(&self, position: Position) -> Option<Bytes> {
         let at = self.batches.binary_search_by_key(&position, |batch| batch.0).ok()?;
+        let at = at - usize::from(planted::is(Bug::NeighbourRead) && at % 8 == 7);
         Some(self.batches[at].1.clone())
     }
 }

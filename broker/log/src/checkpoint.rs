@@ -11,6 +11,7 @@ use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use crate::error::LogError;
 use crate::frame::FrameSecret;
+use crate::planted::{self, Bug};
 use crate::segment::checkpoint_name;
 use crate::storage::{Storage, StorageFile};
 
@@ -82,7 +83,9 @@ impl Draft {
         self.file
             .write_at(self.written, &[&sum])
             .map_err(LogError::room("writing", &self.name))?;
-        self.file.sync_data().map_err(LogError::room("syncing", &self.name))?;
+        if !planted::is(Bug::CheckpointUnsynced) {
+            self.file.sync_data().map_err(LogError::room("syncing", &self.name))?;
+        }
         storage.sync_directory().map_err(LogError::io("syncing", &self.name))?;
         Ok(self.facts)
     }

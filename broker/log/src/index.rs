@@ -7,6 +7,7 @@ use sluice_protocol::ids::{MessageId, Position, QueueId, QueueOffset, Sequence};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 
 use crate::limits::SUMMARY_PRODUCERS_MAX;
+use crate::planted::{self, Bug};
 use crate::record::Origin;
 
 /// Where a stored batch is and what is known of it without reading it.
@@ -96,7 +97,11 @@ impl SegmentIndex {
         entries.tags.extend(attributes.rows().map(|row: Row<'_>| row.tag_hash()));
         entries.bytes += u64::from(place.total_bytes);
         entries.batches.push(place);
+        if planted::is(Bug::TagsShifted) && entries.batches.len() % 8 == 7 {
+            entries.tags.rotate_right(1);
+        }
         match origin {
+            Origin::Producer if planted::is(Bug::IdNotIndexed) && place.first.0 % 16 == 9 => {}
             // A copy keeps the id of its source, and the id means the source.
             Origin::Queue => {}
             Origin::Producer => {

@@ -10,7 +10,6 @@ mod frame;
 mod index;
 mod inspect;
 pub mod limits;
-#[cfg(feature = "planted-bugs")]
 pub mod planted;
 mod reader;
 pub mod record;

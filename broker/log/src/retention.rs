@@ -6,6 +6,7 @@ use sluice_protocol::ids::{QueueId, QueueOffset};
 
 use crate::error::LogError;
 use crate::limits::SPARE_SEGMENTS_MAX;
+use crate::planted::{self, Bug};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, segment_name, sidecar_name};
 use crate::writer::LogWriter;
 
@@ -27,7 +28,7 @@ impl LogWriter {
                     None => writer.shared.index(&segment)?.spans().collect(),
                 };
                 let kept = |queue, end| starts(queue).is_some_and(|start| start < end);
-                if spans.iter().any(|span| kept(span.queue, span.end)) {
+                if spans.iter().any(|span| kept(span.queue, span.end)) && !planted::is(Bug::RetentionTooFar) {
                     continue;
                 }
                 {

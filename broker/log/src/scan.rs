@@ -11,6 +11,7 @@ use crate::error::LogError;
 use crate::frame::{FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameSecret, records};
 use crate::index::BatchPlace;
 use crate::limits::SCAN_BYTES;
+use crate::planted::{self, Bug};
 use crate::record::{Origin, StoredBatch, peek, stored};
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
 use crate::storage::{Storage, StorageFile};
@@ -65,13 +66,7 @@ impl Scan {
 
     /// The frame at `offset` if it is the log's next: in its place, and of no lower epoch than its predecessor.
     pub(crate) fn next(&mut self, offset: u64, position: Position, floor: Epoch) -> Result<Option<(FrameHeader, Bytes)>, LogError> {
-        let fresh = |header: &FrameHeader| {
-            #[cfg(feature = "planted-bugs")]
-            if crate::planted::is(crate::planted::Bug::StaleFrame) {
-                return true;
-            }
-            header.epoch >= floor
-        };
+        let fresh = |header: &FrameHeader| header.epoch >= floor || planted::is(Bug::StaleFrame);
         Ok(self
             .frame(offset)?
             .filter(|(header, _)| header.position == position && fresh(header)))
@@ -94,6 +89,9 @@ impl Scan {
 
     /// Looks from `offset` on for a frame which proves that the log was synced beyond `bad`.
     pub(crate) fn proof_of_damage(&mut self, offset: u64, bad: Position, floor: Epoch) -> Result<Option<FrameHeader>, LogError> {
+        if planted::is(Bug::DamageCut) {
+            return Ok(None);
+        }
         let mut proof = None;
         self.each_likely(offset, |scan, at| {
             let proves = |header: &FrameHeader| header.epoch >= floor && header.synced > bad;

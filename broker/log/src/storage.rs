@@ -2,6 +2,7 @@
 
 mod faulty;
 mod files;
+mod loss;
 
 use std::any::Any;
 use std::io;

@@ -13,6 +13,7 @@ use crate::index::SegmentIndex;
 use crate::limits::{
     FILL_AHEAD_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SUMMARY_QUEUES_MAX, TAIL_CACHE_BYTES_DEFAULT,
 };
+use crate::planted::{self, Bug};
 use crate::reader::Shared;
 use crate::record::peek;
 use crate::scan::{Indexed, indexed};
@@ -263,7 +264,10 @@ impl LogWriter {
         if file_offset(self.active.base, self.end) + bytes > self.active.bytes {
             self.roll(bytes)?;
         }
-        self.write_frame(bytes, records)?;
+        match self.write_frame(bytes, records) {
+            Err(LogError::NoRoom { .. }) if planted::is(Bug::NoRoomCounts) => {}
+            written => written?,
+        }
         self.pending.extend(stored);
         self.last_stamp = stamp.map_or(self.last_stamp, |(_, stamp)| stamp);
         self.end.0 += bytes;
@@ -302,10 +306,10 @@ impl LogWriter {
 
     pub(crate) fn sync_active(&mut self) -> Result<Position, LogError> {
         if self.synced < self.end {
-            self.active
-                .file
-                .sync_data()
-                .map_err(LogError::io("syncing", &segment_name(self.active.number)))?;
+            if !(planted::is(Bug::SyncSkipped) && self.end.0 % 64 == 8) {
+                let name = segment_name(self.active.number);
+                self.active.file.sync_data().map_err(LogError::io("syncing", &name))?;
+            }
             self.synced = self.end;
             self.expose();
         }
@@ -385,7 +389,7 @@ impl LogWriter {
             active.fill_ahead(SEGMENT_HEADER_BYTES, self.config.fill_ahead_bytes)?;
         }
         active.file.sync_data().map_err(LogError::room("syncing", name))?;
-        if !spare {
+        if !spare && !planted::is(Bug::DirectoryNotSynced) {
             storage.sync_directory().map_err(LogError::io("syncing", name))?;
         }
         Ok(active)

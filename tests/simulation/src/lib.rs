@@ -5,6 +5,7 @@ pub mod clock;
 pub mod content;
 pub mod disk;
 pub mod finish;
+pub mod fleet;
 pub mod history;
 pub mod jobs;
 pub mod laws;
@@ -20,25 +21,31 @@ pub mod stub;
 pub mod turn;
 pub mod world;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 
-pub use planted::{BUGS, SEEDS_TO_FIND, plant};
+pub use planted::{BUGS, Planted, hunt, plant};
 pub use world::Outcome;
 
 use crate::laws::{Law, Tally, Violation};
 use crate::world::World;
 
+thread_local! {
+    static LAST_PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// From now on a panic of the broker is not printed but told, with its place, by the violation that it is.
+pub fn remember_panics() {
+    set_hook(Box::new(|panic| LAST_PANIC.set(Some(panic.to_string()))));
+}
+
 /// Runs the world of a seed once. A panic of the broker counts as a broken law.
 pub fn run(seed: u64, verbose: bool) -> Outcome {
-    let ran = catch_unwind(AssertUnwindSafe(|| World::new(seed, verbose).run()));
-    ran.unwrap_or_else(|panic| {
-        let text = panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    catch_unwind(AssertUnwindSafe(|| World::new(seed, verbose).run())).unwrap_or_else(|_| {
+        let text = LAST_PANIC.take().unwrap_or_else(|| "a panic, printed above".to_owned());
         let violation = Violation {
             law: Law::NoFailureOfItsOwn,
-            text: format!("panic: {}", text.unwrap_or_default()),
+            text,
         };
         Outcome {
             hash: 0,

@@ -1,22 +1,122 @@
-//! The bugs that can be let into core and log on purpose, to prove that the oracle finds them.
+//! The bugs that can be let into core and log on purpose, and the hunt for each: how many runs it may take to find it.
 
-/// How many seeds it may take to find a planted bug.
-pub const SEEDS_TO_FIND: u64 = 500;
+use sluice_core::planted::Bug as OfCore;
+use sluice_log::planted::Bug as OfLog;
 
-/// Every bug, by name; none unless the feature `planted-bugs` is on.
-#[cfg(not(feature = "planted-bugs"))]
-pub const BUGS: [&str; 0] = [];
+use crate::laws::Violation;
+use crate::run;
 
-/// Every bug that must be found, by name. `stale-frame` can be planted too; 500 seeds do not find it yet.
-#[cfg(feature = "planted-bugs")]
-pub const BUGS: [&str; 7] = [
-    "confirm-before-sync",
-    "ack-forgotten",
-    "expiry-too-early",
-    "dedup-off",
-    "seek-keeps-leases",
-    "stale-verdicts",
-    "checksum-unverified",
+/// The crate in which a bug is planted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// `sluice-core`.
+    Core,
+    /// `sluice-log`.
+    Log,
+}
+
+/// A bug that must be found.
+#[derive(Clone, Copy, Debug)]
+pub struct Planted {
+    /// Its name in its crate's list.
+    pub name: &'static str,
+    /// The crate.
+    pub owner: Owner,
+    /// What goes wrong.
+    pub what: &'static str,
+    /// One of the seeds from 1 to this one must find it.
+    pub seeds: u64,
+}
+
+const fn core(name: &'static str, seeds: u64, what: &'static str) -> Planted {
+    Planted {
+        name,
+        owner: Owner::Core,
+        what,
+        seeds,
+    }
+}
+
+const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
+    Planted {
+        name,
+        owner: Owner::Log,
+        what,
+        seeds,
+    }
+}
+
+/// Every bug that can be planted.
+pub const BUGS: [Planted; 41] = [
+    core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
+    core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
+    core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
+    core("dedup-off", 5, "a retried send is stored again"),
+    core("seek-keeps-leases", 20, "a seek keeps the leases of the pass before"),
+    core("stale-verdicts", 50, "verdicts asked under a superseded expression count"),
+    core("deliver-before-sync", 10, "messages are judged and handed out before their sync"),
+    core(
+        "duplicate-before-sync",
+        50,
+        "a retried send is confirmed while its first try is not synced",
+    ),
+    core(
+        "seek-not-waited",
+        50,
+        "messages of a new pass are handed out before the sync of its seek",
+    ),
+    core("settles-one-more", 20, "a cumulative settlement takes the next message too"),
+    core("settles-for-another", 100, "a stream settles what it lost to another"),
+    core("old-pass-settles", 100, "a handle of an old pass settles in the new one"),
+    core("attempt-not-counted", 20, "a lease that ran out does not count as an attempt"),
+    core("one-attempt-more", 100, "a message gets one attempt more than its group allows"),
+    core("dead-letter-twice", 100, "a dead-lettered message stays in its group"),
+    core("extension-forgotten", 20, "an extension is answered but not kept"),
+    core(
+        "extension-not-applied",
+        50,
+        "an extension is recorded, and the lease ends as before",
+    ),
+    core("delivery-lost", 10, "some leases are recorded and never handed out"),
+    core("frontier-too-far", 20, "the frontier skips a message that was not judged"),
+    core("seek-off-by-one", 50, "a seek to the earliest message skips it"),
+    core("offset-gap", 10, "a batch begins one offset too late"),
+    core("newest-first", 10, "of what matched the newest goes first"),
+    core("nack-too-early", 50, "a message that was given back returns 1 ms before its delay"),
+    core("number-skipped", 20, "a redelivery skips a delivery number of its stream"),
+    core("stamp-falls", 50, "a record's stamp lies before the one before it"),
+    core("mac-unverified", 50, "handles are believed without their MAC"),
+    core("held-forever", 200, "a plugin that failed is never asked again"),
+    core(
+        "checkpoint-forgets-window",
+        100,
+        "a checkpoint leaves out the newest run of each producer's window",
+    ),
+    core(
+        "checkpoint-replays-late",
+        50,
+        "the records of the frame that is open when a checkpoint begins are not replayed",
+    ),
+    log("checksum-unverified", 20, "a frame's checksum is not verified"),
+    log("stale-frame", 500, "a frame of a lower epoch than its predecessor counts"),
+    log("sync-skipped", 20, "some syncs are told and not made"),
+    log("damage-cut", 50, "damage to confirmed frames is cut off as a torn tail"),
+    log("directory-not-synced", 50, "a new segment's name is not made durable"),
+    log(
+        "tags-shifted",
+        20,
+        "the tag hashes of some batches stand one row too late in the index",
+    ),
+    log("id-not-indexed", 20, "some batches cannot be found by message id"),
+    log("neighbour-read", 20, "of the batches kept in memory the one before is read"),
+    log("retention-too-far", 50, "retention takes segments of which something is still kept"),
+    log(
+        "checkpoint-unsynced",
+        50,
+        "a checkpoint replaces the one before though it is not durable",
+    ),
+    log("no-room-counts", 50, "a frame for which there was no room counts as written"),
+    log("clock-starts-anew", 20, "the monotonic clock begins at 0 with every start"),
 ];
 
 /// Lets a bug in on this thread, or none.
@@ -24,25 +124,46 @@ pub const BUGS: [&str; 7] = [
 /// # Errors
 /// When there is no such bug, or this build has none.
 pub fn plant(bug: Option<&str>) -> Result<(), String> {
+    let of_core = OfCore::ALL.iter().find(|(name, _)| Some(*name) == bug).map(|(_, bug)| *bug);
+    let of_log = OfLog::ALL.iter().find(|(name, _)| Some(*name) == bug).map(|(_, bug)| *bug);
+    match bug {
+        Some(name) if of_core.is_none() && of_log.is_none() => return Err(format!("there is no bug {name}")),
+        Some(_) | None => {}
+    }
     #[cfg(feature = "planted-bugs")]
     {
-        let of_core = sluice_core::planted::Bug::ALL
-            .iter()
-            .find(|(name, _)| Some(*name) == bug)
-            .map(|(_, bug)| *bug);
-        let of_log = sluice_log::planted::Bug::ALL
-            .iter()
-            .find(|(name, _)| Some(*name) == bug)
-            .map(|(_, bug)| *bug);
         sluice_core::planted::choose(of_core);
         sluice_log::planted::choose(of_log);
-        match (bug, of_core.is_some() || of_log.is_some()) {
-            (Some(name), false) => Err(format!("there is no bug {name}, only {}", BUGS.join(", "))),
-            (Some(_), true) | (None, _) => Ok(()),
-        }
+        Ok(())
     }
     #[cfg(not(feature = "planted-bugs"))]
     bug.map_or(Ok(()), |name| {
         Err(format!("to plant {name} this must be built with the feature planted-bugs"))
     })
+}
+
+/// Plants a bug and runs seeds from 1 on until one breaks a law; says which seed and which law.
+///
+/// # Errors
+/// When the bug cannot be planted, or no seed of those it may take finds it.
+pub fn hunt(bug: &Planted) -> Result<(u64, Violation), String> {
+    plant(Some(bug.name))?;
+    let found = (1..=bug.seeds).find_map(|seed| run(seed, false).violation.map(|violation| (seed, violation)));
+    plant(None)?;
+    found.ok_or_else(|| format!("{} is not found within {} seeds: {}", bug.name, bug.seeds, bug.what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bug_that_can_be_planted_is_on_the_table_once() {
+        let mut planted: Vec<(&str, Owner)> = OfCore::ALL.iter().map(|(name, _)| (*name, Owner::Core)).collect();
+        planted.extend(OfLog::ALL.iter().map(|(name, _)| (*name, Owner::Log)));
+        let mut listed: Vec<(&str, Owner)> = BUGS.iter().map(|bug| (bug.name, bug.owner)).collect();
+        planted.sort_unstable_by_key(|(name, _)| *name);
+        listed.sort_unstable_by_key(|(name, _)| *name);
+        assert_eq!(listed, planted);
+    }
 }

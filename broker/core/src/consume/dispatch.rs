@@ -11,6 +11,7 @@ use crate::broker::Core;
 use crate::effect::{Answer, Delivery, Effect, JudgeId, Taker};
 use crate::input::{RequestId, SubscriptionId};
 use crate::limits::{CURSOR_OPEN_MAX, FRONTIER_MESSAGES_MAX, FRONTIER_MS_MAX, SUPERSEDED_REST_MS};
+use crate::planted::{self, Bug};
 use crate::ranges::{len, range};
 use crate::receipt::{HANDLE_BYTES, Receipt};
 use crate::state::State;
@@ -121,20 +122,9 @@ impl Core {
         }
     }
 
-    #[cfg(not(feature = "planted-bugs"))]
+    /// Leases that end at this time or before are over.
     fn expired_mono_ms(&self) -> u64 {
-        self.now.mono_ms
-    }
-
-    /// Planted: leases end a second early.
-    #[cfg(feature = "planted-bugs")]
-    fn expired_mono_ms(&self) -> u64 {
-        self.now.mono_ms
-            + if crate::planted::is(crate::planted::Bug::ExpiryTooEarly) {
-                1_000
-            } else {
-                0
-            }
+        self.now.mono_ms + u64::from(planted::is(Bug::ExpiryTooEarly))
     }
 
     /// Hands messages of a lane to the member whose turn it is; says whether there is more to do.
@@ -188,7 +178,14 @@ impl Core {
                 self.hand_over(request, cursor, pass, &leases)
             }
         };
-        let depends = reading.barrier.max(lane.barrier);
+        if planted::is(Bug::DeliveryLost) && granted % 4 == 3 {
+            return true;
+        }
+        let depends = if planted::is(Bug::SeekNotWaited) {
+            reading.barrier
+        } else {
+            reading.barrier.max(lane.barrier)
+        };
         self.journal.release(
             depends,
             Effect::Deliver(Delivery {
@@ -269,11 +266,8 @@ impl Core {
         let moved = *lane.moved_mono_ms.get_or_insert(self.now.mono_ms);
         if ahead >= FRONTIER_MESSAGES_MAX || self.now.mono_ms >= moved + FRONTIER_MS_MAX {
             let pass = entry.pass;
-            self.record(Change::FrontierMoved {
-                cursor,
-                pass,
-                frontier: lane.place,
-            });
+            let frontier = QueueOffset(lane.place.0 + u64::from(planted::is(Bug::FrontierTooFar)));
+            self.record(Change::FrontierMoved { cursor, pass, frontier });
             lane.moved_mono_ms = None;
         }
     }
@@ -360,7 +354,12 @@ fn pick(durable: &Lane, lane: &mut LaneRun, max: u64, now_mono_ms: u64) -> Vec<L
     leases.sort_unstable_by_key(|lease| lease.offsets);
     left = left.min(CURSOR_OPEN_MAX.saturating_sub(durable.open()));
     while left > 0 {
-        let Some(next) = lane.matched.pop_front() else { break };
+        let next = if planted::is(Bug::NewestFirst) {
+            lane.matched.pop_back()
+        } else {
+            lane.matched.pop_front()
+        };
+        let Some(next) = next else { break };
         let free = free_part(durable, lane, next);
         let Some(next) = free else { continue };
         let count = len(next).min(left);

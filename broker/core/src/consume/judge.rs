@@ -8,6 +8,7 @@ use crate::broker::Core;
 use crate::effect::{Effect, JudgeId};
 use crate::input::{JudgeFailure, Verdicts};
 use crate::limits::{JUDGE_WAIT_MS_MAX, JUDGE_WAIT_MS_MIN, SUPERSEDED_REST_MS, WINDOW_VERDICTS_MAX, WINDOWS_MAX};
+use crate::planted::{self, Bug};
 use crate::ranges::range;
 
 /// A question under way.
@@ -93,7 +94,11 @@ impl Core {
                     .map_or(JUDGE_WAIT_MS_MIN, |held| (held.wait_ms * 2).min(JUDGE_WAIT_MS_MAX));
                 lane.held = Some(Held {
                     reason,
-                    until_mono_ms: now_mono_ms + wait_ms,
+                    until_mono_ms: if planted::is(Bug::HeldForever) {
+                        now_mono_ms + (1 << 40)
+                    } else {
+                        now_mono_ms + wait_ms
+                    },
                     wait_ms,
                 });
                 self.counters.judge_failures += 1;

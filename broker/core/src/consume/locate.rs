@@ -11,6 +11,7 @@ use super::settle::Sent;
 use crate::broker::Core;
 use crate::effect::{Answer, Effect, LocateId};
 use crate::input::{ConnectionId, RequestId, SeekTo, SubscriptionId};
+use crate::planted::{self, Bug};
 
 /// What waits for offsets.
 #[derive(Debug, Default)]
@@ -202,6 +203,7 @@ impl Core {
             };
             pass = pass.max(Pass(entry.pass.0 + 1));
             let offset = match seek.to {
+                SeekTo::Earliest if planted::is(Bug::SeekOffByOne) => queue.end.min(QueueOffset(queue.start.0 + 1)),
                 SeekTo::Earliest => queue.start,
                 SeekTo::Latest => queue.end,
                 SeekTo::Offset(offset) => offset.clamp(queue.start, queue.end),

@@ -14,6 +14,7 @@ use crate::broker::Core;
 use crate::effect::Answer;
 use crate::input::{Action, Numbers, RequestId, SubscriptionId};
 use crate::limits::CURSOR_AHEAD_MAX;
+use crate::planted::{self, Bug};
 use crate::ranges::{len, push, range};
 use crate::receipt::Receipt;
 use crate::state::group::backoff_ms;
@@ -73,6 +74,9 @@ impl Sent {
 
     /// Numbers what is pushed; says the first number.
     pub(super) fn push(&mut self, leases: &[LeaseRange]) -> u64 {
+        if planted::is(Bug::NumberSkipped) && leases.iter().any(|lease| lease.attempt.0 > 1) {
+            self.next_number += 1;
+        }
         let first_number = self.next_number;
         for lease in leases {
             let count = len(lease.offsets);
@@ -99,6 +103,7 @@ impl Sent {
 
     /// The spans up to and including a number; removed unless they are kept.
     fn up_to(&mut self, number: u64, keep: bool) -> Vec<SentSpan> {
+        let number = number + u64::from(planted::is(Bug::SettlesOneMore));
         let mut taken = Vec::new();
         while let Some(&span) = self.spans.front() {
             if span.number > number {
@@ -263,7 +268,7 @@ impl Core {
         let Some(entry) = self.state.cursors.get(&receipt.cursor) else {
             return stale("the topic or the group was deleted");
         };
-        if entry.pass != receipt.pass {
+        if entry.pass != receipt.pass && !planted::is(Bug::OldPassSettles) {
             return stale("the group was set to another place");
         }
         let offset = receipt.offset.0;
@@ -299,7 +304,10 @@ impl Core {
     fn push_held(&self, cursor: CursorId, span: SentSpan, held: &mut Vec<LeaseRange>) {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
         let pieces = entry.lane.leases.within(span.offsets());
-        let own = pieces.filter(|(_, lease)| lease.attempt == span.attempt && matches!(*lease.holder, Holder::Stream { .. }));
+        let own = pieces.filter(|(_, lease)| {
+            let same = lease.attempt == span.attempt && matches!(*lease.holder, Holder::Stream { .. });
+            same || planted::is(Bug::SettlesForAnother)
+        });
         held.extend(own.map(|(offsets, _)| LeaseRange {
             offsets,
             attempt: span.attempt,
@@ -334,8 +342,7 @@ impl Core {
         match action {
             Action::Ack => {
                 self.counters.settled += held.iter().map(|lease| len(lease.offsets)).sum::<u64>();
-                #[cfg(feature = "planted-bugs")]
-                if crate::planted::is(crate::planted::Bug::AckForgotten) && held.iter().any(|lease| lease.offsets.first.0 % 16 == 7) {
+                if planted::is(Bug::AckForgotten) && held.iter().any(|lease| lease.offsets.first.0 % 16 == 7) {
                     return Position::default();
                 }
                 self.record(Change::Settled {
@@ -345,6 +352,7 @@ impl Core {
                 })
             }
             Action::Nack { delay_ms } => self.give_back(cursor, held, delay_ms, ReturnReason::Nacked),
+            Action::Extend { .. } if planted::is(Bug::ExtensionForgotten) => Position::default(),
             Action::Extend { invisible_ms } => {
                 let expires_mono_ms = self.now.mono_ms + invisible_ms;
                 self.record(Change::Extended {
@@ -375,11 +383,13 @@ impl Core {
         *counted += held.iter().map(|lease| len(lease.offsets)).sum::<u64>();
         let mut by_due: BTreeMap<u64, Vec<LeaseRange>> = BTreeMap::new();
         for lease in held {
-            let exhausted = lease.attempt.0 >= settings.attempts_max && reason != ReturnReason::Closed;
+            let attempts_max = settings.attempts_max + u16::from(planted::is(Bug::OneAttemptMore));
+            let exhausted = lease.attempt.0 >= attempts_max && reason != ReturnReason::Closed;
             let wait_ms = delay_ms.unwrap_or_else(|| backoff_ms(&settings.backoff, lease.attempt.0));
             let due = if exhausted {
                 NEVER_MONO_MS
             } else {
+                let wait_ms = wait_ms.saturating_sub(u64::from(planted::is(Bug::NackTooEarly)));
                 self.now.mono_ms + wait_ms.min(INVISIBLE_MS_MAX)
             };
             by_due.entry(due).or_default().push(lease);

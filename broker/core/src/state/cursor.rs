@@ -4,6 +4,7 @@ use sluice_protocol::ids::{Pass, Position, QueueOffset};
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use super::lane::Lane;
+use crate::planted::{self, Bug};
 
 /// A group's place in one queue under the present pass.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +38,8 @@ impl Cursor {
         if self.reflects < position {
             self.reflects = position;
             self.pass = pass;
-            #[cfg(feature = "planted-bugs")]
-            if crate::planted::is(crate::planted::Bug::SeekKeepsLeases) {
-                self.lane.planted_seek(start);
+            if planted::is(Bug::SeekKeepsLeases) {
+                self.lane.frontier = start;
                 return;
             }
             self.lane = Lane::starting_at(start);

@@ -7,6 +7,7 @@ use sluice_protocol::ids::{Attempt, Position, QueueOffset};
 use sluice_protocol::units::Now;
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
+use crate::planted::{self, Bug};
 use crate::ranges::{OffsetSet, Spans, Timed, range};
 
 /// The due time of a message that had its last attempt: it is never handed out again, only dead-lettered or held.
@@ -116,6 +117,7 @@ impl Lane {
         for lease in leases {
             self.leases.take(lease.offsets, |_, _| {});
             let attempts = match reason {
+                ReturnReason::Expired if planted::is(Bug::AttemptNotCounted) => Attempt(lease.attempt.0.saturating_sub(1)),
                 ReturnReason::Closed => Attempt(lease.attempt.0.saturating_sub(1)),
                 ReturnReason::Nacked | ReturnReason::Expired | ReturnReason::ConnectionLost => lease.attempt,
             };
@@ -131,6 +133,9 @@ impl Lane {
     }
 
     pub(super) fn extended(&mut self, offsets: OffsetRange, expires_mono_ms: u64) {
+        if planted::is(Bug::ExtensionNotApplied) {
+            return;
+        }
         let mut pieces = Vec::new();
         self.leases.take(offsets, |piece, lease| pieces.push((piece, lease.clone())));
         for (piece, lease) in pieces {
@@ -157,12 +162,6 @@ impl Lane {
         self.leases.take(lost, |_, _| {});
         self.retries.take(lost, |_, _| {});
         self.move_frontier(start);
-    }
-
-    /// Planted: a seek that forgets to void what is leased.
-    #[cfg(feature = "planted-bugs")]
-    pub(super) fn planted_seek(&mut self, start: QueueOffset) {
-        self.frontier = start;
     }
 
     pub(super) fn encode(&self, to: &mut Writer) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use super::loss::Loss;
 use super::{Entry, Storage, StorageFile, StorageLock};
 
 /// What a crash keeps or loses as a whole.
@@ -141,8 +142,8 @@ struct Disk {
 struct Node {
     current: Vec<u8>,
     durable: Vec<u8>,
-    /// What was written since the last sync, as starts and ends.
-    dirty: Vec<(u64, u64)>,
+    /// What was written since the last sync, in order, and where.
+    dirty: Vec<(u64, Vec<u8>)>,
 }
 
 impl Disk {
@@ -188,16 +189,17 @@ impl Disk {
         if node_held.durable.len() < node_held.current.len() && self.next_random().is_multiple_of(2) {
             node_held.durable.resize(node_held.current.len(), 0);
         }
-        // Whole writes are often lost or kept together; a disk that always tore them would hide bugs.
-        let chance = [0, 16, 128, 240, 256][(self.next_random() % 5) as usize];
-        for (start, end) in std::mem::take(&mut node_held.dirty) {
+        let writes = std::mem::take(&mut node_held.dirty);
+        let loss = Loss::draw(|| self.next_random(), writes.len());
+        for (nth, (start, bytes)) in writes.into_iter().enumerate() {
+            let chance = loss.chance(|| self.next_random(), nth);
             let mut at = start;
-            while at < end {
+            while at < start + bytes.len() as u64 {
                 let sector_end = (at / SECTOR_BYTES + 1) * SECTOR_BYTES;
-                let stop = sector_end.min(end).min(node_held.durable.len() as u64);
+                let stop = sector_end.min(start + bytes.len() as u64).min(node_held.durable.len() as u64);
                 if self.next_random() % 256 < chance && at < stop {
-                    let range = at as usize..stop as usize;
-                    node_held.durable[range.clone()].copy_from_slice(&node_held.current[range]);
+                    let kept = &bytes[(at - start) as usize..(stop - start) as usize];
+                    node_held.durable[at as usize..stop as usize].copy_from_slice(kept);
                 }
                 at = sector_end;
             }
@@ -357,7 +359,7 @@ impl StorageFile for FaultyFile {
             disk.take_room(bytes.len() as u64)?;
             if let Some(node) = disk.nodes.get_mut(&self.node) {
                 put(&mut node.current, offset as usize, &bytes);
-                node.dirty.push((offset, offset + bytes.len() as u64));
+                node.dirty.push((offset, bytes));
             }
             if fails {
                 Err(io::Error::other("this write was to fail"))
@@ -377,9 +379,8 @@ impl StorageFile for FaultyFile {
             disk.syncs += 1;
             if let Some(node) = disk.nodes.get_mut(&self.node) {
                 node.durable.resize(node.current.len(), 0);
-                for (start, end) in std::mem::take(&mut node.dirty) {
-                    let range = start as usize..end as usize;
-                    node.durable[range.clone()].copy_from_slice(&node.current[range]);
+                for (start, bytes) in std::mem::take(&mut node.dirty) {
+                    put(&mut node.durable, start as usize, &bytes);
                 }
             }
             Ok(())

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use sluice_log::record::{Change, CursorId, Filter, GroupSettings, QueueStart, Record, ReturnReason};
 use sluice_protocol::ids::{Digest, GroupId, ProducerId, QueueId, Sequence, TopicId};
+use sluice_protocol::units::Now;
 
 use super::asked::Asked;
 use super::cursor::{Cursor, Held};
@@ -37,7 +38,7 @@ pub struct Book {
     /// The highest sequence that each producer's window had seen before a frame, the frame, and the highest with it. The messages of a
     /// turn are judged by the window before it.
     highest: BTreeMap<ProducerId, (u64, u64, u64)>,
-    stamp_mono_ms: u64,
+    stamp: Now,
 }
 
 /// A queue's messages.
@@ -83,11 +84,12 @@ impl Queue {
 impl Book {
     /// Takes in a record of the frame at position `frame`.
     pub fn apply(&mut self, frame: u64, record: &Record, asked: &mut Asked, court: &mut Court) {
-        let mono_ms = record.at.mono_ms;
-        court.demand(Law::StampsAreOrdered, mono_ms >= self.stamp_mono_ms, || {
-            format!("a record of {mono_ms} ms follows one of {} ms: {record:?}", self.stamp_mono_ms)
+        let (mono_ms, before) = (record.at.mono_ms, self.stamp);
+        let ordered = mono_ms >= before.mono_ms && record.at.wall_ms >= before.wall_ms;
+        court.demand(Law::StampsAreOrdered, ordered, || {
+            format!("{record:?} follows a record of {before:?}")
         });
-        self.stamp_mono_ms = mono_ms;
+        self.stamp = record.at;
         match &record.change {
             Change::Opened { .. } => self.cursors.values_mut().for_each(|cursor| cursor.opened(mono_ms)),
             Change::TopicCreated { topic, name, settings } => {
