@@ -15,6 +15,7 @@ mod reader;
 pub mod record;
 mod recovery;
 mod replay;
+mod reserve;
 mod retention;
 mod scan;
 mod segment;
@@ -31,5 +32,5 @@ pub use inspect::{CheckpointReport, Damage, Ending, Report, SegmentReport, Sidec
 pub use reader::{LogReader, StoredQueue};
 pub use recovery::{Log, Opened, Recovery, Start};
 pub use replay::Replay;
-pub use storage::{Entry, FaultyStorage, FileStorage, SECTOR_BYTES, Storage, StorageFile, StorageLock};
+pub use storage::{Entry, FaultyStorage, FileStorage, SECTOR_BYTES, Storage, StorageFile, StorageLock, conformance};
 pub use writer::{LogConfig, LogWriter};

@@ -8,8 +8,10 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// How far a new segment is filled with zeros ahead of what is written, by default.
 pub const FILL_AHEAD_BYTES_DEFAULT: u64 = 4 << 20;
-/// Freed segments that are kept to be written again.
-pub const SPARE_SEGMENTS_MAX: usize = 2;
+/// Segments that are allocated ahead for when there is no room for another.
+pub const RESERVE_SEGMENTS: usize = 2;
+/// Segments that are kept to be written, the reserve included; a freed one beyond these is removed.
+pub const SPARE_SEGMENTS_MAX: usize = RESERVE_SEGMENTS + 1;
 /// The payload of one frame: lengths, records and nothing else.
 pub const FRAME_PAYLOAD_BYTES_MAX: u32 = 1 << 30;
 /// Records in one frame.

@@ -16,11 +16,12 @@ pub enum Bug {
     CheckpointUnsynced,
     NoRoomCounts,
     ClockStartsAnew,
+    ReserveForgotten,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 12] = [
+    pub const ALL: [(&str, Self); 13] = [
         ("checksum-unverified", Self::ChecksumUnverified),
         ("stale-frame", Self::StaleFrame),
         ("sync-skipped", Self::SyncSkipped),
@@ -33,6 +34,7 @@ impl Bug {
         ("checkpoint-unsynced", Self::CheckpointUnsynced),
         ("no-room-counts", Self::NoRoomCounts),
         ("clock-starts-anew", Self::ClockStartsAnew),
+        ("reserve-forgotten", Self::ReserveForgotten),
     ];
 }
 

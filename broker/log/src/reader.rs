@@ -32,7 +32,12 @@ pub(crate) struct Shared {
     indexes: Mutex<Recent<Arc<SegmentIndex>>>,
     files: Mutex<Recent<Arc<dyn StorageFile>>>,
     tail: Mutex<Tail>,
+    /// The indexes of sealed segments for whose sidecars there was no room, by base, with the end of the segment.
+    unwritten: Mutex<Unwritten>,
 }
+
+/// Indexes without a sidecar, by the base of their segment, with its end.
+pub(crate) type Unwritten = BTreeMap<Position, (Position, Arc<SegmentIndex>)>;
 
 /// What there is to be read.
 pub(crate) struct View {
@@ -47,7 +52,7 @@ pub(crate) struct View {
 }
 
 impl Shared {
-    pub(crate) fn new(storage: Arc<dyn Storage>, secret: FrameSecret, view: View, tail_bytes: usize) -> Self {
+    pub(crate) fn new(storage: Arc<dyn Storage>, secret: FrameSecret, view: View, tail_bytes: usize, unwritten: Unwritten) -> Self {
         Self {
             storage,
             secret,
@@ -55,6 +60,7 @@ impl Shared {
             indexes: Mutex::new(Recent::new(INDEX_CACHE_BYTES_MAX)),
             files: Mutex::new(Recent::new(OPEN_FILES_MAX)),
             tail: Mutex::new(Tail::new(tail_bytes)),
+            unwritten: Mutex::new(unwritten),
         }
     }
 
@@ -78,10 +84,38 @@ impl Shared {
         self.files.lock().expect("nothing panics while it holds the cache")
     }
 
-    /// Forgets what is kept of a segment that goes.
-    pub(crate) fn forget(&self, segment: &Segment) {
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
+        self.unwritten.lock().expect("nothing panics while it holds the indexes")
+    }
+
+    /// Forgets what is kept of a segment that goes. Whether it has a sidecar.
+    pub(crate) fn forget(&self, segment: &Segment) -> bool {
         self.indexes().remove(segment.base.0);
         self.files().remove(segment.number);
+        self.unwritten().remove(&segment.base).is_none()
+    }
+
+    /// Keeps the index of a sealed segment in memory until there is room for its sidecar.
+    pub(crate) fn keep_index(&self, segment: &Segment, index: SegmentIndex) {
+        self.unwritten().insert(segment.base, (segment.end, Arc::new(index)));
+    }
+
+    /// Whether there are indexes without a sidecar.
+    pub(crate) fn has_unwritten_indexes(&self) -> bool {
+        !self.unwritten().is_empty()
+    }
+
+    /// An index without a sidecar, with base and end of its segment.
+    pub(crate) fn unwritten_index(&self) -> Option<(Position, Position, Arc<SegmentIndex>)> {
+        let unwritten = self.unwritten();
+        unwritten
+            .first_key_value()
+            .map(|(base, (end, index))| (*base, *end, Arc::clone(index)))
+    }
+
+    /// The sidecar of the segment with this base is durable.
+    pub(crate) fn index_written(&self, base: Position) {
+        self.unwritten().remove(&base);
     }
 
     /// The file of a segment, opened if it is not.
@@ -99,6 +133,9 @@ impl Shared {
     pub(crate) fn index(&self, segment: &Segment) -> Result<Arc<SegmentIndex>, LogError> {
         if let Some(index) = self.indexes().get(segment.base.0) {
             return Ok(index);
+        }
+        if let Some((_, index)) = self.unwritten().get(&segment.base) {
+            return Ok(Arc::clone(index));
         }
         let name = sidecar_name(segment.base);
         let file = match self.storage.open(&name) {

@@ -23,6 +23,7 @@ use crate::planted::{self, Bug};
 use crate::reader::{LogReader, Shared, View};
 use crate::record::{Change, Record};
 use crate::replay::Replay;
+use crate::reserve::Spare;
 use crate::scan::Scan;
 use crate::segment::{Segment, checkpoint_name, segment_name};
 use crate::storage::{Storage, StorageLock};
@@ -90,9 +91,9 @@ impl Log {
         };
         let (newest, broken) = find_checkpoint(&*storage, &secrets, &listing.checkpoints)?;
         let found = find_segments(&*storage, &secrets, &listing.segments)?;
-        let walk = walk(&*storage, &secrets, &found, newest.as_ref(), &listing)?;
+        let mut walk = walk(&*storage, &secrets, &found, newest.as_ref(), &listing)?;
         refuse_damage(&*storage, &secrets, &found, newest.as_ref(), &broken, &walk.reached())?;
-        let sealed = older_segments(&*storage, &secrets, &found, &walk, &listing)?;
+        let sealed = older_segments(&*storage, &secrets, &found, &mut walk, &listing)?;
         for segment in &walk.chain {
             let file = Scan::open(&*storage, secrets.frame, segment.number)?.file;
             file.sync_data().map_err(LogError::io("syncing", &segment_name(segment.number)))?;
@@ -123,14 +124,14 @@ struct Before {
     walk: Walk,
     /// The segments before those that were walked.
     sealed: Vec<(Segment, Vec<QueueSpan>)>,
-    spares: Vec<u64>,
+    spares: Vec<Spare>,
     next_segment: u64,
     next_checkpoint: u64,
 }
 
 impl Before {
     /// Writes and syncs the opening frame, and hands out what was found.
-    fn go_on(self, storage: Arc<dyn Storage>, config: LogConfig, start: Start, lock: StorageLock) -> Result<Opened, LogError> {
+    fn go_on(mut self, storage: Arc<dyn Storage>, config: LogConfig, start: Start, lock: StorageLock) -> Result<Opened, LogError> {
         let epoch = Epoch(self.walk.floor.0 + 1);
         let opened_at = opening_stamp(self.walk.stamp, start.wall_ms);
         let facts = self.newest.as_ref().map(|checkpoint| checkpoint.facts);
@@ -139,6 +140,7 @@ impl Before {
         let chain_at = replay.map_or(self.walk.chain.len().saturating_sub(1), |(place, _)| place);
         let before_replay = self.sealed.len() + chain_at;
         let (active, begun) = self.active(&*storage)?;
+        let unwritten = std::mem::take(&mut self.walk.unwritten);
         let mut writer = LogWriter {
             config,
             epoch,
@@ -158,6 +160,7 @@ impl Before {
                 self.secrets.frame,
                 view(self.walk, self.sealed, &active),
                 config.tail_cache_bytes,
+                unwritten,
             )),
             active,
             _lock: lock,
@@ -172,6 +175,11 @@ impl Before {
         };
         writer.append(end, &[opening.encode()])?;
         writer.sync()?;
+        // A log goes on without its reserve, and tells so by `has_reserve`.
+        match writer.replenish() {
+            Ok(()) | Err(LogError::NoRoom { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let (reader, next_position) = (LogReader::new(Arc::clone(&writer.shared)), writer.end);
         let from = replay.map_or(end, |(_, position)| position);
         let recovery = Recovery {
@@ -194,6 +202,7 @@ impl Before {
                 bytes: 0,
                 file: Arc::new(NoFile),
                 filled: 0,
+                allocated: false,
             };
             return Ok((nothing, false));
         };
@@ -203,6 +212,7 @@ impl Before {
             bytes: segment.bytes,
             file: Scan::open(storage, self.secrets.frame, segment.number)?.file,
             filled: segment.offset(self.walk.end),
+            allocated: false,
         };
         Ok((active, true))
     }
@@ -250,6 +260,10 @@ impl crate::storage::StorageFile for NoFile {
     }
 
     fn write_at(&self, _: u64, _: &[&[u8]]) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::NotFound.into())
+    }
+
+    fn allocate(&self, _: u64, _: u64) -> std::io::Result<()> {
         Err(std::io::ErrorKind::NotFound.into())
     }
 

@@ -51,10 +51,12 @@ impl LogWriter {
 
     /// Frees the file of a segment that no reader can find any more.
     fn let_go(&mut self, segment: Arc<Segment>) -> Result<(), LogError> {
-        self.shared.forget(&segment);
+        let has_sidecar = self.shared.forget(&segment);
         let storage = Arc::clone(&self.shared.storage);
         // First the sidecar, durably: one without its segment means that a segment was lost.
-        self.remove(&sidecar_name(segment.base))?;
+        if has_sidecar {
+            self.remove(&sidecar_name(segment.base))?;
+        }
         let name = segment_name(segment.number);
         storage.sync_directory().map_err(LogError::io("syncing", &name))?;
         // A reader that still holds the segment is reading its file, which must then keep its bytes: removed files do.
@@ -66,7 +68,7 @@ impl LogWriter {
                 .and_then(|()| file.sync_data());
             match cleared.map_err(LogError::room("clearing", &name)) {
                 Ok(()) => {
-                    self.spares.push(segment.number);
+                    self.keep_spare(segment.number, true);
                     return Ok(());
                 }
                 // Removing it makes room.

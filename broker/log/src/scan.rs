@@ -113,6 +113,12 @@ impl Scan {
     ) -> Result<(), LogError> {
         let mut at = offset.next_multiple_of(FRAME_ALIGNMENT);
         while at < self.bytes {
+            // Most of a segment that was just allocated is zeros that need not be read.
+            let next = self.file.next_data(at).map_err(LogError::io("searching", &self.name))?;
+            let Some(next) = next.filter(|next| *next < self.bytes) else {
+                break;
+            };
+            at = at.max(next / FRAME_ALIGNMENT * FRAME_ALIGNMENT);
             let Some(piece) = self.get(at, (self.bytes - at).min(SCAN_BYTES as u64))? else {
                 break;
             };

@@ -1,5 +1,6 @@
 //! The seam to the disk: the one trait through which bytes are kept, so that a faulty disk can take its place.
 
+mod conformance;
 mod faulty;
 mod files;
 mod loss;
@@ -8,6 +9,7 @@ use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
+pub use conformance::conformance;
 pub use faulty::{FaultyStorage, SECTOR_BYTES};
 pub use files::FileStorage;
 
@@ -35,8 +37,16 @@ pub trait Storage: Send + Sync {
 pub trait StorageFile: Send + Sync {
     /// Fills `into` from `offset` on. Fails with `UnexpectedEof` when the file ends before.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+    /// The first place from `offset` on that may hold something else than zeros; `None` when there is none. May always answer `offset`.
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        Ok(Some(offset))
+    }
     /// Writes the slices one after the other from `offset` on; grows the file where it ends before.
     fn write_at(&self, offset: u64, slices: &[&[u8]]) -> io::Result<()>;
+    /// Takes the room of the bytes from `from` up to `to`, so that writing them does not fail for want of it. What they are is of no interest:
+    /// they are as before or zeros afterwards. Grows the file where it ends before. A file system that writes nothing in its place (a copying
+    /// or a compressing one) cannot promise as much.
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()>;
     /// Makes what was written durable. When it fails, what was written since the last success may be lost for good, so a caller must not
     /// ask again and believe the answer.
     fn sync_data(&self) -> io::Result<()>;
@@ -67,46 +77,4 @@ impl StorageLock {
     pub fn new(held: impl Any + Send + Sync) -> Self {
         Self { _held: Box::new(held) }
     }
-}
-
-/// What every storage must do, run against each of them.
-#[cfg(test)]
-pub(crate) fn conformance(storage: &dyn Storage) {
-    let file = storage.create("a", 16).unwrap();
-    assert_eq!(storage.create("a", 16).err().unwrap().kind(), io::ErrorKind::AlreadyExists);
-    assert_eq!(file.len().unwrap(), 16);
-    let mut sixteen = [9; 16];
-    file.read_at(0, &mut sixteen).unwrap();
-    assert_eq!(sixteen, [0; 16], "a created file reads as zeros");
-
-    file.write_at(3, &[b"ab", b"", b"cde"]).unwrap();
-    file.read_at(0, &mut sixteen).unwrap();
-    assert_eq!(&sixteen, b"\0\0\0abcde\0\0\0\0\0\0\0\0");
-    file.write_at(14, &[b"xyz"]).unwrap();
-    assert_eq!(file.len().unwrap(), 17, "a write beyond the end grows the file");
-    assert!(!file.is_empty().unwrap());
-    assert_eq!(file.read_at(15, &mut [0; 3]).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-    file.sync_data().unwrap();
-    storage.sync_directory().unwrap();
-
-    let large = vec![7; 3 << 20];
-    file.write_at(1, &[b"12", &large, b"34", &large]).unwrap();
-    let mut seen = [0; 4];
-    file.read_at(1 + (3 << 20), &mut seen).unwrap();
-    assert_eq!(&seen, &[7, 7, b'3', b'4'], "small and large slices keep their order");
-
-    let again = storage.open("a").unwrap();
-    again.read_at(3, &mut sixteen[..2]).unwrap();
-    assert_eq!(&sixteen[..2], [7, 7], "another handle sees what was written");
-    assert_eq!(storage.list().unwrap().iter().filter(|entry| entry.name == "a").count(), 1);
-    storage.remove("a").unwrap();
-    assert_eq!(storage.open("a").err().unwrap().kind(), io::ErrorKind::NotFound);
-    assert_eq!(storage.remove("a").unwrap_err().kind(), io::ErrorKind::NotFound);
-    again.read_at(3, &mut sixteen[..2]).unwrap();
-    assert!(storage.list().unwrap().iter().all(|entry| entry.name != "a"));
-
-    let lock = storage.lock().unwrap();
-    assert_eq!(storage.lock().err().unwrap().kind(), io::ErrorKind::WouldBlock);
-    drop(lock);
-    drop(storage.lock().unwrap());
 }

@@ -16,8 +16,9 @@ use crate::limits::{
 use crate::planted::{self, Bug};
 use crate::reader::Shared;
 use crate::record::peek;
+use crate::reserve::Spare;
 use crate::scan::{Indexed, indexed};
-use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, checkpoint_name, file_offset, segment_name, sidecar_name};
+use crate::segment::{Segment, checkpoint_name, file_offset, segment_name, sidecar_name};
 use crate::sidecar;
 use crate::storage::{Storage, StorageFile, StorageLock};
 
@@ -66,8 +67,8 @@ pub struct LogWriter {
     pub(crate) end: Position,
     pub(crate) synced: Position,
     pub(crate) active: Active,
-    /// Segments whose files may be written again.
-    pub(crate) spares: Vec<u64>,
+    /// Segments that are not in use; the reserve is among them.
+    pub(crate) spares: Vec<Spare>,
     pub(crate) next_number: u64,
     /// Appended and not yet shown to readers.
     pub(crate) pending: Vec<Indexed>,
@@ -88,6 +89,8 @@ pub(crate) struct Active {
     pub(crate) file: Arc<dyn StorageFile>,
     /// Up to where the file has been written, with frames or zeros.
     pub(crate) filled: u64,
+    /// Whether the room of all of it is taken.
+    pub(crate) allocated: bool,
 }
 
 impl LogWriter {
@@ -316,12 +319,16 @@ impl LogWriter {
         Ok(self.synced)
     }
 
-    /// Seals the active segment and begins the next, with room for a frame of `bytes`.
+    /// Seals the active segment and begins the next, with room for a frame of `bytes`. Without room for the sidecar the index stays in memory.
     fn roll(&mut self, bytes: u64) -> Result<(), LogError> {
         self.sync_active()?;
         let storage = Arc::clone(&self.shared.storage);
         let encoded = sidecar::encode(&self.shared.view().active_index, self.active.base, self.end);
-        write_sidecar(&*storage, self.active.base, &encoded)?;
+        let written = match write_sidecar(&*storage, self.active.base, &encoded) {
+            Ok(()) => true,
+            Err(LogError::NoRoom { .. }) => false,
+            Err(error) => return Err(error),
+        };
         let sealed = {
             let view = self.shared.view();
             Arc::new(Segment {
@@ -334,71 +341,19 @@ impl LogWriter {
         self.begin_segment(bytes)?;
         let active = self.active.segment();
         let mut view = self.shared.view_mut();
+        let index = std::mem::take(&mut view.active_index);
+        if !written {
+            self.shared.keep_index(&sealed, index);
+        }
         view.sealed.push(sealed);
         view.active = Arc::new(active);
-        view.active_index = SegmentIndex::default();
         Ok(())
-    }
-
-    /// Makes a spare or new file the active segment, based at the end of the log. Its header is durable when this returns. When there is
-    /// no room the active segment stays what it was.
-    pub(crate) fn begin_segment(&mut self, frame: u64) -> Result<(), LogError> {
-        let storage = Arc::clone(&self.shared.storage);
-        let needed = SEGMENT_HEADER_BYTES + frame;
-        let spare = self.spares.pop_if(|_| needed <= self.config.segment_bytes);
-        let number = spare.unwrap_or(self.next_number);
-        let name = segment_name(number);
-        match self.make_segment(&name, number, needed, spare.is_some()) {
-            Ok(active) => {
-                self.next_number = self.next_number.max(number + 1);
-                self.active = active;
-                Ok(())
-            }
-            Err(LogError::NoRoom { file }) => {
-                // Its header may be there, and the log may go on in the segment before.
-                discard(&*storage, &name)?;
-                Err(LogError::NoRoom { file })
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn make_segment(&self, name: &str, number: u64, needed: u64, spare: bool) -> Result<Active, LogError> {
-        let storage = &*self.shared.storage;
-        let bytes = needed.max(self.config.segment_bytes);
-        let file = if spare {
-            storage.open(name).map_err(LogError::io("opening", name))?
-        } else {
-            storage.create(name, bytes).map_err(LogError::room("creating", name))?
-        };
-        let mut active = Active {
-            number,
-            base: self.end,
-            bytes,
-            file,
-            filled: if spare { bytes } else { SEGMENT_HEADER_BYTES },
-        };
-        let header = SegmentHeader {
-            base: self.end,
-            epoch: self.epoch,
-            bytes,
-        };
-        let header = header.encode(self.shared.secret);
-        active.file.write_at(0, &[&header]).map_err(LogError::room("writing", name))?;
-        if needed - SEGMENT_HEADER_BYTES < self.config.fill_ahead_bytes {
-            active.fill_ahead(SEGMENT_HEADER_BYTES, self.config.fill_ahead_bytes)?;
-        }
-        active.file.sync_data().map_err(LogError::room("syncing", name))?;
-        if !spare && !planted::is(Bug::DirectoryNotSynced) {
-            storage.sync_directory().map_err(LogError::io("syncing", name))?;
-        }
-        Ok(active)
     }
 }
 
 impl Active {
     /// Fills with zeros what lies behind `offset` and has not been written, up to `ahead` bytes.
-    fn fill_ahead(&mut self, offset: u64, ahead: u64) -> Result<(), LogError> {
+    pub(crate) fn fill_ahead(&mut self, offset: u64, ahead: u64) -> Result<(), LogError> {
         let from = self.filled.max(offset);
         let to = (offset + ahead).min(self.bytes);
         if from < to {
@@ -449,7 +404,7 @@ pub(crate) fn write_sidecar(storage: &dyn Storage, base: Position, encoded: &Byt
 }
 
 /// Removes, durably, a file for whose contents there is no room; it need not be there.
-fn discard(storage: &dyn Storage, name: &str) -> Result<(), LogError> {
+pub(crate) fn discard(storage: &dyn Storage, name: &str) -> Result<(), LogError> {
     match storage.remove(name) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LogError::io("removing", name)(error)),
         Ok(()) | Err(_) => {}

@@ -11,9 +11,11 @@ use sluice_protocol::ids::{Epoch, Position, QueueOffset};
 use support::{append, appended, batch, numbered, numbers, open, open_at};
 
 /// The segment files there are.
+/// The segments in use.
 fn segments(storage: &FaultyStorage) -> Vec<String> {
     let names = storage.list().unwrap().into_iter().map(|entry| entry.name);
-    names.filter(|name| name.starts_with("segment-")).collect()
+    let used = |name: &String| name.starts_with("segment-") && !storage.contents(name).unwrap().starts_with(&[0; 64]);
+    names.filter(used).collect()
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What lies beside the walked segments: sealed ones behind the checkpoint, and files that are no part of the log.
 
+use std::io;
 use std::sync::OnceLock;
 
 use sluice_protocol::ids::Position;
@@ -10,18 +11,18 @@ use crate::error::LogError;
 use crate::format::Secrets;
 use crate::index::{QueueSpan, SegmentIndex};
 use crate::limits::{SPARE_SEGMENTS_MAX, SUMMARY_QUEUES_MAX};
+use crate::reserve::Spare;
 use crate::scan::{Scan, frame_records, indexed};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, file_offset, segment_name};
-use crate::sidecar;
-use crate::storage::Storage;
-use crate::writer::{LogConfig, write_sidecar};
+use crate::storage::{Storage, StorageFile};
+use crate::writer::LogConfig;
 
 /// The sealed segments before those that were walked, with their summaries; sidecars that cannot be used are made again.
 pub(super) fn older_segments(
     storage: &dyn Storage,
     secrets: &Secrets,
     found: &[Found],
-    walk: &Walk,
+    walk: &mut Walk,
     listing: &Listing,
 ) -> Result<Vec<(Segment, Vec<QueueSpan>)>, LogError> {
     let first = walk.chain.first().map_or(Position(0), |segment| segment.base);
@@ -34,7 +35,12 @@ pub(super) fn older_segments(
         let known = if there { read_summary(storage, header.base)? } else { None };
         let (end, spans) = match known {
             Some((sidecar, spans)) => (sidecar.end, spans),
-            None => index_again(storage, secrets, file.number, &header)?,
+            None => {
+                let (end, index) = index_of(storage, secrets, file.number, &header)?;
+                let spans = index.spans().collect();
+                walk.index_again(storage, header.base, end, index)?;
+                (end, spans)
+            }
         };
         let summary = (spans.len() <= SUMMARY_QUEUES_MAX).then(|| spans.clone());
         older.push((
@@ -62,13 +68,8 @@ pub(super) fn older_segments(
     }
 }
 
-/// Makes the sidecar of a sealed segment from its frames.
-fn index_again(
-    storage: &dyn Storage,
-    secrets: &Secrets,
-    number: u64,
-    header: &SegmentHeader,
-) -> Result<(Position, Vec<QueueSpan>), LogError> {
+/// The end and the index of a sealed segment, from its frames.
+fn index_of(storage: &dyn Storage, secrets: &Secrets, number: u64, header: &SegmentHeader) -> Result<(Position, SegmentIndex), LogError> {
     let mut scan = Scan::open(storage, secrets.frame, number)?;
     let (mut index, mut end, mut floor) = (SegmentIndex::default(), header.base, header.epoch);
     while let Some((frame, payload)) = scan.next(file_offset(header.base, end), end, floor)? {
@@ -89,8 +90,7 @@ fn index_again(
             reason,
         });
     }
-    write_sidecar(storage, header.base, &sidecar::encode(&index, header.base, end))?;
-    Ok((end, index.spans().collect()))
+    Ok((end, index))
 }
 
 /// Keeps a few files as spares and removes the others that are no part of the log: what was cut off, and what was never begun.
@@ -100,7 +100,7 @@ pub(super) fn clear_the_rest(
     found: &[Found],
     walk: &Walk,
     sealed: &[(Segment, Vec<QueueSpan>)],
-) -> Result<Vec<u64>, LogError> {
+) -> Result<Vec<Spare>, LogError> {
     let used = |number| {
         walk.chain
             .iter()
@@ -110,17 +110,30 @@ pub(super) fn clear_the_rest(
     let mut spares = Vec::new();
     for file in found.iter().filter(|file| !used(file.number)) {
         let name = segment_name(file.number);
+        let mut spare = false;
         if file.bytes == config.segment_bytes && spares.len() < SPARE_SEGMENTS_MAX {
             let opened = storage.open(&name).map_err(LogError::io("opening", &name))?;
-            opened
-                .write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]])
-                .map_err(LogError::io("writing", &name))?;
-            opened.sync_data().map_err(LogError::io("syncing", &name))?;
-            spares.push(file.number);
-        } else {
-            storage.remove(&name).map_err(LogError::io("removing", &name))?;
+            match clear(&*opened, file.bytes).map_err(LogError::room("clearing", &name)) {
+                Ok(()) => spare = true,
+                Err(LogError::NoRoom { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match spare {
+            true => spares.push(Spare {
+                number: file.number,
+                written: false,
+            }),
+            false => storage.remove(&name).map_err(LogError::io("removing", &name))?,
         }
     }
     storage.sync_directory().map_err(LogError::io("syncing", &storage.describe()))?;
     Ok(spares)
+}
+
+/// Makes an empty segment of a file whose contents nobody wants, durably, and takes the room of all of it.
+fn clear(file: &dyn StorageFile, bytes: u64) -> io::Result<()> {
+    file.write_at(0, &[&[0; SEGMENT_HEADER_BYTES as usize]])?;
+    file.allocate(SEGMENT_HEADER_BYTES, bytes)?;
+    file.sync_data()
 }

@@ -1,7 +1,7 @@
 //! Following the frames from where replay begins to the end of the log.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use sluice_protocol::ids::{Epoch, Position, TopicId};
@@ -13,6 +13,7 @@ use crate::checkpoint::Checkpoint;
 use crate::error::LogError;
 use crate::format::Secrets;
 use crate::index::SegmentIndex;
+use crate::reader::Unwritten;
 use crate::record::peek;
 use crate::scan::{Scan, frame_records, indexed};
 use crate::segment::{Segment, file_offset};
@@ -32,6 +33,8 @@ pub(super) struct Walk {
     pub(super) stamp: Option<Now>,
     /// Where replay begins: the segment's place in the chain and the frame's position.
     pub(super) replay: Option<(usize, Position)>,
+    /// The indexes of segments for whose sidecars there is no room.
+    pub(super) unwritten: Unwritten,
     replay_from: Position,
     /// The floor of the checkpoint, which holds from `replay_from` on; that of a segment holds from its beginning.
     replay_floor: Epoch,
@@ -62,6 +65,7 @@ pub(super) fn walk(
         floor: Epoch(0),
         stamp: facts.map(|facts| facts.stamp),
         replay: None,
+        unwritten: Unwritten::new(),
         replay_from,
         replay_floor: facts.map_or(Epoch(0), |facts| facts.epoch_floor),
     };
@@ -72,7 +76,10 @@ pub(super) fn walk(
             before.summary = summary(&walk.index);
             before.producers = walk.index.producers().into();
             let index = std::mem::take(&mut walk.index);
-            keep_sidecar(storage, listing, before.base, before.end, &index)?;
+            let (base, end) = (before.base, before.end);
+            if !has_sidecar(storage, listing, base, end)? {
+                walk.index_again(storage, base, end, index)?;
+            }
         }
         walk.chain.push(Segment {
             number: file.number,
@@ -101,6 +108,23 @@ impl Walk {
             last: self.chain.last().map(|segment| (segment.number, segment.base)),
             end: self.end,
             floor: self.floor,
+        }
+    }
+
+    /// Writes the sidecar of a sealed segment, or keeps its index in memory when there is no room.
+    pub(super) fn index_again(
+        &mut self,
+        storage: &dyn Storage,
+        base: Position,
+        end: Position,
+        index: SegmentIndex,
+    ) -> Result<(), LogError> {
+        match write_sidecar(storage, base, &sidecar::encode(&index, base, end)) {
+            Err(LogError::NoRoom { .. }) => {
+                self.unwritten.insert(base, (end, Arc::new(index)));
+                Ok(())
+            }
+            written => written,
         }
     }
 
@@ -135,11 +159,8 @@ impl Walk {
     }
 }
 
-/// Writes the sidecar of a sealed segment unless a good one is there.
-fn keep_sidecar(storage: &dyn Storage, listing: &Listing, base: Position, end: Position, index: &SegmentIndex) -> Result<(), LogError> {
+/// Whether a sealed segment has a good sidecar.
+fn has_sidecar(storage: &dyn Storage, listing: &Listing, base: Position, end: Position) -> Result<bool, LogError> {
     let there = listing.sidecars.binary_search(&base.0).is_ok();
-    if there && read_summary(storage, base)?.is_some_and(|(header, _)| header.end == end) {
-        return Ok(());
-    }
-    write_sidecar(storage, base, &sidecar::encode(index, base, end))
+    Ok(there && read_summary(storage, base)?.is_some_and(|(header, _)| header.end == end))
 }

@@ -1,5 +1,8 @@
 //! A disk in memory that forgets what was not synced: for simulations, every fault by an explicit call and from one seed.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -52,6 +55,19 @@ impl FaultyStorage {
     /// After `bytes` further bytes have been written, writes and creations fail as on a full disk; `None` makes room.
     pub fn full_after(&self, bytes: Option<u64>) {
         self.disk().room = bytes;
+    }
+
+    /// The files may take so many bytes more than they do, room that was allocated included, as on a file system that writes in place; `None`
+    /// lifts the limit. What is removed makes room.
+    pub fn limit(&self, bytes: Option<u64>) {
+        let mut disk = self.disk();
+        disk.capacity = bytes.map(|bytes| disk.used() + bytes);
+    }
+
+    /// Whether room is wanting by [`FaultyStorage::limit`] alone, and neither a write nor a sync is to fail.
+    pub fn is_limited(&self) -> bool {
+        let disk = self.disk();
+        disk.capacity.is_some() && disk.room.is_none() && !disk.fail_write && !disk.fail_sync
     }
 
     /// Damages what is stored, synced or not: the byte at `offset` of the file is combined with `mask` by exclusive or.
@@ -133,6 +149,8 @@ struct Disk {
     fail_sync: bool,
     fail_write: bool,
     room: Option<u64>,
+    /// What all files may take together.
+    capacity: Option<u64>,
     random: u64,
     syncs: u64,
 }
@@ -144,6 +162,8 @@ struct Node {
     durable: Vec<u8>,
     /// What was written since the last sync, in order, and where.
     dirty: Vec<(u64, Vec<u8>)>,
+    /// Up to where room was taken, by writing or ahead of it.
+    allocated: u64,
 }
 
 impl Disk {
@@ -216,6 +236,25 @@ impl Disk {
             }
             Some(_) => Err(io::ErrorKind::StorageFull.into()),
         }
+    }
+
+    /// What all files take.
+    fn used(&self) -> u64 {
+        let nodes = self.names.values().filter_map(|node| self.nodes.get(node));
+        nodes.map(|node| node.allocated).sum()
+    }
+
+    /// Takes the room of a file up to `to`, where that is not taken yet.
+    fn allocate(&mut self, node: u64, to: u64) -> io::Result<()> {
+        let taken = self.nodes.get(&node).map_or(0, |node| node.allocated);
+        let used = self.used();
+        if self.capacity.is_some_and(|capacity| used + to.saturating_sub(taken) > capacity) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if let Some(node) = self.nodes.get_mut(&node) {
+            node.allocated = taken.max(to);
+        }
+        Ok(())
     }
 
     fn node_named(&self, name: &str) -> io::Result<u64> {
@@ -357,6 +396,7 @@ impl StorageFile for FaultyFile {
                 bytes.truncate(kept as usize);
             }
             disk.take_room(bytes.len() as u64)?;
+            disk.allocate(self.node, offset + bytes.len() as u64)?;
             if let Some(node) = disk.nodes.get_mut(&self.node) {
                 put(&mut node.current, offset as usize, &bytes);
                 node.dirty.push((offset, bytes));
@@ -366,6 +406,17 @@ impl StorageFile for FaultyFile {
             } else {
                 Ok(())
             }
+        })
+    }
+
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        self.with(|disk| {
+            disk.take_room(to.saturating_sub(from))?;
+            disk.allocate(self.node, to)?;
+            if let Some(node) = disk.nodes.get_mut(&self.node) {
+                node.current.resize(node.current.len().max(to as usize), 0);
+            }
+            Ok(())
         })
     }
 
@@ -399,82 +450,4 @@ fn put(into: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
         into.resize(end, 0);
     }
     into[offset..end].copy_from_slice(bytes);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::storage::conformance;
-
-    fn contents_after_crash(seed: u64) -> Vec<u8> {
-        let storage = FaultyStorage::new(seed);
-        let file = storage.create("a", 64).unwrap();
-        file.write_at(0, &[&[1; 32]]).unwrap();
-        file.sync_data().unwrap();
-        storage.sync_directory().unwrap();
-        file.write_at(16, &[&[2; 48]]).unwrap();
-        storage.crash();
-        assert!(file.read_at(0, &mut [0]).is_err(), "a handle does not outlive its process");
-        storage.contents("a").unwrap()
-    }
-
-    #[test]
-    fn the_disk_in_memory_does_what_every_storage_must() {
-        conformance(&FaultyStorage::new(1));
-    }
-
-    #[test]
-    fn a_crash_keeps_what_was_synced_and_loses_whole_sectors_of_the_rest() {
-        let mut lost = 0;
-        for seed in 0..200 {
-            let bytes = contents_after_crash(seed);
-            assert_eq!(bytes, contents_after_crash(seed), "one seed, one outcome");
-            assert_eq!(bytes[..16], [1; 16]);
-            for (index, sector) in bytes.chunks(8).enumerate().skip(2) {
-                let old = if index < 4 { 1 } else { 0 };
-                assert!(sector == [2; 8] || sector == [old; 8], "a sector is new or old");
-                lost += usize::from(sector != [2; 8]);
-            }
-        }
-        assert!(lost > 100, "crashes lose something");
-    }
-
-    #[test]
-    fn a_failed_sync_is_not_made_good_by_another() {
-        let lost = (0..50).any(|seed| {
-            let storage = FaultyStorage::new(seed);
-            let file = storage.create("a", 64).unwrap();
-            file.sync_data().unwrap();
-            storage.sync_directory().unwrap();
-            file.write_at(0, &[&[5; 64]]).unwrap();
-            storage.fail_next_sync();
-            assert!(file.sync_data().is_err());
-            file.sync_data().unwrap();
-            storage.crash();
-            storage.contents("a").unwrap() != vec![5; 64]
-        });
-        assert!(lost);
-    }
-
-    #[test]
-    fn a_full_disk_says_so() {
-        let storage = FaultyStorage::new(1);
-        let file = storage.create("a", 8).unwrap();
-        storage.full_after(Some(4));
-        file.write_at(0, &[b"1234"]).unwrap();
-        assert_eq!(file.write_at(4, &[b"5"]).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        storage.full_after(None);
-        file.write_at(4, &[b"5"]).unwrap();
-    }
-
-    #[test]
-    fn a_file_whose_directory_was_not_synced_may_be_gone() {
-        let gone = (0..50).filter(|seed| {
-            let storage = FaultyStorage::new(*seed);
-            storage.create("a", 8).unwrap();
-            storage.crash();
-            storage.contents("a").is_none()
-        });
-        assert!((5..45).contains(&gone.count()));
-    }
 }

@@ -2,9 +2,12 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::io::Errno;
 
 use super::{Entry, Storage, StorageFile, StorageLock};
 
@@ -12,6 +15,10 @@ use super::{Entry, Storage, StorageFile, StorageLock};
 const LOCK_NAME: &str = "lock";
 /// Slices below this size are gathered, so that a group of small records is one system call.
 const GATHER_BYTES: usize = 64 << 10;
+/// What a file's blocks are counted in, whatever the file system's own are.
+const BLOCK_BYTES: u64 = 512;
+/// So much is filled with zeros at once.
+const FILL_BYTES: u64 = 1 << 20;
 
 /// A directory of real files.
 #[derive(Debug)]
@@ -115,6 +122,16 @@ impl StorageFile for RealFile {
         self.file.read_exact_at(into, offset)
     }
 
+    fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(data) => Ok(Some(data)),
+            Err(Errno::NXIO) => Ok(None),
+            // The file system does not know.
+            Err(Errno::INVAL | Errno::OPNOTSUPP) => Ok(Some(offset)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn write_at(&self, mut offset: u64, slices: &[&[u8]]) -> io::Result<()> {
         if let [only] = slices {
             return self.file.write_all_at(only, offset);
@@ -138,12 +155,39 @@ impl StorageFile for RealFile {
         self.file.write_all_at(&gathered, offset)
     }
 
+    fn allocate(&self, from: u64, to: u64) -> io::Result<()> {
+        if from >= to {
+            return Ok(());
+        }
+        match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), from, to - from) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => self.fill(from, to),
+            done => Ok(done?),
+        }
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
     fn len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
+    }
+}
+
+impl RealFile {
+    /// Takes room by writing zeros, on a file system that gives none otherwise, unless the file has its blocks already.
+    fn fill(&self, mut from: u64, to: u64) -> io::Result<()> {
+        let facts = self.file.metadata()?;
+        if facts.len() >= to && facts.blocks() * BLOCK_BYTES >= to {
+            return Ok(());
+        }
+        let zeros = vec![0; FILL_BYTES.min(to - from) as usize];
+        while from < to {
+            let bytes = FILL_BYTES.min(to - from);
+            self.file.write_all_at(&zeros[..bytes as usize], from)?;
+            from += bytes;
+        }
+        Ok(())
     }
 }
 
@@ -156,6 +200,35 @@ mod tests {
     fn real_files_do_what_every_storage_must() {
         let directory = tempfile::tempdir().unwrap();
         conformance(&FileStorage::new(directory.path().join("made/here")).unwrap());
+    }
+
+    #[test]
+    fn room_is_taken_and_not_only_promised() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = FileStorage::new(directory.path()).unwrap();
+        let file = storage.create("a", 4 << 20).unwrap();
+        file.allocate(0, 4 << 20).unwrap();
+        let blocks = std::fs::metadata(directory.path().join("a")).unwrap().blocks();
+        assert!(blocks * 512 >= 4 << 20, "{blocks} blocks");
+        storage.create("b", 0).unwrap();
+        let filled = RealFile {
+            file: OpenOptions::new().read(true).write(true).open(directory.path().join("b")).unwrap(),
+        };
+        filled.fill(3, (1 << 20) + 5).unwrap();
+        assert_eq!(filled.len().unwrap(), (1 << 20) + 5);
+    }
+
+    #[test]
+    fn what_was_written_is_never_taken_for_zeros() {
+        let directory = tempfile::tempdir().unwrap();
+        let storage = FileStorage::new(directory.path()).unwrap();
+        let file = storage.create("a", 4 << 20).unwrap();
+        file.allocate(0, 4 << 20).unwrap();
+        file.write_at((3 << 20) - 1, &[b"12"]).unwrap();
+        let next = file.next_data(8).unwrap().unwrap();
+        assert!((8..3 << 20).contains(&next), "{next}");
+        assert_eq!(file.next_data(3 << 20).unwrap(), Some(3 << 20));
+        assert_eq!(file.next_data(5 << 20).unwrap(), None);
     }
 
     #[test]
