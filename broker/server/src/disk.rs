@@ -1,5 +1,5 @@
 //! The disk's thread: appends and syncs what the core asks to write, writes checkpoints, removes what is no longer kept. When the disk is full
-//! it keeps the write under way until there is room.
+//! it goes on in the log's reserve and says so; when that is used up it keeps the write under way until there is room.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
@@ -14,7 +14,7 @@ use crate::config::Durability;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::retention::Starts;
-use crate::shard::Shard;
+use crate::shard::{Shard, StorageRoom};
 
 /// The way to the disk's thread.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub(crate) struct DiskThread {
     metrics: Arc<Metrics>,
     /// The write for which there was no room. Nothing is written to the log before it.
     kept: Option<Kept>,
+    /// When it was last tried to get the room that is missing.
+    tried: Instant,
     checkpoint: Checkpoint,
     /// Where queues began when retention asked last: what may go as soon as a checkpoint allows it, or room is wanted.
     starts: Option<Starts>,
@@ -65,7 +67,6 @@ pub(crate) struct DiskThread {
 struct Kept {
     position: Position,
     records: Vec<Bytes>,
-    tried: Instant,
 }
 
 /// The checkpoint under way.
@@ -88,6 +89,7 @@ impl DiskThread {
             durability,
             metrics,
             kept: None,
+            tried: Instant::now(),
             checkpoint: Checkpoint::Written,
             starts: None,
             unsynced_since: None,
@@ -97,6 +99,7 @@ impl DiskThread {
 
     /// Works until the shard has ended, then syncs what is left. After a failure nothing is written any more: the shard is told.
     pub(crate) fn run(mut self) {
+        self.tell_room();
         if let Err(error) = self.serve() {
             self.shard.storage_failed(error.to_string());
         }
@@ -109,11 +112,7 @@ impl DiskThread {
                 Err(RecvTimeoutError::Timeout) => self.idle()?,
                 Err(RecvTimeoutError::Disconnected) => return self.sync(),
             }
-            if self
-                .kept
-                .as_ref()
-                .is_some_and(|kept| kept.tried.elapsed() >= limits::FULL_RETRY_INTERVAL)
-            {
+            if self.is_short() && self.tried.elapsed() >= limits::FULL_RETRY_INTERVAL {
                 self.retry()?;
             }
             if self
@@ -128,9 +127,8 @@ impl DiskThread {
     /// How long there may be nothing to do but to wait for work.
     fn wait(&self) -> Duration {
         let retry = self
-            .kept
-            .as_ref()
-            .map(|kept| limits::FULL_RETRY_INTERVAL.saturating_sub(kept.tried.elapsed()));
+            .is_short()
+            .then(|| limits::FULL_RETRY_INTERVAL.saturating_sub(self.tried.elapsed()));
         let sync = self
             .unsynced_since
             .map(|since| limits::ASYNC_SYNC_INTERVAL.saturating_sub(since.elapsed()));
@@ -175,21 +173,11 @@ impl DiskThread {
 
     fn write(&mut self, position: Position, records: Vec<Bytes>) -> Result<(), LogError> {
         let Some(end) = unless_full(self.writer.append(position, &records))? else {
-            if !self.shard.is_storage_full() {
-                tracing::error!("the disk is full: nothing is published until there is room; what was confirmed is safe");
-                self.shard.set_storage_full(true);
-            }
-            self.kept = Some(Kept {
-                position,
-                records,
-                tried: Instant::now(),
-            });
+            self.kept = Some(Kept { position, records });
+            self.tried = Instant::now();
+            self.tell_room();
             return self.retain();
         };
-        if self.shard.is_storage_full() {
-            tracing::info!("there is room on the disk again");
-            self.shard.set_storage_full(false);
-        }
         self.prepared = false;
         self.metrics.frames_written.one();
         self.metrics
@@ -203,13 +191,55 @@ impl DiskThread {
             }
         }
         self.shard.tell(Input::Synced { end });
+        // Once it is known to be short, room is looked for from time to time only.
+        if !self.writer.has_reserve() && self.shard.storage_room() == StorageRoom::Enough {
+            self.replenish()?;
+        }
         Ok(())
+    }
+
+    /// Whether there is less room than there should be.
+    fn is_short(&self) -> bool {
+        self.kept.is_some() || !self.writer.has_reserve()
+    }
+
+    /// Tries to make the reserve whole, and has removed what may go when that is not possible.
+    fn replenish(&mut self) -> Result<(), LogError> {
+        self.tried = Instant::now();
+        let whole = unless_full(self.writer.replenish())?.is_some();
+        self.tell_room();
+        if whole { Ok(()) } else { self.retain() }
+    }
+
+    /// Tells the shard how much room there is, and the operator when that has changed.
+    fn tell_room(&self) {
+        let room = match (&self.kept, self.writer.has_reserve()) {
+            (Some(_), _) => StorageRoom::Nothing,
+            (None, false) => StorageRoom::Reserve,
+            (None, true) => StorageRoom::Enough,
+        };
+        if self.shard.set_storage_room(room) == room {
+            return;
+        }
+        match room {
+            StorageRoom::Enough => tracing::info!("there is room on the disk again"),
+            StorageRoom::Reserve => tracing::error!(
+                "the disk is full: nothing is published until there is room; consumers go on in the log's reserve, and what was confirmed is safe"
+            ),
+            StorageRoom::Nothing => tracing::error!(
+                "the disk is full and the log's reserve is used up: consumers are refused too until there is room; what was confirmed is safe"
+            ),
+        }
     }
 
     /// Tries the kept write again, and what waits for it.
     fn retry(&mut self) -> Result<(), LogError> {
+        self.tried = Instant::now();
         if let Some(Kept { position, records, .. }) = self.kept.take() {
             self.write(position, records)?;
+        }
+        if self.kept.is_none() {
+            self.replenish()?;
         }
         if self.kept.is_none() && self.checkpoint == Checkpoint::Waiting {
             self.checkpoint = Checkpoint::Written;
@@ -383,15 +413,41 @@ mod tests {
         // The checkpoint is given up, which is told when the write has been tried and kept.
         rig.checkpoint();
         assert!(matches!(rig.told(), Input::Checkpointed));
-        assert!(rig.shard.is_storage_full());
+        assert_eq!(rig.shard.storage_room(), StorageRoom::Nothing);
         rig.disk.send(DiskWork::Retain { starts: Starts::default() });
         storage.full_after(None);
         assert_eq!(rig.synced(), rig.end);
-        assert!(!rig.shard.is_storage_full());
         rig.write(200..202);
         assert_eq!(rig.synced(), rig.end);
         rig.end();
         assert_eq!(stored(&storage), (0..202).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_reserve_takes_writes_when_the_disk_is_full_and_is_made_good_when_there_is_room() {
+        let storage = FaultyStorage::new(1);
+        let (mut thread, _disk, _mail) = disk_thread(&storage);
+        let mut written = 0;
+        let mut write = |thread: &mut DiskThread| {
+            let position = thread.writer.end();
+            let records = vec![record(written)];
+            written += 1;
+            thread.carry_out(DiskWork::Write { position, records }).unwrap();
+        };
+        storage.limit(Some(0));
+        while thread.shard.storage_room() == StorageRoom::Enough {
+            write(&mut thread);
+        }
+        assert_eq!(thread.shard.storage_room(), StorageRoom::Reserve);
+        while thread.kept.is_none() {
+            write(&mut thread);
+        }
+        assert_eq!(thread.shard.storage_room(), StorageRoom::Nothing);
+        storage.limit(None);
+        thread.retry().unwrap();
+        assert_eq!(thread.shard.storage_room(), StorageRoom::Enough);
+        drop(thread);
+        assert_eq!(stored(&storage), (0..written).collect::<Vec<_>>());
     }
 
     #[test]

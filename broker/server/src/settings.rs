@@ -143,7 +143,7 @@ pub const SETTINGS: &[Setting] = &[
             min: 1 << 20,
             max: 1 << 30,
         },
-        sentence: "The size of a segment of the log; space is given back a segment at a time.",
+        sentence: "The size of a segment of the log; space is given back a segment at a time, and two are kept in reserve for a full disk.",
         value: |config| Value::Number(config.segment_bytes),
     },
     Setting {

@@ -1,7 +1,7 @@
 //! The way into a shard: a bounded inbox, and where each answer goes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use sluice_core::effect::{Answer, Delivery};
@@ -21,8 +21,20 @@ struct Inner {
     room: Arc<Semaphore>,
     room_units: u32,
     next: AtomicU64,
-    /// Whether a write waits for room on the disk.
-    storage_full: AtomicBool,
+    /// A `StorageRoom`.
+    storage_room: AtomicU8,
+}
+
+/// How much room the log has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum StorageRoom {
+    /// None: a write waits for it.
+    Nothing,
+    /// What the log keeps in reserve for settlements, leases and admin records.
+    Reserve,
+    /// As much as is wanted.
+    Enough,
 }
 
 /// What the shard's thread receives.
@@ -91,6 +103,40 @@ pub(crate) enum StreamEvent {
     Ended(Refusal),
 }
 
+impl StorageRoom {
+    fn of(stored: u8) -> Self {
+        match stored {
+            0 => Self::Nothing,
+            1 => Self::Reserve,
+            _ => Self::Enough,
+        }
+    }
+
+    /// The room without which an input is refused: what may be refused must never use up what is kept for the rest.
+    pub(crate) fn needed_by(input: &Input) -> Self {
+        match input {
+            Input::Publish { .. } => Self::Enough,
+            Input::Subscribe { .. }
+            | Input::SettleStream { .. }
+            | Input::Receive { .. }
+            | Input::SettleHandles { .. }
+            | Input::Admin { .. } => Self::Reserve,
+            Input::Credit { .. }
+            | Input::Unsubscribe { .. }
+            | Input::Undelivered { .. }
+            | Input::Cancelled { .. }
+            | Input::Disconnected { .. }
+            | Input::Synced { .. }
+            | Input::Verdicts { .. }
+            | Input::Fetched { .. }
+            | Input::Located { .. }
+            | Input::Checkpointed
+            | Input::Trim { .. }
+            | Input::Tick => Self::Nothing,
+        }
+    }
+}
+
 const UNIT_BYTES: usize = 1 << 10;
 
 impl Shard {
@@ -105,7 +151,7 @@ impl Shard {
             room: Arc::new(Semaphore::new(units as usize)),
             room_units: units,
             next: AtomicU64::new(1),
-            storage_full: AtomicBool::new(false),
+            storage_room: AtomicU8::new(StorageRoom::Enough as u8),
         };
         (Self(Arc::new(inner)), mail)
     }
@@ -115,22 +161,22 @@ impl Shard {
         self.0.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Whether a write waits for room on the disk, so that nothing further is to be published.
-    pub(crate) fn is_storage_full(&self) -> bool {
-        self.0.storage_full.load(Ordering::Relaxed)
+    /// How much room the log has.
+    pub(crate) fn storage_room(&self) -> StorageRoom {
+        StorageRoom::of(self.0.storage_room.load(Ordering::Relaxed))
     }
 
-    /// Says whether a write waits for room on the disk.
-    pub(crate) fn set_storage_full(&self, full: bool) {
-        self.0.storage_full.store(full, Ordering::Relaxed);
+    /// Says how much room the log has; what was said before.
+    pub(crate) fn set_storage_room(&self, room: StorageRoom) -> StorageRoom {
+        StorageRoom::of(self.0.storage_room.swap(room as u8, Ordering::Relaxed))
     }
 
     /// Room in the inbox for a publish of so many bytes, at once.
     ///
     /// # Errors
-    /// `Overloaded` when there is none; `StorageFull` while a write waits for room on the disk.
+    /// `Overloaded` when there is none; `StorageFull` while the log has no more room than its reserve.
     pub(crate) fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
-        if self.is_storage_full() {
+        if self.storage_room() < StorageRoom::Enough {
             return Err(Refusal::plain(ErrorCode::StorageFull));
         }
         self.0
@@ -276,9 +322,12 @@ mod tests {
     #[test]
     fn nothing_is_published_to_a_full_disk() {
         let (shard, _mail) = Shard::new(64 << 10);
-        shard.set_storage_full(true);
-        assert_eq!(shard.room(1).unwrap_err().code, ErrorCode::StorageFull);
-        shard.set_storage_full(false);
+        for room in [StorageRoom::Reserve, StorageRoom::Nothing] {
+            shard.set_storage_room(room);
+            assert_eq!(shard.storage_room(), room);
+            assert_eq!(shard.room(1).unwrap_err().code, ErrorCode::StorageFull);
+        }
+        shard.set_storage_room(StorageRoom::Enough);
         assert!(shard.room(1).is_ok());
     }
 

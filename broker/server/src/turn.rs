@@ -17,7 +17,7 @@ use crate::disk::{Disk, DiskWork};
 use crate::limits;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
-use crate::shard::{Ask, Mail, Outcome, Reply, StreamEvent};
+use crate::shard::{Ask, Mail, Outcome, Reply, StorageRoom, StreamEvent};
 use crate::verdict::{JudgeWork, VerdictPool};
 
 /// Everything that the shard's thread owns.
@@ -135,6 +135,10 @@ impl ShardThread {
     }
 
     fn ask(&mut self, ask: Ask) {
+        // What admission let in before the disk was full would use up what is kept for those who consume.
+        if self.lookup.shard.storage_room() < StorageRoom::needed_by(&ask.input) {
+            return ask.reply.send(Err(Refusal::plain(ErrorCode::StorageFull)));
+        }
         self.waiting.insert(ask.request, ask.reply);
         self.handle(ask.input);
     }
