@@ -45,12 +45,9 @@ enum Command {
     },
     /// Kill the real broker under load, again and again, and check what it confirmed.
     Crash {
-        /// How many kills.
-        #[arg(long, default_value_t = 50)]
-        rounds: u32,
-        /// The seed of the load and of the moments of the kills.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
+        /// Passed on to `sluice-crash`: `--rounds`, `--seed`, `--state DIR`, `--resume`, `--minutes`, `--never-sync`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
     },
     /// Compare the SQL filter inside Wasm with an oracle written apart from it.
     SqlOracle {
@@ -84,7 +81,7 @@ impl Command {
             Self::Demo { rest } => run::demo(&rest),
             Self::Simulate { mutants: true, .. } => run::mutants(),
             Self::Simulate { seeds, from, .. } => run::simulate(seeds, from),
-            Self::Crash { rounds, seed } => run::crash(rounds, seed),
+            Self::Crash { rest } => run::crash(&rest),
             Self::SqlOracle { pairs, seed } => run::sql_oracle(pairs, seed),
             Self::Plugins => run::plugins(),
         }

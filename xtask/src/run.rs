@@ -12,7 +12,9 @@ const SIMULATION_SEEDS_FIXED: u64 = 150;
 /// Seeds that change with the commit, so that every commit looks somewhere new.
 const SIMULATION_SEEDS_OF_COMMIT: u64 = 100;
 /// Kills of the real broker in every test run.
-const CRASH_ROUNDS: u32 = 5;
+const CRASH_ROUNDS: u32 = 20;
+/// Kills within which a broker that never syncs must be caught.
+const CRASH_ROUNDS_NEVER_SYNC: u32 = 40;
 /// Generated pairs of expression and message in every test run.
 const SQL_ORACLE_PAIRS: u64 = 200_000;
 
@@ -27,7 +29,9 @@ pub(crate) fn test() -> Result<()> {
     simulate(SIMULATION_SEEDS_FIXED, 1)?;
     simulate(SIMULATION_SEEDS_OF_COMMIT, seed_of_commit())?;
     sql_oracle(SQL_ORACLE_PAIRS, seed_of_commit())?;
-    crash(CRASH_ROUNDS, seed_of_commit())?;
+    let seed = seed_of_commit().to_string();
+    crash(&["--rounds", &CRASH_ROUNDS.to_string(), "--seed", &seed])?;
+    crash(&["--rounds", &CRASH_ROUNDS_NEVER_SYNC.to_string(), "--seed", &seed, "--never-sync"])?;
     println!("all tests passed");
     Ok(())
 }
@@ -64,10 +68,11 @@ pub(crate) fn mutants() -> Result<()> {
     cargo("planted bugs, each to be caught", &[&package[..], &["--", "--mutants"]].concat())
 }
 
-/// Kills of the real binary on real files.
-pub(crate) fn crash(rounds: u32, seed: u64) -> Result<()> {
+/// Kills of the real binary on real files, half of them with unsynced writes lost.
+pub(crate) fn crash<A: AsRef<str>>(arguments: &[A]) -> Result<()> {
     build_all()?;
-    binary("sluice-crash", &["--rounds", &rounds.to_string(), "--seed", &seed.to_string()])
+    let arguments: Vec<&str> = arguments.iter().map(AsRef::as_ref).collect();
+    binary("sluice-crash", &arguments)
 }
 
 /// The SQL filter against an oracle in Python.

@@ -8,7 +8,7 @@ use sluice_core::effect::{Answer, PluginInfo};
 use sluice_core::input::{Admin, Input};
 use sluice_core::{Core, CoreConfig};
 use sluice_log::record::TopicSettings;
-use sluice_log::{FileStorage, Log, LogConfig, LogError, LogReader, LogWriter, Recovery, Start};
+use sluice_log::{FileStorage, Log, LogConfig, LogError, LogReader, LogWriter, Recovery, Start, Storage};
 use sluice_plugin_host::{Host, HostConfig, HostError};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::Digest;
@@ -95,9 +95,22 @@ impl Server {
     /// [`StartError`]; nothing runs then, and what was stored is untouched but for what recovery makes good.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         config.validate()?;
+        let storage = FileStorage::new(log_directory(&config.data_dir)).map_err(|source| StartError::DataDirectory {
+            path: config.data_dir.clone(),
+            source,
+        })?;
+        Self::start_on(Arc::new(storage), config).await
+    }
+
+    /// As `start`, with the log on a storage of the caller's; everything else lies in the data directory, which must exist.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn start_on(storage: Arc<dyn Storage>, config: Config) -> Result<Running, StartError> {
+        config.validate()?;
         let opening = config.clone();
         let runtime = Handle::current();
-        let opened = tokio::task::spawn_blocking(move || open(&opening, runtime)).await;
+        let opened = tokio::task::spawn_blocking(move || open(storage, &opening, runtime)).await;
         let opened = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
         serve(config, opened).await
     }
@@ -119,14 +132,11 @@ struct Opened {
     threads: Vec<thread::JoinHandle<()>>,
 }
 
-fn open(config: &Config, runtime: Handle) -> Result<Opened, StartError> {
+fn open(storage: Arc<dyn Storage>, config: &Config, runtime: Handle) -> Result<Opened, StartError> {
     let unusable = |source| StartError::DataDirectory {
         path: config.data_dir.clone(),
         source,
     };
-    std::fs::create_dir_all(log_directory(&config.data_dir)).map_err(unusable)?;
-    // The log's lock comes first: a second process on the same directory must not touch anything else in it.
-    let storage = FileStorage::new(log_directory(&config.data_dir)).map_err(unusable)?;
     let log_config = LogConfig {
         segment_bytes: config.segment_bytes & !7,
         tail_cache_bytes: usize::try_from(config.tail_cache_bytes).unwrap_or(usize::MAX),
@@ -134,8 +144,9 @@ fn open(config: &Config, runtime: Handle) -> Result<Opened, StartError> {
     };
     let mut random = [0; 24];
     getrandom::fill(&mut random).map_err(StartError::Random)?;
+    // The log's lock comes first: a second process on the same directory must not touch anything else in it.
     let opened = Log::open(
-        Arc::new(storage),
+        storage,
         log_config,
         Start {
             wall_ms: clock::wall_ms(),

@@ -1,5 +1,8 @@
 //! The real binary, real QUIC, real files: how the tests start a broker, run commands against it, and kill it.
 
+pub mod chance;
+pub mod holding;
+
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -91,6 +94,43 @@ impl Broker {
 
     /// Starts the broker, which must not be running, on the data that is there, and waits until it serves.
     pub fn serve(&mut self) {
+        let mut command = Command::new(sluice());
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg(self.data())
+            .arg("--ready-file")
+            .arg(self.ready_file());
+        self.run_server(command);
+    }
+
+    /// As `start`, with the server of this binary over a disk on which the files of the log may take so many bytes: `sluice-holding`.
+    pub fn start_with_room(binary: &str, settings: &str, bytes: u64) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for a test can be made");
+        let mut broker = Self { directory, child: None };
+        broker.set_room(bytes);
+        let (data, ready_file) = (broker.data(), broker.ready_file());
+        let config = format!("data_dir = {data:?}\nready_file = {ready_file:?}\nlisten = \"127.0.0.1:0\"\n{settings}");
+        broker.file("sluice.toml", &config);
+        broker.serve_with_room(binary);
+        broker
+    }
+
+    /// Starts that server again.
+    pub fn serve_with_room(&mut self, binary: &str) {
+        let mut command = Command::new(binary);
+        command
+            .args(["--seed", "1", "--config"])
+            .arg(self.directory.path().join("sluice.toml"));
+        command.arg("--room").arg(self.directory.path().join("room"));
+        self.run_server(command);
+    }
+
+    /// Says how many bytes the files of the log may take from now on.
+    pub fn set_room(&self, bytes: u64) {
+        self.file("room", &bytes.to_string());
+    }
+
+    fn run_server(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "the broker runs already");
         // A ready file of an earlier start would be believed.
         let _ = std::fs::remove_file(self.ready_file());
@@ -98,12 +138,6 @@ impl Broker {
             .create(true)
             .append(true)
             .open(self.directory.path().join("log.txt"));
-        let mut command = Command::new(sluice());
-        command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
-            .arg(self.data())
-            .arg("--ready-file")
-            .arg(self.ready_file());
         let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -8,14 +8,13 @@ use anyhow::{Result, bail};
 use sluice_client::{Client, Consumer, ConsumerConfig, MessageStream, StreamConfig};
 use sluice_protocol::ids::MessageId;
 
-use crate::TOPIC;
 use crate::content::Ledger;
 
 /// How long nothing may come before the group's lag is asked for.
-const SILENCE: Duration = Duration::from_millis(1500);
+const SILENCE: Duration = Duration::from_millis(200);
 
 /// Short, so that what a kill leaves leased to a receive comes again within the check.
-const INVISIBLE: Duration = Duration::from_secs(10);
+const INVISIBLE: Duration = Duration::from_secs(2);
 
 /// How it takes its messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,7 +25,7 @@ pub(crate) enum Way {
 
 /// How a stream's messages are acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Acks {
+pub(crate) enum Acks {
     /// One by one, each confirmed before the next.
     Single,
     /// By runs: the last of a run settles all before it.
@@ -61,6 +60,11 @@ impl Group {
         self.name
     }
 
+    /// How many messages were delivered.
+    pub(crate) fn seen(&self) -> usize {
+        self.seen.len()
+    }
+
     /// How many acknowledgements were confirmed.
     pub(crate) fn acked(&self) -> usize {
         self.acked.len()
@@ -75,10 +79,10 @@ impl Group {
     ///
     /// # Errors
     /// The broker is gone.
-    pub(crate) async fn consume(&mut self, client: &Client, ledger: &Mutex<Ledger>) -> Result<()> {
-        let mut source = self.open(client).await?;
+    pub(crate) async fn consume(&mut self, client: &Client, topic: &str, acks: Acks, ledger: &Mutex<Ledger>) -> Result<()> {
+        let mut source = self.open(client, topic).await?;
         loop {
-            self.take(&mut source, Acks::Single, ledger).await?;
+            self.take(&mut source, acks, ledger).await?;
         }
     }
 
@@ -86,26 +90,34 @@ impl Group {
     ///
     /// # Errors
     /// The broker refused something.
-    pub(crate) async fn drain(&mut self, client: &Client, ledger: &Mutex<Ledger>) -> Result<()> {
-        let mut source = self.open(client).await?;
+    pub(crate) async fn drain(&mut self, client: &Client, topic: &str, ledger: &Mutex<Ledger>) -> Result<()> {
+        let mut source = self.open(client, topic).await?;
         loop {
             let taken = match tokio::time::timeout(SILENCE, self.take(&mut source, Acks::Cumulative, ledger)).await {
                 Ok(taken) => taken?,
                 Err(_silence) => 0,
             };
-            if taken == 0 && client.group(self.name).await?.lag == 0 {
+            if taken == 0 && self.lag(client).await? == 0 {
                 return Ok(());
             }
         }
     }
 
-    async fn open(&self, client: &Client) -> Result<Source> {
+    /// How many messages the broker still has for the group.
+    ///
+    /// # Errors
+    /// The broker refused to say.
+    pub(crate) async fn lag(&self, client: &Client) -> Result<u64> {
+        Ok(client.group(self.name).await?.lag)
+    }
+
+    async fn open(&self, client: &Client, topic: &str) -> Result<Source> {
         Ok(match self.way {
-            Way::Stream => Source::Stream(client.stream(StreamConfig::new(TOPIC, self.name)).await?),
+            Way::Stream => Source::Stream(client.stream(StreamConfig::new(topic, self.name)).await?),
             Way::Receive => {
                 let config = ConsumerConfig {
                     invisible: Some(INVISIBLE),
-                    ..ConsumerConfig::new(TOPIC, self.name)
+                    ..ConsumerConfig::new(topic, self.name)
                 };
                 Source::Receive(client.consumer(config))
             }

@@ -1,47 +1,55 @@
 //! Kills the real broker under load, again and again, and checks what it confirmed against what it delivers afterwards.
 
 mod broker;
+mod check;
 mod content;
 mod group;
 mod produce;
+mod round;
+mod state;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use sluice_client::Client;
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use sluice_end_to_end::chance::Chance;
 
-use broker::Broker;
-use content::{Chance, Ledger};
+use broker::{Broker, Place, Storage};
 use group::{Group, Way};
+use round::{Moment, Round, Work};
+use state::{Progress, Totals};
 
-/// The one topic.
-const TOPIC: &str = "crash";
-/// Producers in each round.
-const PRODUCERS: u64 = 3;
-/// How long a round lasts before the kill: from a start hardly finished to a log with checkpoints and sealed segments.
-const ROUND_MS: (u64, u64) = (50, 900);
+/// After so many rounds it is checked what became of everything that was confirmed in them.
+const ROUNDS_A_CHECK: u64 = 20;
 
 #[derive(Parser)]
 #[command(about = "Kill the broker under load and check that no confirmed message is lost and no confirmed ack undone")]
 struct Arguments {
-    /// How many kills.
+    /// How many kills, those of earlier pieces included.
     #[arg(long, default_value_t = 50)]
-    rounds: u32,
+    rounds: u64,
     /// Draws the load and the moments of the kills.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The broker's binary.
-    #[arg(long, value_name = "FILE")]
-    sluice: Option<PathBuf>,
-    /// Keep the data here instead of in a folder that goes away.
+    /// Keep the data and what is known of the run here, so that it can be resumed.
     #[arg(long, value_name = "DIR")]
-    keep: Option<PathBuf>,
+    state: Option<PathBuf>,
+    /// Go on with the run in `--state`.
+    #[arg(long, requires = "state")]
+    resume: bool,
+    /// Go on although the run was begun with another commit.
+    #[arg(long, requires = "resume")]
+    any_commit: bool,
+    /// End this piece after so many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// Use a broker that never syncs and demand that it is caught.
+    #[arg(long)]
+    never_sync: bool,
 }
 
 #[tokio::main]
@@ -56,103 +64,154 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<()> {
-    println!("seed {}, {} rounds", arguments.seed, arguments.rounds);
     let passing = tempfile::tempdir().context("make a folder")?;
-    let folder = arguments.keep.clone().unwrap_or_else(|| passing.path().to_path_buf());
+    let folder = arguments.state.clone().unwrap_or_else(|| passing.path().to_path_buf());
     std::fs::create_dir_all(&folder).context("create the folder")?;
-    let sluice = arguments.sluice.map_or_else(broker::built, Ok)?;
-    let mut chance = Chance(arguments.seed);
-    let ledger = Arc::new(Mutex::new(Ledger::default()));
-    let mut groups = vec![Group::new("by-stream", Way::Stream), Group::new("by-receive", Way::Receive)];
-    for round in 1..=arguments.rounds {
-        let broker = Broker::start(&sluice, &folder)
-            .await
-            .with_context(|| format!("start for round {round}"))?;
-        let lasting = Duration::from_millis(chance.between(ROUND_MS.0, ROUND_MS.1));
-        groups = load(&broker, &ledger, groups, &mut chance, u64::from(round), lasting).await?;
-        broker.kill()?;
-        let (confirmed, violation) = ledger.lock().expect("no task panics with the ledger").state();
-        let acked: usize = groups.iter().map(Group::acked).sum();
-        println!(
-            "round {round}: killed after {} ms; confirmed so far: {confirmed} messages, {acked} acknowledgements",
-            lasting.as_millis()
-        );
-        ensure!(violation.is_none(), "{}", violation.unwrap_or_default());
+    let mut progress = begin(&arguments, &folder)?;
+    let place = Place::beside(folder.clone())?;
+    println!(
+        "commit {}, seed {}, {} of {} rounds done",
+        progress.commit, progress.seed, progress.totals.rounds, arguments.rounds
+    );
+    let before = progress.totals;
+    let begun = Instant::now();
+    let outcome = rounds(&arguments, &place, &mut progress, begun).await;
+    report(&progress, before, begun.elapsed());
+    match outcome {
+        Err(caught) if arguments.never_sync => {
+            println!("a broker that never syncs was caught: {caught:#}");
+            Ok(())
+        }
+        Ok(()) if arguments.never_sync => bail!("a broker that never syncs was not caught"),
+        Ok(()) => {
+            println!("{} passed, 0 failed", progress.totals.rounds);
+            Ok(())
+        }
+        Err(error) if arguments.state.is_none() => {
+            // The data is what tells why.
+            println!("the data is kept in {}", passing.keep().display());
+            Err(error)
+        }
+        Err(error) => Err(error),
     }
-    let broker = Broker::start(&sluice, &folder).await.context("start for the last check")?;
-    check(&broker, &ledger, &mut groups).await?;
-    println!("{} passed, 0 failed", arguments.rounds);
+}
+
+/// The run to be made or gone on with.
+fn begin(arguments: &Arguments, folder: &Path) -> Result<Progress> {
+    let commit = state::commit()?;
+    let Some(found) = Progress::read(folder)?.filter(|_| arguments.state.is_some()) else {
+        ensure!(!arguments.resume, "there is no run in {} to go on with", folder.display());
+        ensure!(!broker::has_data(folder), "{} holds other data", folder.display());
+        return Ok(Progress {
+            commit,
+            seed: arguments.seed,
+            totals: Totals::default(),
+        });
+    };
+    ensure!(
+        arguments.resume,
+        "{} holds a run of {} rounds: go on with --resume, or name another folder",
+        folder.display(),
+        found.totals.rounds
+    );
+    ensure!(
+        found.commit == commit || arguments.any_commit,
+        "the run in {} was begun with commit {} and this is {commit}: go on with --any-commit, or name another folder",
+        folder.display(),
+        found.commit
+    );
+    Ok(Progress { commit, ..found })
+}
+
+/// Rounds and checks until the number or the time is reached.
+async fn rounds(arguments: &Arguments, place: &Place, progress: &mut Progress, begun: Instant) -> Result<()> {
+    let lasting = arguments.minutes.map_or(Duration::MAX, |minutes| Duration::from_secs(60 * minutes));
+    while progress.totals.rounds < arguments.rounds && begun.elapsed() < lasting {
+        let mut totals = progress.totals;
+        let last = arguments.rounds.min(totals.rounds + ROUNDS_A_CHECK);
+        let mut work = begin_work(place, progress.seed, totals.rounds).await?;
+        while totals.rounds < last && begun.elapsed() < lasting {
+            let number = totals.rounds + 1;
+            let round = Round::draw(progress.seed, number, arguments.never_sync);
+            let done = round.run(place, &mut work).await;
+            done.with_context(|| format!("round {number}: {:?} {:?}", round.program, round.moment))?;
+            count(&mut totals, &round);
+            let (confirmed, violation) = work.ledger.lock().expect("no task panics with the ledger").state();
+            let acked: usize = work.groups.iter().map(Group::acked).sum();
+            println!(
+                "round {number}: {:?}, {:?}; since the last check {confirmed} messages and {acked} acknowledgements confirmed",
+                round.program, round.moment
+            );
+            ensure!(violation.is_none(), "{}", violation.unwrap_or_default());
+        }
+        let chance = Chance::new(progress.seed ^ !totals.rounds);
+        check::check(place, &mut work, &chance, &mut totals, arguments.never_sync).await?;
+        progress.totals = totals;
+        println!(
+            "checked after round {}: everything confirmed was delivered, nothing acknowledged came again",
+            totals.rounds
+        );
+        if arguments.state.is_some() {
+            progress.write(&place.folder)?;
+        }
+    }
     Ok(())
 }
 
-/// Producers and groups at work until the round is over; whatever is under way then is nobody's promise.
-async fn load(
-    broker: &Broker,
-    ledger: &Arc<Mutex<Ledger>>,
-    groups: Vec<Group>,
-    chance: &mut Chance,
-    round: u64,
-    lasting: Duration,
-) -> Result<Vec<Group>> {
-    let (stop, stopped) = watch::channel(false);
-    let mut producers = JoinSet::new();
-    for number in 0..PRODUCERS {
-        let client = Client::connect(broker.endpoint("crash-producer")).await?;
-        let seed = chance.next();
-        let ledger = Arc::clone(ledger);
-        let mut stopped = stopped.clone();
-        producers.spawn(async move {
-            tokio::select! {
-                _ = stopped.changed() => {}
-                _ = produce::run(&client, &ledger, round, number, Chance(seed)) => {}
-            }
-        });
+/// What the rounds until the next check work with: a topic of their own. One that an interrupted piece left is deleted.
+async fn begin_work(place: &Place, seed: u64, rounds: u64) -> Result<Work> {
+    let broker = Broker::start(place, &round::program(&Chance::new(seed ^ rounds), false)).await?;
+    let client = Client::connect(broker.endpoint("crash-begin")).await?;
+    let topics = client.topics().await?;
+    for topic in topics.iter().filter(|topic| topic.name.starts_with("crash-")) {
+        client
+            .delete_topic(&topic.name)
+            .await
+            .context("delete the topic of an interrupted piece")?;
     }
-    let mut consumers = JoinSet::new();
-    for mut group in groups {
-        let client = Client::connect(broker.endpoint("crash-consumer")).await?;
-        let ledger = Arc::clone(ledger);
-        let mut stopped = stopped.clone();
-        consumers.spawn(async move {
-            tokio::select! {
-                _ = stopped.changed() => {}
-                _ = group.consume(&client, &ledger) => {}
-            }
-            group
-        });
+    if topics.is_empty() {
+        round::make_keeps_little(&client).await?;
     }
-    tokio::time::sleep(lasting).await;
-    broker.signal_kill()?;
-    stop.send_replace(true);
-    producers.join_all().await;
-    let mut groups = consumers.join_all().await;
-    groups.sort_by_key(Group::name);
-    Ok(groups)
+    let topic = format!("crash-{rounds}");
+    client.create_topic(&topic, None).await.context("create the topic")?;
+    broker.kill()?;
+    Ok(Work {
+        topic,
+        ledger: Arc::default(),
+        groups: vec![Group::new("by-receive", Way::Receive), Group::new("by-stream", Way::Stream)],
+    })
 }
 
-/// Lets every group read to the end, then holds what it got against what was confirmed.
-async fn check(broker: &Broker, ledger: &Arc<Mutex<Ledger>>, groups: &mut [Group]) -> Result<()> {
-    for group in groups {
-        let client = Client::connect(broker.endpoint("crash-check")).await?;
-        group
-            .drain(&client, ledger)
-            .await
-            .with_context(|| format!("drain group {}", group.name()))?;
-        let ledger = ledger.lock().expect("no task panics with the ledger");
-        let lost = ledger.confirmed().filter(|id| !group.has_seen(id)).count();
-        println!(
-            "group {}: {} confirmed messages, {lost} never delivered, {} acknowledged",
-            group.name(),
-            ledger.state().0,
-            group.acked()
-        );
-        ensure!(
-            lost == 0,
-            "{lost} confirmed messages were never delivered to group {}",
-            group.name()
-        );
-        let (_, violation) = ledger.state();
-        ensure!(violation.is_none(), "{}", violation.unwrap_or_default());
+fn count(totals: &mut Totals, round: &Round) {
+    totals.rounds += 1;
+    totals.holding += u64::from(matches!(round.program.storage, Storage::Holding { .. }));
+    match round.moment {
+        Moment::Starting { .. } => totals.starting += 1,
+        Moment::Stopping { .. } => totals.stopping += 1,
+        Moment::Loaded { .. } => {}
     }
-    Ok(())
+}
+
+fn report(progress: &Progress, before: Totals, took: Duration) {
+    let Totals {
+        rounds,
+        holding,
+        starting,
+        stopping,
+        checks,
+        confirmed,
+        delivered,
+        acked,
+    } = progress.totals;
+    let piece = rounds - before.rounds;
+    println!(
+        "commit {}, seed {}: {rounds} rounds done, {holding} with unsynced writes held back, {starting} killed while starting, \
+         {stopping} while stopping; {checks} checks; {confirmed} messages confirmed, {delivered} delivered, {acked} acknowledged (two groups)",
+        progress.commit, progress.seed
+    );
+    println!(
+        "this piece: {piece} rounds in {} s, {} ms a round",
+        took.as_secs(),
+        took.as_millis() / u128::from(piece.max(1))
+    );
 }
