@@ -29,6 +29,8 @@ pub(crate) struct Sent {
     pub(crate) stream: u64,
     /// When it is written again, after the broker asked to come back later.
     pub(crate) again: Option<Instant>,
+    /// What the broker said then.
+    refused: Option<Refusal>,
     wait: Duration,
 }
 
@@ -45,6 +47,7 @@ impl Sent {
             first_stream: stream,
             stream,
             again: None,
+            refused: None,
             wait: limits::RETRY_FIRST,
         }
     }
@@ -127,6 +130,7 @@ impl Unconfirmed {
             let later = here.iter().all(|(_, refusal)| refusal.code.advice() == Advice::Retry);
             if later && here.len() == sent.replies.len() && sent.open == sent.replies.len() {
                 slowed = Some((refusal.clone(), sent.wait));
+                sent.refused = Some(refusal.clone());
                 sent.again = Some(now + sent.wait);
                 sent.wait = (sent.wait * 2).min(limits::RETRY_MAX);
             } else {
@@ -137,10 +141,15 @@ impl Unconfirmed {
         slowed
     }
 
-    /// Gives up what has waited too long.
+    /// Gives up what has waited too long. What was refused each time, and on the one stream that carried it, is not stored.
     pub(crate) fn give_up(&mut self, now: Instant, reason: &str, mut done: impl FnMut(Sequence)) {
         for sent in self.batches.iter_mut().filter(|sent| sent.deadline <= now) {
-            sent.resolve_all(&SendError::Unknown { reason: reason.to_owned() });
+            let refused = sent
+                .refused
+                .take()
+                .filter(|_| sent.again.is_some() && sent.first_stream == sent.stream);
+            let unknown = || SendError::Unknown { reason: reason.to_owned() };
+            sent.resolve_all(&refused.map_or_else(unknown, SendError::Refused));
         }
         self.remove_done(&mut done);
     }
@@ -262,6 +271,27 @@ mod tests {
         assert_eq!(confirm(&mut unconfirmed, Vec::new(), both), (Vec::new(), true));
         assert!(unconfirmed.batches[0].again.is_some());
         assert!(outcomes[0].try_recv().is_err(), "nobody is told yet");
+    }
+
+    #[tokio::test]
+    async fn a_batch_given_up_while_it_is_refused_says_why_unless_another_stream_carried_it() {
+        for stream in [0, 1] {
+            let mut unconfirmed = Unconfirmed::default();
+            let outcomes = batch(&mut unconfirmed, 0, 2);
+            let both = vec![refused(0, ErrorCode::StorageFull), refused(1, ErrorCode::StorageFull)];
+            confirm(&mut unconfirmed, Vec::new(), both);
+            unconfirmed.batches[0].stream = unconfirmed.batches[0].first_stream + stream;
+            let late = unconfirmed.batches[0].deadline;
+            unconfirmed.give_up(late, "too late", |_| {});
+            for outcome in outcomes {
+                let outcome = outcome.await.unwrap().unwrap_err();
+                assert_eq!(
+                    outcome == SendError::Refused(Refusal::plain(ErrorCode::StorageFull)),
+                    stream == 0,
+                    "{outcome}"
+                );
+            }
+        }
     }
 
     #[tokio::test]
