@@ -2,7 +2,7 @@
 
 use sluice_core::effect::CheckpointStep;
 use sluice_core::input::Input;
-use sluice_log::LogError;
+use sluice_log::{LogError, frame_bytes};
 use sluice_protocol::ids::QueueOffset;
 
 use crate::laws::Law;
@@ -14,15 +14,32 @@ impl World {
     pub(crate) fn disk(&mut self) {
         let Some(shell) = &mut self.shell else { return };
         match shell.disk.front_mut() {
+            None if !shell.writer.has_reserve() => self.replenish(),
             None => {}
             Some(DiskJob::Write {
                 position,
                 records,
                 appended,
-            }) if !*appended => match shell.writer.append(*position, records) {
-                Ok(_) => *appended = true,
-                Err(error) => self.disk_failed("append", &error),
-            },
+            }) if !*appended => {
+                let reserve = shell.writer.reserve_segments();
+                match shell.writer.append(*position, records) {
+                    Ok(_) => {
+                        *appended = true;
+                        if !shell.writer.has_reserve() {
+                            self.oracle.court.exercise(Law::ReserveTakesTheRest);
+                            self.replenish();
+                        }
+                    }
+                    Err(error) => {
+                        let bytes = frame_bytes(records.iter().map(|record| record.len()));
+                        if matches!(error, LogError::NoRoom { .. }) && self.storage.is_limited() && bytes + 64 <= self.segment_bytes {
+                            let text = || format!("{error}, with {reserve} segments in reserve");
+                            self.oracle.court.demand(Law::ReserveTakesTheRest, reserve == 0, text);
+                        }
+                        self.disk_failed("append", &error);
+                    }
+                }
+            }
             Some(DiskJob::Write { .. }) if self.lazy => self.written_lazily(),
             Some(DiskJob::Write { .. }) => {
                 let synced = shell.writer.sync();
@@ -33,6 +50,15 @@ impl World {
                 }
             }
             Some(DiskJob::Checkpoint(_)) => self.checkpoint(),
+        }
+    }
+
+    /// Takes what room there is, as the disk's thread does from time to time.
+    pub(crate) fn replenish(&mut self) {
+        let Some(shell) = &mut self.shell else { return };
+        match shell.writer.replenish() {
+            Ok(()) | Err(LogError::NoRoom { .. }) => {}
+            Err(error) => self.disk_failed("replenish", &error),
         }
     }
 

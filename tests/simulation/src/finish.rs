@@ -18,6 +18,7 @@ impl World {
         self.healed = true;
         self.network.losses_per_mille = 0;
         self.storage.full_after(None);
+        self.storage.limit(None);
         for _ in 0..STEPS_TO_HEAL {
             if self.is_over() {
                 return;

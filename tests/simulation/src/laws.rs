@@ -61,6 +61,8 @@ pub enum Law {
     DamageIsRefused,
     /// Once all is well every matching message gets settled or dead-lettered in every group, and nothing stays pending.
     EverythingIsFinished,
+    /// On a full disk that writes in place, what is not refused is written as long as a segment is in reserve.
+    ReserveTakesTheRest,
     /// The broker neither panics nor refuses what is right.
     NoFailureOfItsOwn,
     /// Situation: a crash while something written was not synced.
@@ -110,7 +112,7 @@ pub enum Law {
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 50] = [
+pub const LAWS: [(Law, u64); 51] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -139,6 +141,7 @@ pub const LAWS: [(Law, u64); 50] = [
     (ForgedHandleIsRefused, 50),
     (DamageIsRefused, 5),
     (EverythingIsFinished, 500),
+    (ReserveTakesTheRest, 100),
     (NoFailureOfItsOwn, 100),
     (CrashWithUnsynced, 50),
     (TornTail, 20),

@@ -108,6 +108,7 @@ impl World {
                 self.history.note("start failed", &error.to_string());
                 self.storage.crash();
                 self.storage.full_after(None);
+                self.storage.limit(None);
                 return;
             }
             Err(error) => return self.refused_to_start(&error.to_string()),

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use sluice_core::input::{ConnectionId, Input, RequestId, SubscriptionId};
 use sluice_log::FaultyStorage;
+use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::QueueOffset;
 
 use crate::clients::{Client, Surroundings, Wish};
 use crate::clock::Clock;
 use crate::history::History;
 use crate::laws::{Law, Tally, Violation};
-use crate::network::Network;
+use crate::network::{Event, Network};
 use crate::oracle::Oracle;
 use crate::random::Random;
 use crate::scenario::Scenario;
@@ -180,7 +181,11 @@ impl World {
             11..13 => self.storage.fail_next_write(),
             13..20 => {
                 let bytes = self.random.below(3_000);
-                self.storage.full_after(Some(bytes));
+                // A file system that writes in place keeps what was allocated; one that copies does not.
+                match self.random.chance(1, 2) {
+                    true => self.storage.full_after(Some(bytes)),
+                    false => self.storage.limit(Some(bytes)),
+                }
             }
             20..60 => self.drop_connection(),
             60..90 => {
@@ -199,6 +204,7 @@ impl World {
                 self.clock.advance(passed);
             }
             350..450 => self.storage.full_after(None),
+            450..490 => self.storage.limit(None),
             _ => {}
         }
     }
@@ -218,11 +224,22 @@ impl World {
                     stream: None,
                 },
             );
-            inputs.push(packet.body);
+            match packet.body {
+                Input::Publish { request, .. } if !self.has_room() => {
+                    let answer = Err(Refusal::plain(ErrorCode::StorageFull));
+                    self.answer(request, Event::Answered { request, answer });
+                }
+                input => inputs.push(input),
+            }
         }
         if !inputs.is_empty() {
             self.turn(inputs);
         }
+    }
+
+    /// Whether what may be refused is let in, as admission decides it.
+    fn has_room(&self) -> bool {
+        self.shell.as_ref().is_some_and(|shell| shell.writer.has_reserve())
     }
 
     fn route(&mut self, input: &Input, route: Route) {
