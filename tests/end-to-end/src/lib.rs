@@ -26,7 +26,10 @@ pub fn sluice() -> &'static Path {
             Some("debug") | None => "dev",
             Some(name) => name,
         };
-        cargo(&["build", "--package", "sluice", "--profile", profile], &target_directory());
+        // The selection that the tests were built with: cargo unites features over the packages selected, and for any other selection it
+        // would build wasmtime once more.
+        let everything = ["build", "--workspace", "--all-targets", "--locked", "--profile", profile];
+        cargo(&everything, &target_directory());
         directory.join("sluice")
     })
 }
