@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sluice_client::Endpoint;
+use sluice_server::Ready;
 
 /// How long a broker may take until it serves.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -15,6 +16,7 @@ pub(crate) struct Broker {
     child: Child,
     ready_file: PathBuf,
     folder: PathBuf,
+    ready_after: Duration,
 }
 
 impl Broker {
@@ -31,6 +33,7 @@ impl Broker {
             .append(true)
             .open(folder.join("broker.log"))
             .context("open the broker's log")?;
+        let begun = Instant::now();
         let child = Command::new(std::env::current_exe().context("find this binary")?)
             .arg("serve")
             .arg("--data")
@@ -47,8 +50,10 @@ impl Broker {
             child,
             ready_file,
             folder: folder.to_path_buf(),
+            ready_after: Duration::ZERO,
         };
         broker.wait_until_ready().await?;
+        broker.ready_after = begun.elapsed();
         Ok(broker)
     }
 
@@ -66,9 +71,20 @@ impl Broker {
                     self.folder.join("broker.log").display()
                 );
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         Ok(())
+    }
+
+    /// How long it took from the start of the process until it served.
+    pub(crate) fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    /// What its ready file says.
+    pub(crate) fn ready(&self) -> Result<Ready> {
+        let text = std::fs::read(&self.ready_file).context("read the ready file")?;
+        serde_json::from_slice(&text).context("understand the ready file")
     }
 
     /// Where it is.
@@ -79,6 +95,19 @@ impl Broker {
     /// Its process.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Asks it to end in good order and waits until it has.
+    pub(crate) async fn stop(mut self) -> Result<()> {
+        let asked = Command::new("kill").arg("-TERM").arg(self.pid().to_string()).status();
+        ensure!(
+            asked.context("ask the broker to end")?.success(),
+            "the broker could not be asked to end"
+        );
+        while self.child.try_wait().context("wait for the broker")?.is_none() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
     }
 
     /// Ends it as a power cut would: SIGKILL, no chance to write anything.

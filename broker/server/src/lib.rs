@@ -34,6 +34,6 @@ pub use certificate::{Certificate, CertificateError};
 pub use config::{Config, ConfigError};
 pub use listen::{ALPN, ListenError};
 pub use metrics::{Counter, Metrics, ProcessUsage};
-pub use ready::Ready;
+pub use ready::{Ready, Replayed};
 pub use running::{Failed, Running};
 pub use start::{Server, StartError, log_directory};

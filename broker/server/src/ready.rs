@@ -23,11 +23,26 @@ pub struct Ready {
     pub data_dir: PathBuf,
     /// The broker's version.
     pub version: String,
+    /// Bytes of log behind the checkpoint that this start replayed.
+    #[serde(default)]
+    pub replayed_bytes: u64,
+    /// Records in them.
+    #[serde(default)]
+    pub replayed_records: u64,
+}
+
+/// How much log a start replayed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// From the first record after the checkpoint to the end.
+    pub bytes: u64,
+    /// Records in them, the start's own included.
+    pub records: u64,
 }
 
 impl Ready {
     /// The facts of a broker that serves at `addresses`.
-    pub fn new(addresses: &[SocketAddr], certificate: &crate::certificate::Certificate, data_dir: &Path) -> Self {
+    pub fn new(addresses: &[SocketAddr], certificate: &crate::certificate::Certificate, data_dir: &Path, replayed: Replayed) -> Self {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         Self {
             listen: addresses.first().cloned().unwrap_or_default(),
@@ -37,6 +52,8 @@ impl Ready {
             certificate_sha256: certificate.sha256.clone(),
             data_dir: std::path::absolute(data_dir).unwrap_or_else(|_| data_dir.to_path_buf()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            replayed_bytes: replayed.bytes,
+            replayed_records: replayed.records,
         }
     }
 
@@ -73,6 +90,8 @@ mod tests {
             certificate_sha256: "00".repeat(32),
             data_dir: directory.path().into(),
             version: "0.1.0".into(),
+            replayed_bytes: 4_096,
+            replayed_records: 3,
         };
         ready.write(&path).unwrap();
         let read: Ready = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();

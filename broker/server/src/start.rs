@@ -23,7 +23,7 @@ use crate::listen::{self, ListenError};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::plugins::{BUILT_IN, Plugins};
-use crate::ready::Ready;
+use crate::ready::{Ready, Replayed};
 use crate::retention::Retention;
 use crate::running::Running;
 use crate::serving::{Draining, Serving};
@@ -123,6 +123,7 @@ struct Opened {
     plugins: Arc<Plugins>,
     reader: LogReader,
     epoch: u32,
+    replayed: Replayed,
     core_config: CoreConfig,
     shard: Shard,
     metrics: Arc<Metrics>,
@@ -163,7 +164,7 @@ fn open(storage: Arc<dyn Storage>, config: &Config, runtime: Handle) -> Result<O
     };
     let plugins = Arc::new(Plugins::open(Host::new(HostConfig::default())?, &config.data_dir, &config.plugins).map_err(unusable)?);
     let core_config = core_config(config);
-    let (core, clock, epoch) = recover(core_config.clone(), opened.recovery)?;
+    let (core, clock, epoch, replayed) = recover(core_config.clone(), opened.recovery)?;
     let (shard, mail) = Shard::new(config.limits.inbox_bytes);
     let parts = Parts {
         config,
@@ -182,6 +183,7 @@ fn open(storage: Arc<dyn Storage>, config: &Config, runtime: Handle) -> Result<O
         endpoint,
         reader: opened.reader,
         epoch,
+        replayed,
         core_config,
         shard,
         plugins,
@@ -194,7 +196,7 @@ fn open(storage: Arc<dyn Storage>, config: &Config, runtime: Handle) -> Result<O
 }
 
 /// Rebuilds the core from the checkpoint and the records behind it.
-fn recover(config: CoreConfig, recovery: Recovery) -> Result<(Core, Clock, u32), StartError> {
+fn recover(config: CoreConfig, recovery: Recovery) -> Result<(Core, Clock, u32, Replayed), StartError> {
     let Recovery {
         epoch,
         secret,
@@ -207,13 +209,18 @@ fn recover(config: CoreConfig, recovery: Recovery) -> Result<(Core, Clock, u32),
     for entry in checkpoint_entries {
         core.restore(&entry).map_err(|error| StartError::Checkpoint(error.to_string()))?;
     }
-    for replayed in replay {
-        let (position, record) = replayed?;
+    let mut replayed = Replayed::default();
+    for record in replay {
+        let (position, record) = record?;
+        if replayed.records == 0 {
+            replayed.bytes = next_position.0 - position.0;
+        }
+        replayed.records += 1;
         core.replay(position, &record);
     }
     let clock = Clock::from_opened(opened_at);
     core.start(epoch, next_position, clock.now());
-    Ok((core, clock, epoch.0))
+    Ok((core, clock, epoch.0, replayed))
 }
 
 fn core_config(config: &Config) -> CoreConfig {
@@ -309,7 +316,7 @@ async fn serve(config: Config, opened: Opened) -> Result<Running, StartError> {
     bind_built_ins(&opened.shard, &opened.plugins).await.map_err(StartError::Bind)?;
     let (drain, draining) = Draining::new();
     let addresses = vec![opened.endpoint.local_addr().unwrap_or(config.listen)];
-    let ready = Ready::new(&addresses, &opened.certificate, &config.data_dir);
+    let ready = Ready::new(&addresses, &opened.certificate, &config.data_dir, opened.replayed);
     let ready_file = config.ready_file.clone();
     if config.durability == Durability::Async {
         tracing::warn!("durability = \"async\": a crash of the machine may lose what was confirmed in the last 50 ms");
@@ -320,6 +327,8 @@ async fn serve(config: Config, opened: Opened) -> Result<Running, StartError> {
         certificate = %ready.certificate.display(),
         certificate_sha256 = %ready.certificate_sha256,
         epoch = opened.epoch,
+        replayed_bytes = ready.replayed_bytes,
+        replayed_records = ready.replayed_records,
         "serving"
     );
     let retention = Retention {

@@ -2,10 +2,15 @@
 
 mod bare;
 mod filter;
+mod idle;
+mod many;
 mod measure;
 mod native;
+mod process;
 mod publish;
+mod queues;
 mod report;
+mod restart;
 
 use clap::Subcommand;
 
@@ -19,6 +24,12 @@ pub(crate) enum Bench {
     Filter(filter::FilterBench),
     /// Durable publishes over QUIC: unbatched, and batched against a bare QUIC transfer of the same bytes
     Publish(publish::PublishBench),
+    /// A killed broker with gigabytes stored: how soon it serves again, and what it read for that
+    Restart(restart::RestartBench),
+    /// A broker that nobody uses: memory, binary, open files, and how soon it is there
+    Idle(idle::IdleBench),
+    /// Very many queues, groups and idle connections: memory, open files, CPU and start
+    Queues(queues::QueuesBench),
 }
 
 impl Bench {
@@ -28,6 +39,9 @@ impl Bench {
         let measured = match self {
             Self::Filter(filter) => filter.run(&mut report).await,
             Self::Publish(publish) => publish.run(&mut report).await,
+            Self::Restart(restart) => restart.run(&mut report).await,
+            Self::Idle(idle) => idle.run(&mut report).await,
+            Self::Queues(queues) => queues.run(&mut report).await,
         };
         measured.map_err(|error| Failure::from_error(&error))
     }
