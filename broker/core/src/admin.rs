@@ -89,13 +89,7 @@ impl Core {
     /// Deletes a topic; its streams end, its receives are refused, and what it held is gone with its cursors.
     fn delete_topic(&mut self, name: &str) -> Outcome {
         let topic = self.topic_id(name)?;
-        let groups: Vec<GroupId> = self
-            .state
-            .subscriptions
-            .keys()
-            .filter(|(_, other)| *other == topic)
-            .map(|(group, _)| *group)
-            .collect();
+        let groups: Vec<GroupId> = self.state.readers_of(topic).collect();
         let depends = self.record(Change::TopicDeleted { topic });
         let refusal = Refusal::new(ErrorCode::TopicDeleted, format!("topic {name} was deleted"));
         for group in groups {
@@ -134,13 +128,7 @@ impl Core {
     /// Deletes a group; its members are refused and its cursors are gone.
     fn delete_group(&mut self, name: &str) -> Outcome {
         let group = self.group_id(name)?;
-        let topics: Vec<TopicId> = self
-            .state
-            .subscriptions
-            .keys()
-            .filter(|(other, _)| *other == group)
-            .map(|(_, topic)| *topic)
-            .collect();
+        let topics: Vec<TopicId> = self.state.topics_of(group).collect();
         let depends = self.record(Change::GroupDeleted { group });
         let refusal = Refusal::new(ErrorCode::NoSuchGroup, format!("group {name} was deleted"));
         for topic in topics {
@@ -258,7 +246,7 @@ impl Core {
             subscriptions: subscriptions
                 .filter_map(|((_, topic), subscription)| Some((self.state.topics.get(topic)?.name.clone(), subscription.ruling.clone())))
                 .collect(),
-            members: self.consuming.member_names(id).len() as u32,
+            members: self.consuming.member_names(&self.state, id).len() as u32,
             lag: lag.sum(),
         })
     }
@@ -288,7 +276,12 @@ impl Core {
 
     /// Who is connected or holds something, by name and topic.
     fn member_infos(&self, group: GroupId) -> Vec<MemberInfo> {
-        let mut leased: BTreeMap<(TopicId, String), u64> = self.consuming.member_names(group).into_iter().map(|key| (key, 0)).collect();
+        let mut leased: BTreeMap<(TopicId, String), u64> = self
+            .consuming
+            .member_names(&self.state, group)
+            .into_iter()
+            .map(|key| (key, 0))
+            .collect();
         for (cursor, entry) in self.state.cursors_of(group) {
             for (offsets, lease) in entry.lane.leases.iter() {
                 let (Holder::Stream { member } | Holder::Receive { member }) = &*lease.holder;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use sluice_log::record::{Change, Record};
 use sluice_protocol::errors::Refusal;
-use sluice_protocol::ids::{Epoch, Position, QueueId, QueueOffset, TopicId};
+use sluice_protocol::ids::{Epoch, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 use sluice_protocol::units::Now;
 
 use crate::checkpoint::Checkpointing;
@@ -53,7 +53,14 @@ impl Visible {
     /// Drops what is known of a deleted topic.
     pub(crate) fn forget(&mut self, topic: TopicId) {
         self.appended.retain(|(_, queue, _)| queue.topic != topic);
-        self.ends.retain(|queue, _| queue.topic != topic);
+        let at = |index| QueueId {
+            topic,
+            index: QueueIndex(index),
+        };
+        let queues: Vec<QueueId> = self.ends.range(at(0)..=at(u16::MAX)).map(|(&queue, _)| queue).collect();
+        for queue in queues {
+            self.ends.remove(&queue);
+        }
     }
 }
 

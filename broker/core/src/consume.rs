@@ -22,6 +22,7 @@ use self::settle::Sent;
 use crate::effect::{FetchId, JudgeId, Rule};
 use crate::input::{ConnectionId, RequestId, SubscriptionId};
 use crate::planted::{self, Bug};
+use crate::state::State;
 
 /// One group's reading of one topic.
 pub(crate) type ReadingKey = (TopicId, GroupId);
@@ -32,6 +33,8 @@ pub(crate) struct Consuming {
     pub(crate) readings: BTreeMap<ReadingKey, Reading>,
     pub(crate) streams: BTreeMap<SubscriptionId, Stream>,
     pub(crate) receives: BTreeMap<RequestId, Receive>,
+    /// The members that end with each connection.
+    by_connection: BTreeSet<(ConnectionId, MemberRef)>,
     /// Readings to be served at the end of the turn.
     dirty: BTreeSet<ReadingKey>,
     timers: BTreeSet<(u64, Timer)>,
@@ -76,7 +79,7 @@ pub(crate) struct Reading {
 }
 
 /// A member that takes messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum MemberRef {
     Stream(SubscriptionId),
     Receive(RequestId),
@@ -173,6 +176,14 @@ impl Reading {
     fn has_members(&self) -> bool {
         !self.streams.is_empty() || self.receives > 0
     }
+
+    /// The receives that wait here: each of them has demand until it is answered.
+    fn waiting_receives(&self) -> impl Iterator<Item = RequestId> + '_ {
+        self.waiting.iter().filter_map(|member| match member {
+            MemberRef::Receive(request) => Some(*request),
+            MemberRef::Stream(_) => None,
+        })
+    }
 }
 
 impl Consuming {
@@ -207,16 +218,62 @@ impl Consuming {
     }
 
     /// The connected members of a group, by topic and name.
-    pub(crate) fn member_names(&self, group: GroupId) -> BTreeSet<(TopicId, String)> {
-        let streams = self.streams.values().map(|stream| (stream.key, &*stream.holder));
-        let receives = self.receives.values().map(|receive| (receive.key, &receive.holder));
-        let members = streams.chain(receives).filter(|((_, other), _)| *other == group);
-        members
-            .map(|((topic, _), holder)| {
+    pub(crate) fn member_names(&self, state: &State, group: GroupId) -> BTreeSet<(TopicId, String)> {
+        let readings = state
+            .topics_of(group)
+            .filter_map(|topic| Some((topic, self.readings.get(&(topic, group))?)));
+        let holders = readings.flat_map(|(topic, reading)| {
+            let streams = reading
+                .streams
+                .iter()
+                .filter_map(|id| self.streams.get(id))
+                .map(|stream| &*stream.holder);
+            let receives = reading
+                .waiting_receives()
+                .filter_map(|id| self.receives.get(&id))
+                .map(|receive| &receive.holder);
+            streams.chain(receives).map(move |holder| (topic, holder))
+        });
+        holders
+            .map(|(topic, holder)| {
                 let (Holder::Stream { member } | Holder::Receive { member }) = holder;
                 (topic, member.clone())
             })
             .collect()
+    }
+
+    /// What a connection has open: its streams and its receives that wait.
+    fn members_of(&self, connection: ConnectionId) -> Vec<MemberRef> {
+        let least = MemberRef::Stream(SubscriptionId(0));
+        let from = self.by_connection.range((connection, least)..);
+        from.take_while(|(other, _)| *other == connection)
+            .map(|&(_, member)| member)
+            .collect()
+    }
+
+    fn add_stream(&mut self, subscription: SubscriptionId, stream: Stream) {
+        self.by_connection.insert((stream.connection, MemberRef::Stream(subscription)));
+        self.streams.insert(subscription, stream);
+    }
+
+    fn remove_stream(&mut self, subscription: SubscriptionId) -> Option<Stream> {
+        let stream = self.streams.remove(&subscription)?;
+        self.by_connection.remove(&(stream.connection, MemberRef::Stream(subscription)));
+        Some(stream)
+    }
+
+    /// Has a receive wait, and be looked at when its time is over.
+    fn add_receive(&mut self, request: RequestId, receive: Receive) {
+        self.timers.insert((receive.until_mono_ms, Timer::Receive(request)));
+        self.by_connection.insert((receive.connection, MemberRef::Receive(request)));
+        self.receives.insert(request, receive);
+    }
+
+    fn remove_receive(&mut self, request: RequestId) -> Option<Receive> {
+        let receive = self.receives.remove(&request)?;
+        self.timers.remove(&(receive.until_mono_ms, Timer::Receive(request)));
+        self.by_connection.remove(&(receive.connection, MemberRef::Receive(request)));
+        Some(receive)
     }
 
     /// Forgets a reading whose topic or group is gone; its members were ended before.
@@ -273,6 +330,6 @@ fn cursor_of(key: ReadingKey, lane: usize) -> CursorId {
 }
 
 /// Whether a request may name this pass of a cursor.
-fn is_current(state: &crate::state::State, cursor: CursorId, pass: Pass) -> bool {
+fn is_current(state: &State, cursor: CursorId, pass: Pass) -> bool {
     state.cursors.get(&cursor).is_some_and(|entry| entry.pass == pass)
 }

@@ -8,10 +8,11 @@ pub mod lane;
 pub mod meta;
 pub mod producer;
 pub mod queue;
+mod readers;
 pub mod subscription;
 pub mod topic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sluice_log::record::{Change, CursorId, Record};
@@ -25,6 +26,7 @@ use self::group::Group;
 use self::meta::Meta;
 use self::producer::Producers;
 use self::queue::Queue;
+use self::readers::Readers;
 use self::subscription::Subscription;
 use self::topic::Topic;
 
@@ -52,6 +54,7 @@ pub struct State {
     pub bindings: BTreeMap<String, Binding>,
     topic_names: Names<TopicId>,
     group_names: Names<GroupId>,
+    readers: Readers,
 }
 
 /// The incarnations of each name, the newest last: during a replay an older one may come back for a while.
@@ -111,6 +114,29 @@ impl State {
             .map(|(&id, cursor)| (id, cursor))
     }
 
+    /// The cursors of a group on one topic, by queue.
+    pub fn cursors_on(&self, group: GroupId, topic: TopicId) -> impl Iterator<Item = (CursorId, &Cursor)> {
+        let at = |index| CursorId {
+            group,
+            queue: QueueId {
+                topic,
+                index: QueueIndex(index),
+            },
+        };
+        self.cursors.range(at(0)..=at(u16::MAX)).map(|(&id, cursor)| (id, cursor))
+    }
+
+    /// The groups that read a topic.
+    pub fn readers_of(&self, topic: TopicId) -> impl Iterator<Item = GroupId> + '_ {
+        self.readers.of(topic)
+    }
+
+    /// The topics that a group reads.
+    pub fn topics_of(&self, group: GroupId) -> impl Iterator<Item = TopicId> + '_ {
+        let all = (group, TopicId(0))..=(group, TopicId(u64::MAX));
+        self.subscriptions.range(all).map(|(&(_, topic), _)| topic)
+    }
+
     /// Does what a record says to every entry that does not hold it yet. The only writer of state, for live traffic and recovery alike.
     pub fn apply(&mut self, position: Position, record: &Record) {
         self.meta.apply(position, record);
@@ -148,7 +174,9 @@ impl State {
                         queue: start.queue,
                     };
                     self.cursors.entry(id).or_insert_with(|| Cursor::new(position, start.offset));
+                    self.readers.add(start.queue.topic, *group);
                 }
+                self.readers.add(*topic, *group);
             }
             Change::PluginBound { name, digest, limits } => Binding::bind(&mut self.bindings, position, name, *digest, *limits, at),
             Change::Appended { queue, first, batch } => {
@@ -184,8 +212,10 @@ impl State {
                 if let Some(entry) = self.queues.get_mut(queue) {
                     entry.trimmed(position, *start);
                 }
-                for (_, cursor) in self.cursors.iter_mut().filter(|(id, _)| id.queue == *queue) {
-                    cursor.update(position, |lane, _| lane.trimmed(*start));
+                for group in self.readers.of(queue.topic) {
+                    if let Some(cursor) = self.cursors.get_mut(&CursorId { group, queue: *queue }) {
+                        cursor.update(position, |lane, _| lane.trimmed(*start));
+                    }
                 }
             }
             Change::ProducerForgotten { producer } => self.producers.forget(position, *producer),
@@ -295,16 +325,36 @@ impl State {
         if let Some(topic) = self.topics.remove(&id) {
             remove_name(&mut self.topic_names, &topic.name, id);
         }
-        self.queues.retain(|queue, _| queue.topic != id);
-        self.subscriptions.retain(|(_, topic), _| *topic != id);
-        self.cursors.retain(|cursor, _| cursor.queue.topic != id);
+        let queues: Vec<QueueId> = self.queues_of(id).map(|(queue, _)| queue).collect();
+        for queue in queues {
+            self.queues.remove(&queue);
+        }
+        let groups: Vec<GroupId> = self.readers_of(id).collect();
+        for group in groups {
+            self.forget_reading(group, id);
+        }
     }
 
     fn delete_group(&mut self, id: GroupId) {
         if let Some(group) = self.groups.remove(&id) {
             remove_name(&mut self.group_names, &group.name, id);
         }
-        self.subscriptions.retain(|(group, _), _| *group != id);
-        self.cursors.retain(|cursor, _| cursor.group != id);
+        let topics: BTreeSet<TopicId> = self
+            .topics_of(id)
+            .chain(self.cursors_of(id).map(|(cursor, _)| cursor.queue.topic))
+            .collect();
+        for topic in topics {
+            self.forget_reading(id, topic);
+        }
+    }
+
+    /// Drops a group's subscription and cursors on one topic.
+    fn forget_reading(&mut self, group: GroupId, topic: TopicId) {
+        self.subscriptions.remove(&(group, topic));
+        let cursors: Vec<CursorId> = self.cursors_on(group, topic).map(|(id, _)| id).collect();
+        for cursor in cursors {
+            self.cursors.remove(&cursor);
+        }
+        self.readers.remove(topic, group);
     }
 }

@@ -172,9 +172,7 @@ impl Core {
             MemberRef::Receive(request) => {
                 reading.receives -= 1;
                 reading.seen_mono_ms = self.now.mono_ms;
-                if let Some(receive) = self.consuming.receives.remove(&request) {
-                    self.consuming.timers.remove(&(receive.until_mono_ms, Timer::Receive(request)));
-                }
+                self.consuming.remove_receive(request);
                 self.hand_over(request, cursor, pass, &leases)
             }
         };

@@ -137,7 +137,7 @@ impl Core {
             credit: 0,
             sent: BTreeMap::new(),
         };
-        self.consuming.streams.insert(open.subscription, stream);
+        self.consuming.add_stream(open.subscription, stream);
         self.add_credit(open.subscription, open.credit);
         self.answer(depends, open.request, Answer::Subscribed { topic: key.0, queues });
     }
@@ -151,7 +151,6 @@ impl Core {
         let reading = self.consuming.readings.get_mut(&key).expect("entering made it");
         reading.receives += 1;
         reading.waiting.push_back(MemberRef::Receive(open.request));
-        self.consuming.timers.insert((open.until_mono_ms, Timer::Receive(open.request)));
         let receive = Receive {
             connection: open.connection,
             key,
@@ -163,7 +162,7 @@ impl Core {
             awaits: None,
             invisible_ms: open.invisible_ms,
         };
-        self.consuming.receives.insert(open.request, receive);
+        self.consuming.add_receive(open.request, receive);
         self.consuming.wake(key);
     }
 
@@ -215,24 +214,15 @@ impl Core {
 
     /// A connection is gone with its receives and streams; what the streams hold is due at once and the attempt counts.
     pub(crate) fn disconnect(&mut self, connection: ConnectionId) {
-        let consuming = &self.consuming;
-        let receives: Vec<_> = consuming
-            .receives
-            .iter()
-            .filter(|(_, receive)| receive.connection == connection)
-            .map(|(&id, _)| id)
-            .collect();
-        let streams: Vec<_> = consuming
-            .streams
-            .iter()
-            .filter(|(_, stream)| stream.connection == connection)
-            .map(|(&id, _)| id)
-            .collect();
-        for request in receives {
-            self.forget_receive(request);
-        }
-        for subscription in streams {
-            self.close_stream(subscription, ReturnReason::ConnectionLost);
+        for member in self.consuming.members_of(connection) {
+            match member {
+                MemberRef::Receive(request) => {
+                    self.forget_receive(request);
+                }
+                MemberRef::Stream(subscription) => {
+                    self.close_stream(subscription, ReturnReason::ConnectionLost);
+                }
+            }
         }
         while self.forget_locating(|waiting| waiting.connection() == Some(connection)).is_some() {}
     }
@@ -241,13 +231,8 @@ impl Core {
     pub(crate) fn end_members(&mut self, key: ReadingKey, depends: Position, but: Option<&Filter>, refusal: &Refusal) {
         let Some(reading) = self.consuming.readings.get(&key) else { return };
         let streams: Vec<_> = reading.streams.clone();
-        let receives: Vec<_> = self
-            .consuming
-            .receives
-            .iter()
-            .filter(|(_, receive)| receive.key == key)
-            .map(|(&id, _)| id)
-            .collect();
+        let mut receives: Vec<_> = reading.waiting_receives().collect();
+        receives.sort_unstable();
         for subscription in streams {
             if self
                 .consuming
@@ -280,8 +265,7 @@ impl Core {
 
     /// Drops a receive that waits; its answer, if any, is the caller's to give.
     pub(super) fn forget_receive(&mut self, request: RequestId) -> Option<Receive> {
-        let receive = self.consuming.receives.remove(&request)?;
-        self.consuming.timers.remove(&(receive.until_mono_ms, Timer::Receive(request)));
+        let receive = self.consuming.remove_receive(request)?;
         if let Some(reading) = self.consuming.readings.get_mut(&receive.key) {
             reading.receives -= 1;
             reading.waiting.retain(|member| *member != MemberRef::Receive(request));
@@ -292,7 +276,7 @@ impl Core {
 
     /// Drops a stream and returns what it holds; says where the records of that are.
     fn close_stream(&mut self, subscription: SubscriptionId, reason: ReturnReason) -> Position {
-        let Some(stream) = self.consuming.streams.remove(&subscription) else {
+        let Some(stream) = self.consuming.remove_stream(subscription) else {
             return Position::default();
         };
         if let Some(reading) = self.consuming.readings.get_mut(&stream.key) {

@@ -175,16 +175,18 @@ impl State {
                 add_name(&mut self.group_names, &group.name, id);
                 self.groups.insert(id, group);
             }
-            5 => drop(
-                self.subscriptions
-                    .insert((GroupId(from.u64()?), TopicId(from.u64()?)), Subscription::decode(&mut from)?),
-            ),
+            5 => {
+                let (group, topic) = (GroupId(from.u64()?), TopicId(from.u64()?));
+                self.subscriptions.insert((group, topic), Subscription::decode(&mut from)?);
+                self.readers.add(topic, group);
+            }
             6 => {
                 let id = CursorId {
                     group: GroupId(from.u64()?),
                     queue: read_queue_id(&mut from)?,
                 };
                 self.cursors.insert(id, Cursor::decode(&mut from)?);
+                self.readers.add(id.queue.topic, id.group);
             }
             7 => self.producers.put(ProducerId(from.u128()?), Producer::decode(&mut from)?),
             8 => drop(self.bindings.insert(from.text()?.to_owned(), Binding::decode(&mut from)?)),
