@@ -63,8 +63,17 @@ impl Client {
     /// # Errors
     /// None of its own.
     pub async fn topics(&self) -> Result<Vec<TopicInfo>, Error> {
-        let topics: control::Topics = self.query(FrameKind::ListTopics, &control::Empty {}, FrameKind::Topics).await?;
-        Ok(topics.topics)
+        let (mut topics, mut from) = (Vec::new(), 0);
+        loop {
+            let page: control::Topics = self
+                .query(FrameKind::ListTopics, &control::List { from }, FrameKind::Topics)
+                .await?;
+            topics.extend(page.topics);
+            match later(from, page.next)? {
+                Some(next) => from = next,
+                None => return Ok(topics),
+            }
+        }
     }
 
     /// One topic with its queues.
@@ -98,13 +107,22 @@ impl Client {
         self.done(FrameKind::DeleteGroup, &named(name)).await
     }
 
-    /// All groups, without cursors and members.
+    /// All groups, with a few of their subscriptions, without cursors and members.
     ///
     /// # Errors
     /// None of its own.
     pub async fn groups(&self) -> Result<Vec<GroupInfo>, Error> {
-        let groups: control::Groups = self.query(FrameKind::ListGroups, &control::Empty {}, FrameKind::Groups).await?;
-        Ok(groups.groups)
+        let (mut groups, mut from) = (Vec::new(), 0);
+        loop {
+            let page: control::Groups = self
+                .query(FrameKind::ListGroups, &control::List { from }, FrameKind::Groups)
+                .await?;
+            groups.extend(page.groups);
+            match later(from, page.next)? {
+                Some(next) => from = next,
+                None => return Ok(groups),
+            }
+        }
     }
 
     /// One group with its cursors and members.
@@ -112,7 +130,21 @@ impl Client {
     /// # Errors
     /// `NoSuchGroup`.
     pub async fn group(&self, name: &str) -> Result<GroupInfo, Error> {
-        self.query(FrameKind::DescribeGroup, &named(name), FrameKind::Group).await
+        let mut ask = control::DescribeGroup {
+            name: name.to_owned(),
+            from: 0,
+        };
+        let mut group: GroupInfo = self.query(FrameKind::DescribeGroup, &ask, FrameKind::Group).await?;
+        while let Some(next) = later(ask.from, group.next)? {
+            ask.from = next;
+            let page: GroupInfo = self.query(FrameKind::DescribeGroup, &ask, FrameKind::Group).await?;
+            group.subscriptions.extend(page.subscriptions);
+            group.cursors.extend(page.cursors);
+            group.members.extend(page.members);
+            group.lag += page.lag;
+            group.next = page.next;
+        }
+        Ok(group)
     }
 
     /// Begins a new pass of a group over one queue of a topic, or over all: running leases are void.
@@ -210,6 +242,15 @@ impl Client {
 /// The filter of a subscription as a group's description shows it.
 pub fn filter_of(subscription: &control::Subscription) -> Filter {
     Filter::from_wire(subscription.filter.clone())
+}
+
+/// Where the page after one that began at `from` begins, if there is one.
+fn later(from: u64, next: u64) -> Result<Option<u64>, Error> {
+    match next {
+        0 => Ok(None),
+        next if next > from => Ok(Some(next)),
+        next => Err(Error::Protocol(format!("the page from {from} says that the next begins at {next}"))),
+    }
 }
 
 fn named(name: &str) -> control::Named {

@@ -168,11 +168,16 @@ fn subscriptions(group: &GroupInfo) -> Vec<String> {
 }
 
 fn row(group: &GroupInfo) -> Vec<Value> {
+    let mut shown = subscriptions(group);
+    let further = (group.subscription_count as usize).saturating_sub(shown.len());
+    if further > 0 {
+        shown.push(format!("{further} more"));
+    }
     vec![
         json!(group.name),
         json!(group.member_count),
         json!(group.lag),
-        json!(subscriptions(group).join(", ")),
+        json!(shown.join(", ")),
     ]
 }
 

@@ -1,8 +1,6 @@
-//! What operators do and ask: topics, groups, bindings, and how far every group has come.
+//! What operators do: topics, groups, seeks, bindings. What they ask is answered in `shown`.
 
-use std::collections::BTreeMap;
-
-use sluice_log::record::{Backoff, Change, CursorId, GroupSettings, Holder, PluginLimits, TopicSettings};
+use sluice_log::record::{Backoff, Change, GroupSettings, PluginLimits, TopicSettings};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Digest, GroupId, Position, TopicId};
 use sluice_protocol::limits::INVISIBLE_MS_MAX;
@@ -10,10 +8,9 @@ use sluice_protocol::names::check_user_name;
 
 use crate::broker::Core;
 use crate::consume::Seek;
-use crate::effect::{Answer, CursorInfo, GroupInfo, MemberInfo, PluginInfo, QueueInfo, TopicInfo};
+use crate::effect::Answer;
 use crate::input::{Admin, RequestId};
 use crate::limits::{ATTEMPTS_MAX, BACKOFF_WAITS_MAX, BINDINGS_MAX, QUEUES_MAX, QUEUES_TOTAL_MAX};
-use crate::state::cursor::Cursor;
 
 /// An answer and the record that it waits for.
 type Outcome = Result<(Position, Answer), Refusal>;
@@ -25,22 +22,14 @@ impl Core {
         let outcome = match admin {
             Admin::CreateTopic { name, settings } => self.create_topic_asked(name, settings),
             Admin::DeleteTopic { name } => self.delete_topic(&name),
-            Admin::ListTopics => Ok((
-                shown,
-                Answer::Topics {
-                    topics: self.state.topics.keys().filter_map(|&id| self.topic_info(id)).collect(),
-                },
-            )),
+            Admin::ListTopics { from } => Ok((shown, self.list_topics(from))),
+            Admin::ListKept { from } => Ok((shown, self.list_kept(from))),
+            Admin::NameTopic { topic } => Ok((shown, self.name_topic(topic))),
             Admin::DescribeTopic { name } => self.describe_topic(&name).map(|answer| (shown, answer)),
             Admin::CreateGroup { name, settings } => self.create_group_asked(name, settings),
             Admin::DeleteGroup { name } => self.delete_group(&name),
-            Admin::ListGroups => Ok((
-                shown,
-                Answer::Groups {
-                    groups: self.state.groups.keys().filter_map(|&id| self.group_info(id)).collect(),
-                },
-            )),
-            Admin::DescribeGroup { name } => self.describe_group(&name).map(|answer| (shown, answer)),
+            Admin::ListGroups { from } => Ok((shown, self.list_groups(from))),
+            Admin::DescribeGroup { name, from } => self.describe_group(&name, from).map(|answer| (shown, answer)),
             Admin::Seek { group, topic, queue, to } => {
                 return self.seek(
                     Seek {
@@ -100,21 +89,6 @@ impl Core {
         Ok((depends, Answer::Done))
     }
 
-    fn describe_topic(&self, name: &str) -> Result<Answer, Refusal> {
-        let id = self.topic_id(name)?;
-        let queues = self
-            .state
-            .queues_of(id)
-            .map(|(queue, entry)| QueueInfo {
-                queue,
-                start: entry.start,
-                end: entry.end,
-            })
-            .collect();
-        let topic = self.topic_info(id).expect("a topic with a name has an entry");
-        Ok(Answer::Topic { topic, queues })
-    }
-
     fn create_group_asked(&mut self, name: String, settings: GroupSettings) -> Outcome {
         check_user_name(&name)?;
         check_group_settings(&settings)?;
@@ -136,21 +110,6 @@ impl Core {
             self.consuming.drop_reading((topic, group));
         }
         Ok((depends, Answer::Done))
-    }
-
-    fn describe_group(&self, name: &str) -> Result<Answer, Refusal> {
-        let id = self.group_id(name)?;
-        let group = self.group_info(id).expect("a group with a name has an entry");
-        let cursors = self
-            .state
-            .cursors_of(id)
-            .filter_map(|(cursor, entry)| self.cursor_info(cursor, entry))
-            .collect();
-        Ok(Answer::Group {
-            group,
-            cursors,
-            members: self.member_infos(id),
-        })
     }
 
     /// Serves a name by a version of a plugin; what it judges is judged anew from the recorded frontiers on.
@@ -191,111 +150,16 @@ impl Core {
         Ok((depends, Answer::Done))
     }
 
-    fn list_plugins(&self) -> Answer {
-        let plugins = self.state.bindings.iter().map(|(name, bound)| PluginInfo {
-            name: name.clone(),
-            digest: bound.digest,
-            limits: bound.limits,
-            bound_wall_ms: bound.bound_wall_ms,
-        });
-        Answer::Plugins {
-            plugins: plugins.collect(),
-        }
-    }
-
-    fn topic_id(&self, name: &str) -> Result<TopicId, Refusal> {
+    pub(crate) fn topic_id(&self, name: &str) -> Result<TopicId, Refusal> {
         self.state
             .topic_named(name)
             .ok_or_else(|| Refusal::new(ErrorCode::NoSuchTopic, format!("there is no topic {name}")))
     }
 
-    fn group_id(&self, name: &str) -> Result<GroupId, Refusal> {
+    pub(crate) fn group_id(&self, name: &str) -> Result<GroupId, Refusal> {
         self.state
             .group_named(name)
             .ok_or_else(|| Refusal::new(ErrorCode::NoSuchGroup, format!("there is no group {name}")))
-    }
-
-    fn topic_info(&self, id: TopicId) -> Option<TopicInfo> {
-        let topic = self.state.topics.get(&id)?;
-        let messages = self
-            .state
-            .queues_of(id)
-            .map(|(_, queue)| queue.end.0.saturating_sub(queue.start.0))
-            .sum();
-        let (name, settings, created_wall_ms) = (topic.name.clone(), topic.settings, topic.created_wall_ms);
-        Some(TopicInfo {
-            id,
-            name,
-            settings,
-            created_wall_ms,
-            messages,
-        })
-    }
-
-    fn group_info(&self, id: GroupId) -> Option<GroupInfo> {
-        let group = self.state.groups.get(&id)?;
-        let subscriptions = self.state.subscriptions.range((id, TopicId(0))..=(id, TopicId(u64::MAX)));
-        let lag = self.state.cursors_of(id).filter_map(|(cursor, entry)| {
-            let info = self.cursor_info(cursor, entry)?;
-            let ahead = entry.lane.ahead.count();
-            Some((info.end.0.saturating_sub(info.frontier.0) + info.leased + info.retrying).saturating_sub(ahead))
-        });
-        Some(GroupInfo {
-            name: group.name.clone(),
-            settings: group.settings.clone(),
-            subscriptions: subscriptions
-                .filter_map(|((_, topic), subscription)| Some((self.state.topics.get(topic)?.name.clone(), subscription.ruling.clone())))
-                .collect(),
-            members: self.consuming.member_names(&self.state, id).len() as u32,
-            lag: lag.sum(),
-        })
-    }
-
-    fn cursor_info(&self, cursor: CursorId, entry: &Cursor) -> Option<CursorInfo> {
-        let lane = &entry.lane;
-        let run = self.consuming.lane(cursor);
-        let frontier = run.map_or(lane.frontier, |run| run.place);
-        let lowest = [lane.leases.first(), lane.retries.first()]
-            .into_iter()
-            .flatten()
-            .fold(frontier.0, u64::min);
-        Some(CursorInfo {
-            topic: self.state.topics.get(&cursor.queue.topic)?.name.clone(),
-            queue: cursor.queue,
-            pass: entry.pass,
-            cursor: sluice_protocol::ids::QueueOffset(lowest),
-            frontier,
-            end: self.state.queues.get(&cursor.queue)?.end,
-            leased: lane.leases.count(),
-            retrying: lane.retries.count(),
-            matched: run.map_or(0, |run| run.matched()),
-            failed: run.map_or(0, |run| run.failed),
-            held: run.and_then(|run| run.held.as_ref()).map(|held| held.reason.clone()),
-        })
-    }
-
-    /// Who is connected or holds something, by name and topic.
-    fn member_infos(&self, group: GroupId) -> Vec<MemberInfo> {
-        let mut leased: BTreeMap<(TopicId, String), u64> = self
-            .consuming
-            .member_names(&self.state, group)
-            .into_iter()
-            .map(|key| (key, 0))
-            .collect();
-        for (cursor, entry) in self.state.cursors_of(group) {
-            for (offsets, lease) in entry.lane.leases.iter() {
-                let (Holder::Stream { member } | Holder::Receive { member }) = &*lease.holder;
-                *leased.entry((cursor.queue.topic, member.clone())).or_default() += crate::ranges::len(offsets);
-            }
-        }
-        let infos = leased.into_iter().filter_map(|((topic, name), leased)| {
-            Some(MemberInfo {
-                name,
-                topic: self.state.topics.get(&topic)?.name.clone(),
-                leased,
-            })
-        });
-        infos.collect()
     }
 }
 

@@ -217,11 +217,9 @@ impl Consuming {
         self.readings.get(&key_of(cursor))?.lanes.get(usize::from(cursor.queue.index.0))
     }
 
-    /// The connected members of a group, by topic and name.
-    pub(crate) fn member_names(&self, state: &State, group: GroupId) -> BTreeSet<(TopicId, String)> {
-        let readings = state
-            .topics_of(group)
-            .filter_map(|topic| Some((topic, self.readings.get(&(topic, group))?)));
+    /// The connected members of a group on these topics, by topic and name.
+    pub(crate) fn member_names(&self, group: GroupId, topics: impl Iterator<Item = TopicId>) -> BTreeSet<(TopicId, &str)> {
+        let readings = topics.filter_map(|topic| Some((topic, self.readings.get(&(topic, group))?)));
         let holders = readings.flat_map(|(topic, reading)| {
             let streams = reading
                 .streams
@@ -237,7 +235,7 @@ impl Consuming {
         holders
             .map(|(topic, holder)| {
                 let (Holder::Stream { member } | Holder::Receive { member }) = holder;
-                (topic, member.clone())
+                (topic, member.as_str())
             })
             .collect()
     }

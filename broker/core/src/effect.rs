@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sluice_log::record::{CursorId, Filter, GroupSettings, LeaseRange, PluginLimits, TopicSettings};
 use sluice_protocol::errors::Refusal;
-use sluice_protocol::ids::{Digest, Pass, Position, QueueId, QueueOffset, Sequence, TopicId};
+use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueOffset, Sequence, TopicId};
 
 use crate::input::{RequestId, SubscriptionId};
 
@@ -135,17 +135,22 @@ pub enum Answer {
     NothingReceived,
     /// Done, nothing to say.
     Done,
-    /// The topics.
-    Topics { topics: Vec<TopicInfo> },
+    /// Some topics, and from where there are more.
+    Topics { topics: Vec<TopicInfo>, next: Option<TopicId> },
+    /// What is kept of some topics, and from where there are more.
+    Kept { topics: Vec<KeptTopic>, next: Option<TopicId> },
+    /// The name of a topic.
+    TopicName { name: Option<String> },
     /// One topic.
     Topic { topic: TopicInfo, queues: Vec<QueueInfo> },
-    /// The groups.
-    Groups { groups: Vec<GroupInfo> },
-    /// One group.
+    /// Some groups, and from where there are more.
+    Groups { groups: Vec<GroupInfo>, next: Option<GroupId> },
+    /// One group, with its subscriptions, cursors and members on some topics, and from where there are more.
     Group {
         group: GroupInfo,
         cursors: Vec<CursorInfo>,
         members: Vec<MemberInfo>,
+        next: Option<TopicId>,
     },
     /// The bindings.
     Plugins { plugins: Vec<PluginInfo> },
@@ -181,6 +186,17 @@ pub struct TopicInfo {
     pub messages: u64,
 }
 
+/// A topic as retention sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptTopic {
+    /// Its incarnation.
+    pub id: TopicId,
+    /// Its settings.
+    pub settings: TopicSettings,
+    /// The first offset that is kept of each of its queues, by index.
+    pub starts: Vec<QueueOffset>,
+}
+
 /// A queue as operators see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueInfo {
@@ -199,11 +215,13 @@ pub struct GroupInfo {
     pub name: String,
     /// Its settings.
     pub settings: GroupSettings,
-    /// The topics it reads, and by which filter.
+    /// Topics it reads, and by which filter: in a list the first few, in a description those of the page.
     pub subscriptions: Vec<(String, Filter)>,
+    /// How many topics it reads.
+    pub subscription_count: u32,
     /// How many members are connected.
     pub members: u32,
-    /// Messages not yet settled or skipped, over all cursors.
+    /// Messages not yet settled or skipped, over all cursors; in a description over those of the page.
     pub lag: u64,
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sluice_log::record::{Filter, GroupSettings, PluginLimits, StartPoint, TopicSettings};
 use sluice_protocol::batch::Batch;
-use sluice_protocol::ids::{Digest, Pass, Position, QueueId, QueueIndex, QueueOffset};
+use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
 use crate::effect::{FetchId, JudgeId, LocateId};
 
@@ -156,18 +156,22 @@ pub enum Admin {
     CreateTopic { name: String, settings: TopicSettings },
     /// Delete a topic, its messages and every cursor on it.
     DeleteTopic { name: String },
-    /// List topics.
-    ListTopics,
+    /// A page of the topics, from this number on.
+    ListTopics { from: TopicId },
+    /// A page of what retention must know of the topics from this number on.
+    ListKept { from: TopicId },
+    /// The name of a topic, if there is one with this number.
+    NameTopic { topic: TopicId },
     /// One topic with its queues.
     DescribeTopic { name: String },
     /// Create a group; refused when the name is taken.
     CreateGroup { name: String, settings: GroupSettings },
     /// Delete a group with its cursors.
     DeleteGroup { name: String },
-    /// List groups.
-    ListGroups,
-    /// One group: subscriptions, members, cursors, lag.
-    DescribeGroup { name: String },
+    /// A page of the groups, from this number on.
+    ListGroups { from: GroupId },
+    /// One group: its lag, and a page of its subscriptions, members and cursors on the topics from this number on.
+    DescribeGroup { name: String, from: TopicId },
     /// Begin a new pass of a group over one queue of a topic or all.
     Seek {
         group: String,

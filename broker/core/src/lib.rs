@@ -14,6 +14,7 @@ pub mod planted;
 mod publish;
 mod ranges;
 mod receipt;
+mod shown;
 pub mod state;
 
 pub use broker::Core;

@@ -40,6 +40,14 @@ pub const MEMBERS_MAX: usize = 10_000;
 pub const SUPERSEDED_MAX: usize = 16;
 /// Starts of the broker that leases are told apart by.
 pub const EPOCHS_MAX: usize = 64;
+/// Topics or groups on one page of a list.
+pub const LISTED_MAX: usize = 1_000;
+/// Subscriptions of a group that a list shows.
+pub const LISTED_SUBSCRIPTIONS_MAX: usize = 8;
+/// A page of groups, or of one group's description, ends when it holds about so many bytes.
+pub const PAGE_WEIGHT_MAX: usize = 128 << 10;
+/// Members on one page of a group's description.
+pub const PAGE_MEMBERS_MAX: usize = 1_000;
 /// How long no member of the ruling expression must have been seen before a superseded one may come back, in milliseconds.
 pub const SUPERSEDED_REST_MS: u64 = 60_000;
 /// The frontier is recorded at the latest after so many messages without a grant...

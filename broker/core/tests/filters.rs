@@ -7,7 +7,7 @@ use sluice_core::effect::{Answer, Effect, JudgeId, Rule};
 use sluice_core::input::{Admin, ConnectionId, Input, JudgeFailure, RequestId, SubscriptionId, Verdicts};
 use sluice_log::record::{Filter, PluginLimits};
 use sluice_protocol::errors::ErrorCode;
-use sluice_protocol::ids::{Digest, QueueOffset};
+use sluice_protocol::ids::{Digest, QueueOffset, TopicId};
 
 fn filter(expression: &str) -> Filter {
     Filter::Plugin {
@@ -107,7 +107,10 @@ fn a_failed_judge_holds_the_cursor_and_is_asked_again_later() {
             judge: asked[0].0,
             outcome: Err(JudgeFailure { reason: "trap".to_owned() }),
         });
-        let request = harness.admin(Admin::DescribeGroup { name: "g".to_owned() });
+        let request = harness.admin(Admin::DescribeGroup {
+            name: "g".to_owned(),
+            from: TopicId::default(),
+        });
         harness.sync();
         let Some(Ok(Answer::Group { cursors, .. })) = harness.answer(request) else {
             panic!("no group")

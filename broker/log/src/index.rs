@@ -58,6 +58,43 @@ pub(crate) struct QueueEntries {
     pub(crate) bytes: u64,
 }
 
+impl QueueEntries {
+    /// The batches that hold offsets from `from` up to `to`.
+    pub(crate) fn between(&self, from: QueueOffset, to: QueueOffset) -> &[BatchPlace] {
+        let first = self.batches.partition_point(|batch| batch.end() <= from);
+        let end = self.batches.partition_point(|batch| batch.first < to).max(first);
+        &self.batches[first..end]
+    }
+
+    /// Appends to `out` the offsets from `from` up to `to` whose tag hash is among `hashes`.
+    pub(crate) fn tagged(&self, from: QueueOffset, to: QueueOffset, hashes: &[u32], out: &mut Vec<QueueOffset>) {
+        let first = self.batches.partition_point(|batch| batch.end() <= from);
+        let batches = self.batches.iter().zip(&self.rows_from).skip(first);
+        for (batch, rows_from) in batches.take_while(|(batch, _)| batch.first < to) {
+            let skip = from.0.saturating_sub(batch.first.0) as usize;
+            let take = (to.0 - batch.first.0).min(u64::from(batch.count)) as usize;
+            let rows = *rows_from as usize..*rows_from as usize + batch.count as usize;
+            let tags = self.tags.get(rows).and_then(|tags| tags.get(skip..take)).unwrap_or(&[]);
+            for (row, tag) in tags.iter().enumerate() {
+                if hashes.contains(tag) {
+                    out.push(QueueOffset(batch.first.0 + (skip + row) as u64));
+                }
+            }
+        }
+    }
+
+    /// The first offset whose batch was stored at `wall_ms` or later.
+    pub(crate) fn stored_since(&self, wall_ms: i64) -> Option<QueueOffset> {
+        let at = self.batches.partition_point(|batch| batch.stored_wall_ms < wall_ms);
+        self.batches.get(at).map(|batch| batch.first)
+    }
+
+    /// About how much memory it takes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        128 + self.batches.len() * (size_of::<BatchPlace>() + 4) + self.tags.len() * 4
+    }
+}
+
 /// What neighbouring messages of one producer in one queue are known by: the low half of the producer's identity and the first sequence.
 pub(crate) type RunKey = (u64, Sequence);
 
@@ -70,10 +107,20 @@ pub(crate) struct ProducerRun {
 }
 
 /// Which message ids a sealed segment may hold, small enough to stay in memory: for each producer one past its last sequence, and its first.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Producers(Option<Vec<(u64, Sequence, Sequence)>>);
 
 impl Producers {
+    /// Those of a segment, ascending; `None` when there are too many to be told.
+    pub(crate) fn told(producers: Option<Vec<(u64, Sequence, Sequence)>>) -> Self {
+        Self(producers)
+    }
+
+    /// All of them, if they are told.
+    pub(crate) fn all(&self) -> Option<&[(u64, Sequence, Sequence)]> {
+        self.0.as_deref()
+    }
+
     /// Whether the segment's index must be asked.
     pub(crate) fn may_hold(&self, id: MessageId) -> bool {
         let Some(producers) = &self.0 else { return true };
@@ -87,6 +134,8 @@ impl Producers {
 pub(crate) struct SegmentIndex {
     pub(crate) queues: BTreeMap<QueueId, QueueEntries>,
     pub(crate) runs: BTreeMap<RunKey, ProducerRun>,
+    /// When the first and the last batch were stored: wall clock, milliseconds.
+    pub(crate) stored_wall_ms: Option<(i64, i64)>,
 }
 
 impl SegmentIndex {
@@ -100,6 +149,8 @@ impl SegmentIndex {
         if planted::is(Bug::TagsShifted) && entries.batches.len() % 8 == 7 {
             entries.tags.rotate_right(1);
         }
+        let (first_ms, _) = *self.stored_wall_ms.get_or_insert((place.stored_wall_ms, place.stored_wall_ms));
+        self.stored_wall_ms = Some((first_ms, place.stored_wall_ms));
         match origin {
             Origin::Producer if planted::is(Bug::IdNotIndexed) && place.first.0 % 16 == 9 => {}
             // A copy keeps the id of its source, and the id means the source.
@@ -121,45 +172,6 @@ impl SegmentIndex {
                 }
             }
         }
-    }
-
-    /// The batches of `queue` that hold offsets from `from` up to `to`.
-    pub(crate) fn batches(&self, queue: QueueId, from: QueueOffset, to: QueueOffset) -> &[BatchPlace] {
-        let Some(entries) = self.queues.get(&queue) else { return &[] };
-        let first = entries.batches.partition_point(|batch| batch.end() <= from);
-        let end = entries.batches.partition_point(|batch| batch.first < to).max(first);
-        &entries.batches[first..end]
-    }
-
-    /// Appends to `out` the offsets of `queue` from `from` up to `to` whose tag hash is among `hashes`.
-    pub(crate) fn tagged(&self, queue: QueueId, from: QueueOffset, to: QueueOffset, hashes: &[u32], out: &mut Vec<QueueOffset>) {
-        let Some(entries) = self.queues.get(&queue) else { return };
-        let first = entries.batches.partition_point(|batch| batch.end() <= from);
-        for (batch, rows_from) in entries
-            .batches
-            .iter()
-            .zip(&entries.rows_from)
-            .skip(first)
-            .take_while(|(batch, _)| batch.first < to)
-        {
-            let skip = from.0.saturating_sub(batch.first.0) as usize;
-            let take = (to.0 - batch.first.0).min(u64::from(batch.count)) as usize;
-            let rows = *rows_from as usize..*rows_from as usize + batch.count as usize;
-            let tags = entries.tags.get(rows).and_then(|tags| tags.get(skip..take)).unwrap_or(&[]);
-            for (row, tag) in tags.iter().enumerate() {
-                if hashes.contains(tag) {
-                    out.push(QueueOffset(batch.first.0 + (skip + row) as u64));
-                }
-            }
-        }
-    }
-
-    /// The first offset of `queue` here whose batch was stored at `wall_ms` or later.
-    pub(crate) fn stored_since(&self, queue: QueueId, wall_ms: i64) -> Option<QueueOffset> {
-        let batches = &self.queues.get(&queue)?.batches;
-        batches
-            .get(batches.partition_point(|batch| batch.stored_wall_ms < wall_ms))
-            .map(|batch| batch.first)
     }
 
     /// Where the message with this id is.
@@ -200,15 +212,5 @@ impl SegmentIndex {
                 bytes: entries.bytes,
             })
         })
-    }
-
-    /// About how much memory it takes.
-    pub(crate) fn memory_bytes(&self) -> usize {
-        let queues: usize = self
-            .queues
-            .values()
-            .map(|entries| 128 + entries.batches.len() * 68 + entries.tags.len() * 4)
-            .sum();
-        queues + self.runs.len() * 2 * size_of::<(RunKey, ProducerRun)>()
     }
 }

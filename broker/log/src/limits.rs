@@ -18,14 +18,16 @@ pub const FRAME_PAYLOAD_BYTES_MAX: u32 = 1 << 30;
 pub const FRAME_RECORDS_MAX: u32 = 1 << 20;
 /// The default bound on the newest batches kept in memory.
 pub const TAIL_CACHE_BYTES_DEFAULT: usize = 16 << 20;
-/// Bound on the decoded indexes of sealed segments kept in memory.
+/// Bound on what is kept in memory of sealed segments' indexes, queue by queue.
 pub const INDEX_CACHE_BYTES_MAX: usize = 32 << 20;
 /// Segment files kept open for reading.
-pub const OPEN_FILES_MAX: usize = 128;
+pub const OPEN_SEGMENTS_MAX: usize = 96;
+/// Sidecars kept open, each with the fences of its blocks in memory.
+pub const OPEN_SIDECARS_MAX: usize = 96;
 /// Queues of a sealed segment whose offset ranges stay in memory; a segment with more is looked up in its sidecar.
-pub const SUMMARY_QUEUES_MAX: usize = 256;
+pub const SUMMARY_QUEUES_MAX: usize = 32;
 /// Producers of a sealed segment whose sequences stay in memory; an id is looked up in the sidecar of a segment with more.
-pub const SUMMARY_PRODUCERS_MAX: usize = 256;
+pub const SUMMARY_PRODUCERS_MAX: usize = 32;
 /// How much is read at once of neighbouring batches' attributes.
 pub const AHEAD_BYTES_MAX: u64 = 128 << 10;
 /// Bytes between the attributes of two batches (bodies, frame and record headers) that are rather read than left out: about what one more

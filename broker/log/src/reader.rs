@@ -1,22 +1,26 @@
 //! Reading the log by queue and offset, by time and by message id, from any thread while it is written.
 
+mod kept;
+mod parts;
+
 use std::collections::BTreeMap;
-use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bytes::Bytes;
 use sluice_protocol::batch::{Attributes, Batch};
-use sluice_protocol::ids::{MessageId, Position, QueueId, QueueOffset, TopicId};
+use sluice_protocol::ids::{MessageId, Position, QueueId, QueueOffset};
 
 use crate::cache::{Recent, Tail};
 use crate::error::LogError;
 use crate::frame::FrameSecret;
-use crate::index::{BatchPlace, SegmentIndex};
-use crate::limits::{INDEX_CACHE_BYTES_MAX, OPEN_FILES_MAX};
-use crate::segment::{Segment, segment_name, sidecar_name};
-use crate::sidecar;
+use crate::index::{BatchPlace, QueueEntries, SegmentIndex};
+use crate::limits::{INDEX_CACHE_BYTES_MAX, OPEN_SEGMENTS_MAX, OPEN_SIDECARS_MAX};
+use crate::segment::{Segment, segment_name};
+use crate::sidecar::Sidecar;
 use crate::storage::{Storage, StorageFile};
+
+pub use self::kept::StoredQueue;
 
 /// Reads what is stored. Clones read the same log; what was appended is seen once it is synced (or exposed by its writer).
 #[derive(Clone)]
@@ -29,8 +33,9 @@ pub(crate) struct Shared {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) secret: FrameSecret,
     view: RwLock<View>,
-    indexes: Mutex<Recent<Arc<SegmentIndex>>>,
-    files: Mutex<Recent<Arc<dyn StorageFile>>>,
+    sidecars: Mutex<Recent<Position, Arc<Sidecar>>>,
+    parts: Mutex<Recent<(Position, QueueId), Arc<QueueEntries>>>,
+    files: Mutex<Recent<u64, Arc<dyn StorageFile>>>,
     tail: Mutex<Tail>,
     /// The indexes of sealed segments for whose sidecars there was no room, by base, with the end of the segment.
     unwritten: Mutex<Unwritten>,
@@ -47,8 +52,6 @@ pub(crate) struct View {
     pub(crate) active_index: SegmentIndex,
     /// One past the last byte that may be read.
     pub(crate) visible: Position,
-    /// The size of the stored batches of each topic.
-    pub(crate) topics: BTreeMap<TopicId, u64>,
 }
 
 impl Shared {
@@ -57,8 +60,9 @@ impl Shared {
             storage,
             secret,
             view: RwLock::new(view),
-            indexes: Mutex::new(Recent::new(INDEX_CACHE_BYTES_MAX)),
-            files: Mutex::new(Recent::new(OPEN_FILES_MAX)),
+            sidecars: Mutex::new(Recent::new(OPEN_SIDECARS_MAX)),
+            parts: Mutex::new(Recent::new(INDEX_CACHE_BYTES_MAX)),
+            files: Mutex::new(Recent::new(OPEN_SEGMENTS_MAX)),
             tail: Mutex::new(Tail::new(tail_bytes)),
             unwritten: Mutex::new(unwritten),
         }
@@ -76,11 +80,15 @@ impl Shared {
         self.tail.lock().expect("nothing panics while it holds the tail")
     }
 
-    fn indexes(&self) -> MutexGuard<'_, Recent<Arc<SegmentIndex>>> {
-        self.indexes.lock().expect("nothing panics while it holds the cache")
+    fn sidecars(&self) -> MutexGuard<'_, Recent<Position, Arc<Sidecar>>> {
+        self.sidecars.lock().expect("nothing panics while it holds the cache")
     }
 
-    fn files(&self) -> MutexGuard<'_, Recent<Arc<dyn StorageFile>>> {
+    fn parts(&self) -> MutexGuard<'_, Recent<(Position, QueueId), Arc<QueueEntries>>> {
+        self.parts.lock().expect("nothing panics while it holds the cache")
+    }
+
+    fn files(&self) -> MutexGuard<'_, Recent<u64, Arc<dyn StorageFile>>> {
         self.files.lock().expect("nothing panics while it holds the cache")
     }
 
@@ -90,8 +98,11 @@ impl Shared {
 
     /// Forgets what is kept of a segment that goes. Whether it has a sidecar.
     pub(crate) fn forget(&self, segment: &Segment) -> bool {
-        self.indexes().remove(segment.base.0);
-        self.files().remove(segment.number);
+        let least = QueueId::default();
+        self.parts()
+            .remove_range((segment.base, least)..(Position(segment.base.0 + 1), least));
+        self.sidecars().remove(&segment.base);
+        self.files().remove(&segment.number);
         self.unwritten().remove(&segment.base).is_none()
     }
 
@@ -103,6 +114,11 @@ impl Shared {
     /// Whether there are indexes without a sidecar.
     pub(crate) fn has_unwritten_indexes(&self) -> bool {
         !self.unwritten().is_empty()
+    }
+
+    /// The index of this segment, where it has no sidecar.
+    fn index_kept(&self, segment: &Segment) -> Option<Arc<SegmentIndex>> {
+        self.unwritten().get(&segment.base).map(|(_, index)| Arc::clone(index))
     }
 
     /// An index without a sidecar, with base and end of its segment.
@@ -120,40 +136,13 @@ impl Shared {
 
     /// The file of a segment, opened if it is not.
     fn file(&self, number: u64) -> Result<Arc<dyn StorageFile>, LogError> {
-        if let Some(file) = self.files().get(number) {
+        if let Some(file) = self.files().get(&number) {
             return Ok(file);
         }
         let name = segment_name(number);
         let file = self.storage.open(&name).map_err(LogError::io("opening", &name))?;
         self.files().put(number, 1, Arc::clone(&file));
         Ok(file)
-    }
-
-    /// The index of a sealed segment, read from its sidecar if it is not in memory.
-    pub(crate) fn index(&self, segment: &Segment) -> Result<Arc<SegmentIndex>, LogError> {
-        if let Some(index) = self.indexes().get(segment.base.0) {
-            return Ok(index);
-        }
-        if let Some((_, index)) = self.unwritten().get(&segment.base) {
-            return Ok(Arc::clone(index));
-        }
-        let name = sidecar_name(segment.base);
-        let file = match self.storage.open(&name) {
-            // Retention took the segment since the caller looked.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Arc::default()),
-            opened => opened.map_err(LogError::io("opening", &name))?,
-        };
-        let mut bytes = vec![0; file.len().map_err(LogError::io("reading", &name))? as usize];
-        file.read_at(0, &mut bytes).map_err(LogError::io("reading", &name))?;
-        let (_, index) = sidecar::decode(&bytes).map_err(|_| LogError::Damaged {
-            file: name,
-            position: segment.base,
-            bytes: bytes.len() as u64,
-            reason: "the sidecar changed while the broker ran; a restart makes it again from its segment",
-        })?;
-        let index = Arc::new(index);
-        self.indexes().put(segment.base.0, index.memory_bytes(), Arc::clone(&index));
-        Ok(index)
     }
 }
 
@@ -174,8 +163,8 @@ impl LogReader {
     /// A sidecar that cannot be read.
     pub fn batches(&self, queue: QueueId, from: QueueOffset, to: QueueOffset) -> Result<Vec<BatchPlace>, LogError> {
         let mut places = Vec::new();
-        self.each_index(queue, from, to, |index| {
-            places.extend_from_slice(index.batches(queue, from, to));
+        self.each_part(queue, from, to, |part| {
+            places.extend_from_slice(part.between(from, to));
             places.last().is_none_or(|last| last.end() < to)
         })?;
         Ok(places)
@@ -188,8 +177,8 @@ impl LogReader {
     /// A sidecar that cannot be read.
     pub fn tagged(&self, queue: QueueId, from: QueueOffset, to: QueueOffset, hashes: &[u32]) -> Result<Vec<QueueOffset>, LogError> {
         let mut offsets = Vec::new();
-        self.each_index(queue, from, to, |index| {
-            index.tagged(queue, from, to, hashes, &mut offsets);
+        self.each_part(queue, from, to, |part| {
+            part.tagged(from, to, hashes, &mut offsets);
             true
         })?;
         Ok(offsets)
@@ -203,58 +192,19 @@ impl LogReader {
     pub fn locate_time(&self, queue: QueueId, wall_ms: i64) -> Result<QueueOffset, LogError> {
         let mut found = None;
         let mut end = QueueOffset(0);
-        self.each_index(queue, QueueOffset(0), QueueOffset(u64::MAX), |index| {
-            found = index.stored_since(queue, wall_ms);
-            if let Some(last) = index.batches(queue, QueueOffset(0), QueueOffset(u64::MAX)).last() {
+        let from = self.sealed_before(wall_ms);
+        self.each_part_behind(from, queue, QueueOffset(0), QueueOffset(u64::MAX), |part| {
+            found = part.stored_since(wall_ms);
+            if let Some(last) = part.batches.last() {
                 end = last.end();
             }
             found.is_none()
         })?;
+        if found.is_none() && end == QueueOffset(0) {
+            // All of it was stored earlier, if there is any.
+            end = self.last_before(from, queue)?;
+        }
         Ok(found.unwrap_or(end))
-    }
-
-    /// The first offset of `queue` such that the batches from it on take at most `keep_bytes`: where retention by size would begin.
-    ///
-    /// # Errors
-    /// A sidecar that cannot be read.
-    pub fn locate_size(&self, queue: QueueId, keep_bytes: u64) -> Result<QueueOffset, LogError> {
-        let places = self.batches(queue, QueueOffset(0), QueueOffset(u64::MAX))?;
-        let mut start = places.last().map_or(QueueOffset(0), BatchPlace::end);
-        let mut kept = 0;
-        for place in places.iter().rev() {
-            kept += u64::from(place.total_bytes);
-            if kept > keep_bytes {
-                break;
-            }
-            start = place.first;
-        }
-        Ok(start)
-    }
-
-    /// The queues of which something is stored, each with the first and one past the last stored offset and the size of its batches.
-    ///
-    /// # Errors
-    /// A sidecar that cannot be read.
-    pub fn queues(&self) -> Result<BTreeMap<QueueId, StoredQueue>, LogError> {
-        let mut queues = BTreeMap::new();
-        for segment in self.sealed() {
-            let spans = match &segment.summary {
-                Some(spans) => spans.clone(),
-                None => self.shared.index(&segment)?.spans().collect(),
-            };
-            spans.iter().for_each(|span| StoredQueue::add(&mut queues, span));
-        }
-        self.shared
-            .view()
-            .active_index
-            .spans()
-            .for_each(|span| StoredQueue::add(&mut queues, &span));
-        Ok(queues)
-    }
-
-    /// The size of the stored batches of each topic, what is trimmed but not yet removed included.
-    pub fn topic_bytes(&self) -> BTreeMap<TopicId, u64> {
-        self.shared.view().topics.clone()
     }
 
     /// Where the message with this id is: the place its producer put it, not that of a copy.
@@ -270,13 +220,12 @@ impl LogReader {
             return Ok(found);
         }
         for segment in sealed.iter().rev() {
-            if segment.producers.get().is_some_and(|producers| !producers.may_hold(id)) {
+            if !segment.producers.may_hold(id) {
                 continue;
             }
-            let index = self.shared.index(segment)?;
-            segment.producers.get_or_init(|| index.producers());
-            if let Some(found) = index.find(id) {
-                return Ok(Some(found));
+            let found = self.shared.find(segment, id)?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)
@@ -370,79 +319,5 @@ impl LogReader {
 
     fn sealed(&self) -> Vec<Arc<Segment>> {
         self.shared.view().sealed.clone()
-    }
-
-    /// Calls `each` with the indexes that hold offsets of `queue` in the range, oldest first, until it answers false.
-    fn each_index(
-        &self,
-        queue: QueueId,
-        from: QueueOffset,
-        to: QueueOffset,
-        mut each: impl FnMut(&SegmentIndex) -> bool,
-    ) -> Result<(), LogError> {
-        let overlaps = |segment: &&Arc<Segment>| match segment.span(queue) {
-            Ok(span) => span.is_some_and(|(first, end)| first < to && from < end),
-            // Only its sidecar knows.
-            Err(_) => true,
-        };
-        let (candidates, base) = {
-            let view = self.shared.view();
-            // Live traffic is in the active segment alone, and most calls are for live traffic.
-            let active = view.active_index.queues.get(&queue).and_then(|entries| entries.batches.first());
-            if active.is_some_and(|batch| batch.first <= from) {
-                each(&view.active_index);
-                return Ok(());
-            }
-            (
-                view.sealed.iter().filter(overlaps).map(Arc::clone).collect::<Vec<_>>(),
-                view.active.base,
-            )
-        };
-        for segment in &candidates {
-            if !each(&*self.shared.index(segment)?) {
-                return Ok(());
-            }
-        }
-        // The active segment may have been sealed meanwhile; then what it held is found among the sealed.
-        let view = self.shared.view();
-        let sealed_since: Vec<_> = view.sealed.iter().filter(|segment| segment.base >= base).map(Arc::clone).collect();
-        if sealed_since.is_empty() {
-            each(&view.active_index);
-            return Ok(());
-        }
-        drop(view);
-        for segment in sealed_since {
-            if !each(&*self.shared.index(&segment)?) {
-                return Ok(());
-            }
-        }
-        each(&self.shared.view().active_index);
-        Ok(())
-    }
-}
-
-/// What is stored of a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredQueue {
-    /// The first stored offset.
-    pub first: QueueOffset,
-    /// One past the last.
-    pub end: QueueOffset,
-    /// The size of its batches.
-    pub bytes: u64,
-}
-
-impl StoredQueue {
-    /// Takes in a span of a later segment.
-    pub(crate) fn add(queues: &mut BTreeMap<QueueId, Self>, span: &crate::index::QueueSpan) {
-        let new = Self {
-            first: span.first,
-            end: span.end,
-            bytes: 0,
-        };
-        let queue = queues.entry(span.queue).or_insert(new);
-        queue.first = queue.first.min(span.first);
-        queue.end = queue.end.max(span.end);
-        queue.bytes += span.bytes;
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod directory;
 mod older;
 mod walk;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +19,6 @@ use self::walk::{Walk, walk};
 use crate::checkpoint::Checkpoint;
 use crate::error::LogError;
 use crate::format::{self, Format, Secrets};
-use crate::index::QueueSpan;
 use crate::planted::{self, Bug};
 use crate::reader::{LogReader, Shared, View};
 use crate::record::{Change, Record};
@@ -123,7 +123,7 @@ struct Before {
     newest: Option<Checkpoint>,
     walk: Walk,
     /// The segments before those that were walked.
-    sealed: Vec<(Segment, Vec<QueueSpan>)>,
+    sealed: Vec<Segment>,
     spares: Vec<Spare>,
     next_segment: u64,
     next_checkpoint: u64,
@@ -154,6 +154,7 @@ impl Before {
             checkpoint: facts,
             next_checkpoint: self.next_checkpoint,
             draft: None,
+            keepers: BTreeMap::new(),
             stopped: false,
             shared: Arc::new(Shared::new(
                 storage,
@@ -234,20 +235,14 @@ fn opening_stamp(last: Option<Now>, wall_ms: i64) -> Now {
 }
 
 /// What readers see first.
-fn view(walk: Walk, sealed: Vec<(Segment, Vec<QueueSpan>)>, active: &Active) -> View {
-    let mut topics = walk.topics;
-    for span in sealed.iter().flat_map(|(_, spans)| spans) {
-        *topics.entry(span.queue.topic).or_default() += span.bytes;
-    }
+fn view(walk: Walk, sealed: Vec<Segment>, active: &Active) -> View {
     let mut chain = walk.chain;
     chain.pop();
-    let sealed = sealed.into_iter().map(|(segment, _)| segment).chain(chain);
     View {
-        sealed: sealed.map(Arc::new).collect(),
+        sealed: sealed.into_iter().chain(chain).map(Arc::new).collect(),
         active: Arc::new(active.segment()),
         active_index: walk.index,
         visible: walk.end,
-        topics,
     }
 }
 

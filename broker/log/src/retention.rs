@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sluice_protocol::ids::{QueueId, QueueOffset};
 
 use crate::error::LogError;
+use crate::index::QueueSpan;
 use crate::limits::SPARE_SEGMENTS_MAX;
 use crate::planted::{self, Bug};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, segment_name, sidecar_name};
@@ -23,25 +24,18 @@ impl LogWriter {
             let sealed = writer.shared.view().sealed.clone();
             let mut gone = 0;
             for segment in sealed.into_iter().filter(|segment| segment.end <= replay_from) {
-                let spans = match &segment.summary {
-                    Some(spans) => spans.clone(),
-                    None => writer.shared.index(&segment)?.spans().collect(),
-                };
-                let kept = |queue, end| starts(queue).is_some_and(|start| start < end);
-                if spans.iter().any(|span| kept(span.queue, span.end)) && !planted::is(Bug::RetentionTooFar) {
+                let kept =
+                    |span: &QueueSpan| starts(span.queue).is_some_and(|start| start < span.end) && !planted::is(Bug::RetentionTooFar);
+                // Most segments are kept by the queue that kept them before.
+                if writer.keepers.get(&segment.base).is_some_and(kept) {
                     continue;
                 }
-                {
-                    let mut view = writer.shared.view_mut();
-                    view.sealed.retain(|other| other.base != segment.base);
-                    for span in &spans {
-                        let bytes = view.topics.entry(span.queue.topic).or_default();
-                        *bytes = bytes.saturating_sub(span.bytes);
-                        if *bytes == 0 {
-                            view.topics.remove(&span.queue.topic);
-                        }
-                    }
+                if let Some(keeper) = writer.shared.spans(&segment)?.into_iter().find(kept) {
+                    writer.keepers.insert(segment.base, keeper);
+                    continue;
                 }
+                writer.keepers.remove(&segment.base);
+                writer.shared.view_mut().sealed.retain(|other| other.base != segment.base);
                 writer.let_go(segment)?;
                 gone += 1;
             }

@@ -1,14 +1,13 @@
 //! Segment files: their names, their header, and where in a file a position of the log is.
 
-use std::sync::OnceLock;
-
 use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use crc_fast::checksum;
-use sluice_protocol::ids::{Epoch, Position, QueueId, QueueOffset};
+use sluice_protocol::ids::{Epoch, Position, QueueId};
 use sluice_protocol::wire::{Reader, Writer};
 
 use crate::frame::FrameSecret;
-use crate::index::{Producers, QueueSpan};
+use crate::index::{Producers, QueueSpan, SegmentIndex};
+use crate::limits::SUMMARY_QUEUES_MAX;
 
 /// The size of a segment's header; its first frame follows.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 64;
@@ -89,16 +88,29 @@ pub(crate) struct Segment {
     pub(crate) bytes: u64,
     /// Which offsets of which queues it holds, by queue; `None` when there are too many to keep.
     pub(crate) summary: Option<Vec<QueueSpan>>,
-    /// Which message ids it may hold; of a segment that was sealed before this start it is known once its index was read.
-    pub(crate) producers: OnceLock<Producers>,
+    /// Which message ids it may hold.
+    pub(crate) producers: Producers,
+    /// When its first and its last batch were stored (wall clock, milliseconds); `None` when it holds none, or is still written.
+    pub(crate) stored_wall_ms: Option<(i64, i64)>,
 }
 
 impl Segment {
-    /// The offsets of `queue` in here as far as known without its index: `Err` when only the index can tell.
-    pub(crate) fn span(&self, queue: QueueId) -> Result<Option<(QueueOffset, QueueOffset)>, NotInMemory> {
+    /// The offsets of `queue` in here as far as known without its sidecar: `Err` when only that can tell.
+    pub(crate) fn span(&self, queue: QueueId) -> Result<Option<QueueSpan>, NotInMemory> {
         let summary = self.summary.as_ref().ok_or(NotInMemory)?;
         let found = summary.binary_search_by_key(&queue, |span| span.queue).ok();
-        Ok(found.map(|at| (summary[at].first, summary[at].end)))
+        Ok(found.map(|at| summary[at]))
+    }
+
+    /// The segment that was written with this index, sealed at `end`.
+    pub(crate) fn sealed(&self, end: Position, index: &SegmentIndex) -> Self {
+        Self {
+            end,
+            summary: (index.queues.len() <= SUMMARY_QUEUES_MAX).then(|| index.spans().collect()),
+            producers: index.producers(),
+            stored_wall_ms: index.stored_wall_ms,
+            ..self.clone()
+        }
     }
 
     /// Where in the file a position of the log is.

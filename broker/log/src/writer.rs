@@ -1,6 +1,7 @@
 //! Writing the log: frames at the end of the active segment, the next segment when that is full, checkpoints beside.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_protocol::ids::{Epoch, Position};
@@ -9,10 +10,8 @@ use sluice_protocol::units::Now;
 use crate::checkpoint::{CheckpointFacts, Draft};
 use crate::error::LogError;
 use crate::frame::{FRAME_ALIGNMENT, FrameHeader, frame_bytes, record_positions};
-use crate::index::SegmentIndex;
-use crate::limits::{
-    FILL_AHEAD_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SUMMARY_QUEUES_MAX, TAIL_CACHE_BYTES_DEFAULT,
-};
+use crate::index::{Producers, QueueSpan, SegmentIndex};
+use crate::limits::{FILL_AHEAD_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TAIL_CACHE_BYTES_DEFAULT};
 use crate::planted::{self, Bug};
 use crate::reader::Shared;
 use crate::record::peek;
@@ -77,6 +76,8 @@ pub struct LogWriter {
     pub(crate) checkpoint: Option<CheckpointFacts>,
     pub(crate) next_checkpoint: u64,
     pub(crate) draft: Option<Draft>,
+    /// Of each sealed segment that retention looked at, a queue that keeps it, by base.
+    pub(crate) keepers: BTreeMap<Position, QueueSpan>,
     pub(crate) stopped: bool,
     pub(crate) _lock: StorageLock,
 }
@@ -143,7 +144,6 @@ impl LogWriter {
         } in pending
         {
             tail.push(place.position, batch);
-            *view.topics.entry(place.queue.topic).or_default() += u64::from(place.total_bytes);
             view.active_index.add(place, &attributes, origin);
         }
         view.visible = self.end;
@@ -331,12 +331,7 @@ impl LogWriter {
         };
         let sealed = {
             let view = self.shared.view();
-            Arc::new(Segment {
-                end: self.end,
-                summary: summary(&view.active_index),
-                producers: view.active_index.producers().into(),
-                ..(*view.active).clone()
-            })
+            Arc::new(view.active.sealed(self.end, &view.active_index))
         };
         self.begin_segment(bytes)?;
         let active = self.active.segment();
@@ -373,14 +368,10 @@ impl Active {
             end: self.base,
             bytes: self.bytes,
             summary: None,
-            producers: OnceLock::new(),
+            producers: Producers::told(None),
+            stored_wall_ms: None,
         }
     }
-}
-
-/// The spans to keep in memory for a sealed segment.
-pub(crate) fn summary(index: &SegmentIndex) -> Option<Vec<crate::index::QueueSpan>> {
-    (index.queues.len() <= SUMMARY_QUEUES_MAX).then(|| index.spans().collect())
 }
 
 /// Writes a sealed segment's sidecar and makes it durable; one that is there already is replaced. For want of room none is left.

@@ -22,7 +22,7 @@ const FILES: [(&str, &str); 5] = [
     ("format-1.bin", "format"),
     ("segment-1.bin", "segment-0000000000000000"),
     ("segment-1-active.bin", "segment-0000000000000003"),
-    ("index-1.bin", "index-0000000000000000"),
+    ("index-2.bin", "index-0000000000000000"),
     ("checkpoint-1.bin", "checkpoint-0000000000000000"),
 ];
 
@@ -94,10 +94,7 @@ fn every_file_is_written_as_ever() {
 #[test]
 fn a_log_of_golden_files_opens_and_says_what_it_said() {
     let storage = FaultyStorage::new(1);
-    for (file, name) in FILES {
-        let bytes = golden(file);
-        storage.create(name, bytes.len() as u64).unwrap().write_at(0, &[&bytes]).unwrap();
-    }
+    lay_out(&storage, FILES);
     let report = inspect(&storage).unwrap();
     assert_eq!((report.ending, report.damage.len(), report.segments.len()), (Ending::Clean, 0, 2));
     let opened = open(&storage).unwrap();
@@ -116,13 +113,29 @@ fn a_log_of_golden_files_opens_and_says_what_it_said() {
     assert_eq!(opened.reader.find(id).unwrap(), Some((queue(0), QueueOffset(4))));
 }
 
+fn lay_out(storage: &FaultyStorage, files: impl IntoIterator<Item = (&'static str, &'static str)>) {
+    for (file, name) in files {
+        let bytes = golden(file);
+        storage.create(name, bytes.len() as u64).unwrap().write_at(0, &[&bytes]).unwrap();
+    }
+}
+
+#[test]
+fn a_sidecar_of_the_first_version_is_made_again() {
+    let storage = FaultyStorage::new(1);
+    let older = |(file, name)| (if file == "index-2.bin" { "index-1.bin" } else { file }, name);
+    lay_out(&storage, FILES.map(older));
+    open(&storage).unwrap();
+    assert!(storage.contents("index-0000000000000000").unwrap() == golden("index-2.bin"));
+}
+
 #[test]
 fn each_format_is_read_and_written_again_byte_by_byte() {
     let segment = golden("segment-1.bin");
     assert_eq!(formats::segment_header(SECRET, &segment).unwrap(), segment[..64]);
     let frame = formats::frame(SECRET, &segment[64..].to_vec().into()).unwrap();
     assert_eq!(frame, segment[64..64 + frame.len()]);
-    let index = golden("index-1.bin");
+    let index = golden("index-2.bin");
     assert_eq!(formats::sidecar(&index).unwrap(), index);
     let checkpoint = golden("checkpoint-1.bin");
     assert_eq!(formats::checkpoint(SECRET, &checkpoint.clone().into()).unwrap(), checkpoint);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sluice_log::record::{Change, CursorId, Record};
 use sluice_log::{FaultyStorage, FileStorage, Log, LogConfig, LogReader, LogWriter, ReadAhead, Start, Storage};
 use sluice_protocol::batch::tag_hash;
-use sluice_protocol::ids::{GroupId, MessageId, Pass, ProducerId, QueueOffset, Sequence, TopicId};
+use sluice_protocol::ids::{GroupId, MessageId, Pass, Position, ProducerId, QueueOffset, Sequence};
 use sluice_protocol::units::Now;
 use support::{append, appended, batch, config, open, queue};
 
@@ -70,7 +70,6 @@ fn check(reader: &LogReader) {
         (queues.len(), queues[&queue(1)].first, queues[&queue(1)].end),
         (2, QueueOffset(0), QueueOffset(150))
     );
-    assert_eq!(reader.topic_bytes()[&TopicId(5)], queues.values().map(|queue| queue.bytes).sum());
     let half = reader.locate_size(queue(0), queues[&queue(0)].bytes / 2).unwrap();
     assert!((72..=78).contains(&half.0), "{half:?}");
 }
@@ -103,6 +102,89 @@ fn the_tail_in_memory_answers_as_the_files_do() {
     check(&opened.reader);
     drop(opened);
     check(&open().reader);
+}
+
+#[test]
+fn what_expired_is_told_by_queue_up_to_the_last_batch_that_is_too_old() {
+    let storage = FaultyStorage::new(1);
+    let mut opened = open(&storage).unwrap();
+    fill(&mut opened.writer);
+    let expired = |reader: &LogReader, behind, since_ms| reader.expired(behind, since_ms, |_| Some(since_ms)).unwrap();
+    for since_ms in [1_000, 2_000, 2_001, 2_013, 2_050, 2_099, 2_100, 9_000] {
+        let expired = expired(&opened.reader, Position(0), since_ms);
+        for number in [0, 1] {
+            let first = opened.reader.locate_time(queue(number), since_ms).unwrap();
+            let told = expired.get(&queue(number)).copied().unwrap_or_default();
+            assert_eq!(told, first, "queue {number} since {since_ms}");
+        }
+    }
+    assert!(opened.reader.expired(Position(0), 2_050, |_| None).unwrap().is_empty());
+    let looked_at = opened.reader.sealed_before(2_050);
+    assert!(looked_at > Position(0) && looked_at < opened.writer.end());
+    assert_eq!(
+        expired(&opened.reader, looked_at, 2_050),
+        expired(&opened.reader, Position(0), 2_050),
+        "what lies before is older, and the last word is behind"
+    );
+    storage.crash();
+    drop(opened);
+    let opened = open(&storage).unwrap();
+    assert_eq!(opened.reader.sealed_before(2_050), looked_at);
+}
+
+/// 400 queues, more than a summary or a block holds: what a segment holds of each is found in its sidecar alone.
+#[test]
+fn very_many_queues_are_found_in_sidecars() {
+    let storage = FaultyStorage::new(1);
+    let mut opened = open(&storage).unwrap();
+    let stored = |number: u64| (number % 7 == 0) as u64 + 1;
+    let (mut next, mut sequence) = (vec![0; 400], 0);
+    for round in 0..6_u64 {
+        let records: Vec<_> = (0..400_u64)
+            .filter(|number| (number + round) % 3 != 0)
+            .flat_map(|number| (0..stored(number)).map(move |_| number))
+            .map(|number| {
+                let first = next[number as usize];
+                next[number as usize] += 2;
+                sequence += 2;
+                appended(2_000 + round as i64, number as u16, first, batch(sequence - 2, &["a", "b"]))
+            })
+            .collect();
+        for records in records.chunks(10) {
+            append(&mut opened.writer, records);
+        }
+        opened.writer.sync().unwrap();
+    }
+    let check = |reader: &LogReader| {
+        let queues = reader.queues().unwrap();
+        for number in 0..400_u16 {
+            let end = QueueOffset(next[usize::from(number)]);
+            assert_eq!((queues[&queue(number)].first, queues[&queue(number)].end), (QueueOffset(0), end));
+            for from in [0, 1, end.0 / 2, end.0 - 1] {
+                let places = reader.batches(queue(number), QueueOffset(from), ALL).unwrap();
+                let firsts: Vec<_> = places.iter().map(|place| place.first.0).collect();
+                assert_eq!(
+                    firsts,
+                    (from / 2 * 2..end.0).step_by(2).collect::<Vec<_>>(),
+                    "queue {number} from {from}"
+                );
+            }
+            assert_eq!(reader.locate_size(queue(number), u64::MAX).unwrap(), QueueOffset(0));
+            assert_eq!(reader.locate_size(queue(number), 0).unwrap(), end);
+            let since = reader.locate_time(queue(number), 2_003).unwrap();
+            let expired = reader.expired(Position(0), 2_003, |_| Some(2_003)).unwrap();
+            assert_eq!(expired.get(&queue(number)).copied().unwrap_or_default(), since);
+        }
+        for id in (0..sequence).step_by(37) {
+            let (found, offset) = reader.find(MessageId::new(ProducerId(9), Sequence(id))).unwrap().unwrap();
+            let tagged = reader.tagged(found, offset, QueueOffset(offset.0 + 1), &[tag_hash(["a", "b"][(id % 2) as usize])]);
+            assert_eq!(tagged.unwrap(), [offset]);
+        }
+    };
+    check(&opened.reader);
+    storage.crash();
+    drop(opened);
+    check(&open(&storage).unwrap().reader);
 }
 
 #[test]

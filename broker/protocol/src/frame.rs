@@ -61,7 +61,7 @@ pub enum FrameKind {
     CreateTopic = 64,
     /// `Named`; answered by `Done`.
     DeleteTopic = 65,
-    /// `Empty`; answered by `Topics`.
+    /// `List`; answered by `Topics`.
     ListTopics = 66,
     /// `Named`; answered by `Topic`.
     DescribeTopic = 67,
@@ -69,9 +69,9 @@ pub enum FrameKind {
     CreateGroup = 68,
     /// `Named`; answered by `Done`.
     DeleteGroup = 69,
-    /// `Empty`; answered by `Groups`.
+    /// `List`; answered by `Groups`.
     ListGroups = 70,
-    /// `Named`; answered by `Group`.
+    /// `DescribeGroup`; answered by `Group`.
     DescribeGroup = 71,
     /// `Seek`; answered by `Done`.
     Seek = 72,

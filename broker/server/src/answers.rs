@@ -14,21 +14,35 @@ pub(crate) fn frame_of(answer: Answer, built_in: impl Fn(&effect::PluginInfo) ->
         Answer::Settled { results } => frame::message(FrameKind::Settled, &settled(0, results)),
         Answer::NothingReceived => frame::message(FrameKind::NothingReceived, &control::NothingReceived {}),
         Answer::Done => frame::message(FrameKind::Done, &control::Empty {}),
-        Answer::Topics { topics } => {
+        Answer::Topics { topics, next } => {
             let topics = topics.into_iter().map(|topic| topic_info(topic, Vec::new())).collect();
-            frame::message(FrameKind::Topics, &control::Topics { topics })
+            let next = next.map_or(0, |topic| topic.0);
+            frame::message(FrameKind::Topics, &control::Topics { topics, next })
         }
         Answer::Topic { topic, queues } => frame::message(FrameKind::Topic, &topic_info(topic, queues)),
-        Answer::Groups { groups } => {
-            let groups = groups.into_iter().map(|group| group_info(group, Vec::new(), Vec::new())).collect();
-            frame::message(FrameKind::Groups, &control::Groups { groups })
+        Answer::Groups { groups, next } => {
+            let groups = groups
+                .into_iter()
+                .map(|group| group_info(group, Vec::new(), Vec::new(), 0))
+                .collect();
+            let next = next.map_or(0, |group| group.0);
+            frame::message(FrameKind::Groups, &control::Groups { groups, next })
         }
-        Answer::Group { group, cursors, members } => frame::message(FrameKind::Group, &group_info(group, cursors, members)),
+        Answer::Group {
+            group,
+            cursors,
+            members,
+            next,
+        } => {
+            let next = next.map_or(0, |topic| topic.0);
+            frame::message(FrameKind::Group, &group_info(group, cursors, members, next))
+        }
         Answer::Plugins { plugins } => {
             let plugins = plugins.into_iter().map(|plugin| plugin_info(&plugin, built_in(&plugin))).collect();
             frame::message(FrameKind::Plugins, &control::Plugins { plugins })
         }
         Answer::Stored { .. } | Answer::Subscribed { .. } => unreachable!("streams answer these themselves"),
+        Answer::Kept { .. } | Answer::TopicName { .. } => unreachable!("no client asks for these"),
     }
 }
 
@@ -112,7 +126,12 @@ fn index(queue: QueueId) -> u32 {
     index.into()
 }
 
-fn group_info(group: effect::GroupInfo, cursors: Vec<effect::CursorInfo>, members: Vec<effect::MemberInfo>) -> control::GroupInfo {
+fn group_info(
+    group: effect::GroupInfo,
+    cursors: Vec<effect::CursorInfo>,
+    members: Vec<effect::MemberInfo>,
+    next: u64,
+) -> control::GroupInfo {
     let subscription = |(topic, filter)| control::Subscription {
         topic,
         filter: Some(self::filter(filter)),
@@ -130,6 +149,8 @@ fn group_info(group: effect::GroupInfo, cursors: Vec<effect::CursorInfo>, member
         lag: group.lag,
         cursors: cursors.into_iter().map(cursor_info).collect(),
         members: members.into_iter().map(member).collect(),
+        next,
+        subscription_count: group.subscription_count,
     }
 }
 

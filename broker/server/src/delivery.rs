@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quinn::{SendStream, VarInt};
-use sluice_core::effect::{self, Delivery, Taker};
+use sluice_core::effect::{Delivery, Taker};
 use sluice_core::input::{Input, SubscriptionId};
 use sluice_log::record::LeaseRange;
 use sluice_protocol::control::{DeliveryStart, Found};
 use sluice_protocol::delivery::{self, FoundMessage, Received};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::{self, FrameKind};
-use sluice_protocol::ids::{MessageId, Pass, QueueId, QueueIndex};
+use sluice_protocol::ids::{MessageId, Pass, QueueId, QueueIndex, QueueOffset};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::assembly::{Chunk, Reading};
@@ -209,21 +209,25 @@ pub(crate) async fn received(
     Ok(framed(FrameKind::Received, head, chunk.batch))
 }
 
-/// The frame that answers a question for a message by its id, in pieces. `topics` are those there are.
+/// Where the message with this id is.
 ///
 /// # Errors
-/// `NoSuchMessage`; `Internal` when it cannot be read.
-pub(crate) async fn found(serving: &Serving, id: MessageId, topics: Vec<effect::TopicInfo>) -> Result<Vec<Bytes>, Refusal> {
+/// `Internal` when an index cannot be read.
+pub(crate) async fn find(serving: &Serving, id: MessageId) -> Result<Option<(QueueId, QueueOffset)>, Refusal> {
     let reader = serving.reader.clone();
-    let located = unreadable(tokio::task::spawn_blocking(move || reader.find(id)).await)?;
-    let no_such = || Refusal::plain(ErrorCode::NoSuchMessage);
-    let (queue, offset) = located.ok_or_else(no_such)?;
-    let topic = topics.into_iter().find(|topic| topic.id == queue.topic).ok_or_else(no_such)?;
+    unreadable(tokio::task::spawn_blocking(move || reader.find(id)).await)
+}
+
+/// The frame that answers a question for a message by its id, in pieces.
+///
+/// # Errors
+/// `NoSuchMessage` when it is no longer stored; `Internal` when it cannot be read.
+pub(crate) async fn found(serving: &Serving, topic: String, queue: QueueId, offset: QueueOffset) -> Result<Vec<Bytes>, Refusal> {
     let (chunk, _) = read_chunk(serving, Reading::one(queue, offset)).await?;
-    let chunk = chunk.ok_or_else(no_such)?;
+    let chunk = chunk.ok_or_else(|| Refusal::plain(ErrorCode::NoSuchMessage))?;
     let stored_wall_ms = chunk.ranges.first().map_or(0, |range| range.stored_wall_ms);
     let found = Found {
-        topic: topic.name,
+        topic,
         topic_id: queue.topic.0,
         queue: queue.index.0.into(),
         offset: offset.0,

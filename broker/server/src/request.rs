@@ -6,10 +6,12 @@ use bytes::Bytes;
 use sluice_core::effect::{Answer, Delivery, PluginInfo, Taker};
 use sluice_core::input::{Admin, Input};
 use sluice_log::record::Filter;
-use sluice_protocol::control::{self, CreateGroup, CreateTopic, GetMessage, LoadPlugin, Named, Receive, SettleHandles};
+use sluice_protocol::control::{
+    self, CreateGroup, CreateTopic, DescribeGroup, GetMessage, List, LoadPlugin, Named, Receive, SettleHandles,
+};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::{self, Frame, FrameKind};
-use sluice_protocol::ids::MessageId;
+use sluice_protocol::ids::{GroupId, MessageId, TopicId};
 use sluice_protocol::{limits as wire, names};
 
 use crate::connection::{Client, unexpected};
@@ -70,7 +72,10 @@ fn admin(serving: &Serving, kind: FrameKind, frame: &Frame) -> Result<Admin, Bro
             }
         }
         FrameKind::DeleteTopic => Admin::DeleteTopic { name: named()? },
-        FrameKind::ListTopics => Admin::ListTopics,
+        FrameKind::ListTopics => {
+            let List { from } = message(frame, kind)?;
+            Admin::ListTopics { from: TopicId(from) }
+        }
         FrameKind::DescribeTopic => Admin::DescribeTopic { name: named()? },
         FrameKind::CreateGroup => {
             let CreateGroup { name, settings } = message(frame, kind)?;
@@ -81,8 +86,15 @@ fn admin(serving: &Serving, kind: FrameKind, frame: &Frame) -> Result<Admin, Bro
             }
         }
         FrameKind::DeleteGroup => Admin::DeleteGroup { name: named()? },
-        FrameKind::ListGroups => Admin::ListGroups,
-        FrameKind::DescribeGroup => Admin::DescribeGroup { name: named()? },
+        FrameKind::ListGroups => {
+            let List { from } = message(frame, kind)?;
+            Admin::ListGroups { from: GroupId(from) }
+        }
+        FrameKind::DescribeGroup => {
+            let DescribeGroup { name, from } = message(frame, kind)?;
+            names::owner(&name)?;
+            Admin::DescribeGroup { name, from: TopicId(from) }
+        }
         FrameKind::Seek => admission::seek(message(frame, kind)?)?,
         FrameKind::ListPlugins => Admin::ListPlugins,
         other => return Err(unexpected(other)),
@@ -168,11 +180,13 @@ async fn received(serving: &Serving, delivery: Delivery) -> Result<Vec<Bytes>, R
 async fn get_message(client: &Arc<Client>, GetMessage { id }: GetMessage) -> Result<Vec<Bytes>, Broken> {
     let serving = &client.serving;
     let id: MessageId = id.parse().map_err(|_| Refusal::plain(ErrorCode::BadMessageId))?;
+    let no_such = || Refusal::plain(ErrorCode::NoSuchMessage);
+    let (queue, offset) = delivery::find(serving, id).await?.ok_or_else(no_such)?;
     // The topic's name is the core's to know: an index entry of a deleted topic finds none.
-    let Answer::Topics { topics } = ask_admin(serving, Admin::ListTopics).await? else {
-        unreachable!("the core answers a list of topics with topics");
+    let Answer::TopicName { name } = ask_admin(serving, Admin::NameTopic { topic: queue.topic }).await? else {
+        unreachable!("the core answers a question for a name with a name");
     };
-    Ok(delivery::found(serving, id, topics).await?)
+    Ok(delivery::found(serving, name.ok_or_else(no_such)?, queue, offset).await?)
 }
 
 async fn load_plugin(client: &Arc<Client>, LoadPlugin { name, module, limits }: LoadPlugin) -> Result<Bytes, Broken> {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use sluice_core::effect::{Answer, TopicInfo};
+use sluice_core::effect::Answer;
 use sluice_core::input::{Admin, Input};
+use sluice_log::record::TopicSettings;
 use sluice_log::{LogError, LogReader};
 use sluice_protocol::errors::Refusal;
-use sluice_protocol::ids::{QueueId, QueueOffset, TopicId};
+use sluice_protocol::ids::{Position, QueueId, QueueIndex, QueueOffset, TopicId};
 use tokio::time::MissedTickBehavior;
 
 use crate::clock::wall_ms;
@@ -21,6 +22,18 @@ pub(crate) struct Retention {
     pub(crate) reader: LogReader,
     pub(crate) disk: Disk,
 }
+
+/// What the rounds so far have seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Seen {
+    /// The newest topic.
+    newest: TopicId,
+    /// Up to where the log needs no further look.
+    looked_at: Position,
+}
+
+/// What each topic wants to be kept.
+type Settings = BTreeMap<TopicId, TopicSettings>;
 
 /// Where the queues of all topics begin, as of a moment.
 #[derive(Clone, Debug, Default)]
@@ -50,59 +63,62 @@ impl std::fmt::Debug for Retention {
 impl Retention {
     /// Runs until its task is ended.
     pub(crate) async fn run(self) {
-        let mut newest = TopicId::default();
+        let mut seen = Seen::default();
         let mut rounds = tokio::time::interval(limits::RETENTION_INTERVAL);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         rounds.tick().await; // the first is due at once, while clients are still connecting
         loop {
             rounds.tick().await;
-            match self.round(newest).await {
-                Ok(seen) => newest = seen,
+            match self.round(seen).await {
+                Ok(now) => seen = now,
                 Err(refusal) => tracing::warn!(%refusal, "a round of retention was left out"),
             }
         }
     }
 
-    /// Trims what is too old or too much, waits until that is durable, and has what nobody keeps removed. Returns the newest topic seen.
+    /// Trims what is too old or too much, waits until that is durable, and has what nobody keeps removed. Takes and returns what the rounds have seen.
     ///
     /// # Errors
     /// What the core or the log refuses; then nothing that is still kept was removed.
-    pub(crate) async fn round(&self, newest: TopicId) -> Result<TopicId, Refusal> {
-        let (topics, starts) = self.look(newest).await?;
-        let newest = starts.newest.max(newest);
+    pub(crate) async fn round(&self, seen: Seen) -> Result<Seen, Refusal> {
+        let (settings, starts) = self.look(seen.newest).await?;
+        let newest = starts.newest.max(seen.newest);
         let reader = self.reader.clone();
-        let trims = tokio::task::spawn_blocking(move || trims(&reader, &topics, &starts, wall_ms())).await;
-        for (queue, start) in crate::delivery::unreadable(trims)? {
+        let trims = tokio::task::spawn_blocking(move || trims(&reader, &settings, &starts, seen.looked_at, wall_ms())).await;
+        let (trims, looked_at) = crate::delivery::unreadable(trims)?;
+        for (queue, start) in trims {
             self.shard.tell(Input::Trim { queue, start });
         }
         // The core answers when what it shows is durable.
         let (_, starts) = self.look(newest).await?;
         self.disk.send(DiskWork::Retain { starts });
-        Ok(newest)
+        Ok(Seen { newest, looked_at })
     }
 
     /// The topics, and where their queues begin.
-    async fn look(&self, newest: TopicId) -> Result<(Vec<TopicInfo>, Starts), Refusal> {
-        let topics = self.topics().await?;
+    async fn look(&self, newest: TopicId) -> Result<(Settings, Starts), Refusal> {
+        let mut settings = Settings::new();
         let mut starts = Starts {
             starts: BTreeMap::new(),
-            newest: topics.iter().map(|topic| topic.id).max().unwrap_or_default().max(newest),
+            newest,
         };
-        for topic in &topics {
-            match self.ask(Admin::DescribeTopic { name: topic.name.clone() }).await {
-                Ok(Answer::Topic { queues, .. }) => starts.starts.extend(queues.iter().map(|queue| (queue.queue, queue.start))),
-                Ok(_) => unreachable!("the core answers the description of a topic with a topic"),
-                Err(_) => starts.newest = starts.newest.min(TopicId(topic.id.0.saturating_sub(1))), // deleted meanwhile: the next round sees it
+        let mut from = Some(TopicId::default());
+        while let Some(first) = from {
+            let Answer::Kept { topics, next } = self.ask(Admin::ListKept { from: first }).await? else {
+                unreachable!("the core answers a question for what is kept with that");
+            };
+            for topic in topics {
+                settings.insert(topic.id, topic.settings);
+                starts.newest = starts.newest.max(topic.id);
+                let queues = (0..).map(|index| QueueId {
+                    topic: topic.id,
+                    index: QueueIndex(index),
+                });
+                starts.starts.extend(queues.zip(topic.starts));
             }
+            from = next;
         }
-        Ok((topics, starts))
-    }
-
-    async fn topics(&self) -> Result<Vec<TopicInfo>, Refusal> {
-        match self.ask(Admin::ListTopics).await? {
-            Answer::Topics { topics } => Ok(topics),
-            _ => unreachable!("the core answers a list of topics with topics"),
-        }
+        Ok((settings, starts))
     }
 
     async fn ask(&self, admin: Admin) -> Result<Answer, Refusal> {
@@ -113,45 +129,63 @@ impl Retention {
     }
 }
 
-/// The queues whose start is to move, by the age of their messages or by the size of their topic, which is shared out among its queues by
-/// what each has.
-fn trims(reader: &LogReader, topics: &[TopicInfo], starts: &Starts, now_ms: i64) -> Result<Vec<(QueueId, QueueOffset)>, LogError> {
+/// The queues whose start is to move, by the age of their messages or by the size of their topic, and up to where the log needs no further
+/// look: all there is older than any topic keeps, and the settings of a topic never change.
+fn trims(
+    reader: &LogReader,
+    settings: &Settings,
+    starts: &Starts,
+    looked_at: Position,
+    now_ms: i64,
+) -> Result<(BTreeMap<QueueId, QueueOffset>, Position), LogError> {
+    let since = |settings: &TopicSettings| {
+        let kept_ms = i64::try_from(settings.retention_ms).unwrap_or(i64::MAX);
+        (kept_ms > 0).then(|| now_ms.saturating_sub(kept_ms))
+    };
+    let mut trims = by_size(reader, settings)?;
+    let mut looked_at = looked_at;
+    let bounds = || settings.values().filter_map(since);
+    if let (Some(oldest), Some(latest)) = (bounds().min(), bounds().max()) {
+        for (queue, start) in reader.expired(looked_at, latest, |topic| settings.get(&topic).and_then(since))? {
+            let trim = trims.entry(queue).or_insert(start);
+            *trim = start.max(*trim);
+        }
+        looked_at = reader.sealed_before(oldest);
+    }
+    trims.retain(|queue, start| starts.of(*queue).is_some_and(|from| from < *start));
+    Ok((trims, looked_at))
+}
+
+/// Where the queues of topics begin that hold more than they may; the topic's size is shared out among its queues by what each has.
+fn by_size(reader: &LogReader, settings: &Settings) -> Result<BTreeMap<QueueId, QueueOffset>, LogError> {
+    let mut found = BTreeMap::new();
+    if settings.values().all(|settings| settings.retention_bytes == 0) {
+        return Ok(found);
+    }
     let stored = reader.queues()?;
     let mut totals: BTreeMap<TopicId, u64> = BTreeMap::new();
     for (queue, kept) in &stored {
         *totals.entry(queue.topic).or_default() += kept.bytes;
     }
-    let settings: BTreeMap<TopicId, _> = topics.iter().map(|topic| (topic.id, topic.settings)).collect();
-    let mut trims = Vec::new();
-    for (&queue, kept) in &stored {
-        let (Some(settings), Some(from)) = (settings.get(&queue.topic), starts.of(queue)) else {
-            continue;
-        };
-        let mut start = from;
-        if settings.retention_ms > 0 {
-            let oldest_ms = now_ms.saturating_sub(i64::try_from(settings.retention_ms).unwrap_or(i64::MAX));
-            start = start.max(reader.locate_time(queue, oldest_ms)?);
-        }
+    for (queue, kept) in stored {
         let total = totals.get(&queue.topic).copied().unwrap_or(0);
-        if settings.retention_bytes > 0 && total > settings.retention_bytes {
-            let share = u128::from(settings.retention_bytes) * u128::from(kept.bytes) / u128::from(total);
-            start = start.max(reader.locate_size(queue, u64::try_from(share).unwrap_or(u64::MAX))?);
-        }
-        if start > from {
-            trims.push((queue, start));
+        let bound = settings.get(&queue.topic).map_or(0, |settings| settings.retention_bytes);
+        if bound > 0 && total > bound {
+            let share = u128::from(bound) * u128::from(kept.bytes) / u128::from(total);
+            found.insert(queue, reader.locate_size(queue, u64::try_from(share).unwrap_or(u64::MAX))?);
         }
     }
-    Ok(trims)
+    Ok(found)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use sluice_log::record::{Change, Record, TopicSettings};
+    use sluice_log::record::{Change, Record};
     use sluice_log::{FaultyStorage, Log, LogConfig, Start};
     use sluice_protocol::batch::{BatchBuilder, NewMessage};
-    use sluice_protocol::ids::{ProducerId, QueueIndex, Sequence};
+    use sluice_protocol::ids::{ProducerId, Sequence};
     use sluice_protocol::units::Now;
 
     use super::*;
@@ -209,24 +243,19 @@ mod tests {
     };
 
     fn trimmed(retention_ms: u64, retention_bytes: u64, now_ms: i64) -> Option<u64> {
-        let topic = TopicInfo {
-            id: TopicId(1),
-            name: "t".into(),
-            settings: TopicSettings {
-                queues: 1,
-                retention_ms,
-                retention_bytes,
-            },
-            created_wall_ms: 0,
-            messages: 10,
+        let settings = TopicSettings {
+            queues: 1,
+            retention_ms,
+            retention_bytes,
         };
         let starts = Starts {
             starts: BTreeMap::from([(QUEUE, QueueOffset(2))]),
             newest: TopicId(1),
         };
-        let trims = trims(&log().reader, &[topic], &starts, now_ms).unwrap();
-        assert!(trims.len() <= 1 && trims.iter().all(|(queue, _)| *queue == QUEUE));
-        trims.first().map(|(_, start)| start.0)
+        let settings = Settings::from([(TopicId(1), settings)]);
+        let (trims, _) = trims(&log().reader, &settings, &starts, Position(0), now_ms).unwrap();
+        assert!(trims.keys().all(|queue| *queue == QUEUE));
+        trims.get(&QUEUE).map(|start| start.0)
     }
 
     #[test]

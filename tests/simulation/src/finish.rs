@@ -2,7 +2,7 @@
 
 use sluice_core::input::{Admin, ConnectionId, Input, RequestId};
 
-use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
+use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence, TopicId};
 
 use crate::clients::Client;
 use crate::laws::Law;
@@ -92,7 +92,10 @@ impl World {
             );
             self.turn(vec![Input::Admin {
                 request,
-                admin: Admin::DescribeGroup { name },
+                admin: Admin::DescribeGroup {
+                    name,
+                    from: TopicId::default(),
+                },
             }]);
         }
     }

@@ -10,7 +10,7 @@ use sluice_protocol::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, RECEIVE_MESSAG
 
 use super::locate::Waiting;
 use super::subscribe::Entry;
-use super::{MemberRef, ReadingKey, Receive, Stream, Timer};
+use super::{MemberRef, ReadingKey, Receive, Stream};
 use crate::broker::Core;
 use crate::effect::{Answer, Effect};
 use crate::input::{ConnectionId, Consume, RequestId, SubscriptionId};

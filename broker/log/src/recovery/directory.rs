@@ -5,7 +5,7 @@ use sluice_protocol::ids::Position;
 use crate::checkpoint::{self, Checkpoint};
 use crate::error::LogError;
 use crate::format::Secrets;
-use crate::index::{QueueSpan, SegmentIndex};
+use crate::index::SegmentIndex;
 use crate::scan::Scan;
 use crate::segment::{SegmentHeader, number_in, sidecar_name};
 use crate::sidecar::{self, SidecarError, SidecarHeader};
@@ -76,24 +76,6 @@ pub(crate) fn find_checkpoint(
         }
     }
     Ok((None, broken))
-}
-
-/// Header and spans of a sidecar; `None` when it cannot be used.
-pub(super) fn read_summary(storage: &dyn Storage, base: Position) -> Result<Option<(SidecarHeader, Vec<QueueSpan>)>, LogError> {
-    let name = sidecar_name(base);
-    let file = storage.open(&name).map_err(LogError::io("opening", &name))?;
-    let bytes = file.len().map_err(LogError::io("reading", &name))?;
-    let mut beginning = vec![0; (sidecar::SIDECAR_HEADER_BYTES as u64).min(bytes) as usize];
-    file.read_at(0, &mut beginning).map_err(LogError::io("reading", &name))?;
-    let Ok(header) = SidecarHeader::decode(&beginning) else {
-        return Ok(None);
-    };
-    if header.file_bytes() != bytes || header.base != base {
-        return Ok(None);
-    }
-    let mut directory = vec![0; header.directory_end()];
-    file.read_at(0, &mut directory).map_err(LogError::io("reading", &name))?;
-    Ok(header.spans(&directory).ok().map(|spans| (header, spans)))
 }
 
 /// A whole sidecar; the inner error says why it cannot be used.

@@ -1,19 +1,19 @@
 //! What lies beside the walked segments: sealed ones behind the checkpoint, and files that are no part of the log.
 
 use std::io;
-use std::sync::OnceLock;
 
 use sluice_protocol::ids::Position;
 
-use super::directory::{Found, Listing, read_summary};
+use super::directory::{Found, Listing};
 use super::walk::Walk;
 use crate::error::LogError;
 use crate::format::Secrets;
-use crate::index::{QueueSpan, SegmentIndex};
+use crate::index::{Producers, SegmentIndex};
 use crate::limits::{SPARE_SEGMENTS_MAX, SUMMARY_QUEUES_MAX};
 use crate::reserve::Spare;
 use crate::scan::{Scan, frame_records, indexed};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, file_offset, segment_name};
+use crate::sidecar::Sidecar;
 use crate::storage::{Storage, StorageFile};
 use crate::writer::LogConfig;
 
@@ -24,7 +24,7 @@ pub(super) fn older_segments(
     found: &[Found],
     walk: &mut Walk,
     listing: &Listing,
-) -> Result<Vec<(Segment, Vec<QueueSpan>)>, LogError> {
+) -> Result<Vec<Segment>, LogError> {
     let first = walk.chain.first().map_or(Position(0), |segment| segment.base);
     let mut older = Vec::new();
     for file in found {
@@ -32,30 +32,27 @@ pub(super) fn older_segments(
             continue;
         };
         let there = listing.sidecars.binary_search(&header.base.0).is_ok();
-        let known = if there { read_summary(storage, header.base)? } else { None };
-        let (end, spans) = match known {
-            Some((sidecar, spans)) => (sidecar.end, spans),
+        let segment = Segment {
+            number: file.number,
+            base: header.base,
+            end: header.base,
+            bytes: file.bytes,
+            summary: None,
+            producers: Producers::told(None),
+            stored_wall_ms: None,
+        };
+        let known = if there { known(storage, &segment)? } else { None };
+        older.push(match known {
+            Some(known) => known,
             None => {
                 let (end, index) = index_of(storage, secrets, file.number, &header)?;
-                let spans = index.spans().collect();
+                let segment = segment.sealed(end, &index);
                 walk.index_again(storage, header.base, end, index)?;
-                (end, spans)
+                segment
             }
-        };
-        let summary = (spans.len() <= SUMMARY_QUEUES_MAX).then(|| spans.clone());
-        older.push((
-            Segment {
-                number: file.number,
-                base: header.base,
-                end,
-                bytes: file.bytes,
-                summary,
-                producers: OnceLock::new(),
-            },
-            spans,
-        ));
+        });
     }
-    older.sort_by_key(|(segment, _)| segment.base);
+    older.sort_by_key(|segment| segment.base);
     let live = |base: &u64| found.iter().any(|file| file.header.is_some_and(|header| header.base.0 == *base));
     match listing.sidecars.iter().find(|base| !live(base)) {
         None => Ok(older),
@@ -66,6 +63,28 @@ pub(super) fn older_segments(
             reason: "its sidecar is there and it is not, or its header cannot be read",
         }),
     }
+}
+
+/// The segment as the head of its sidecar tells it, and the directory where that is short; `None` when the sidecar cannot be used.
+fn known(storage: &dyn Storage, segment: &Segment) -> Result<Option<Segment>, LogError> {
+    let Ok(sidecar) = Sidecar::open(storage, segment.base)? else {
+        return Ok(None);
+    };
+    let header = &sidecar.head.header;
+    let summary = match header.queues as usize <= SUMMARY_QUEUES_MAX {
+        true => match sidecar.spans() {
+            Err(LogError::Damaged { .. }) => return Ok(None),
+            spans => Some(spans?),
+        },
+        false => None,
+    };
+    Ok(Some(Segment {
+        end: header.end,
+        summary,
+        producers: sidecar.head.producers.clone(),
+        stored_wall_ms: header.stored(),
+        ..segment.clone()
+    }))
 }
 
 /// The end and the index of a sealed segment, from its frames.
@@ -84,7 +103,7 @@ fn index_of(storage: &dyn Storage, secrets: &Secrets, number: u64, header: &Segm
         let bytes = proof.position.0.saturating_sub(end.0);
         let reason = "a later frame says that the log was synced beyond it";
         return Err(LogError::Damaged {
-            file: segment_name(number),
+            file: segment_name(segment.number),
             position: end,
             bytes,
             reason,
@@ -99,14 +118,9 @@ pub(super) fn clear_the_rest(
     config: &LogConfig,
     found: &[Found],
     walk: &Walk,
-    sealed: &[(Segment, Vec<QueueSpan>)],
+    sealed: &[Segment],
 ) -> Result<Vec<Spare>, LogError> {
-    let used = |number| {
-        walk.chain
-            .iter()
-            .chain(sealed.iter().map(|(segment, _)| segment))
-            .any(|segment| segment.number == number)
-    };
+    let used = |number| walk.chain.iter().chain(sealed).any(|segment| segment.number == number);
     let mut spares = Vec::new();
     for file in found.iter().filter(|file| !used(file.number)) {
         let name = segment_name(file.number);

@@ -1,25 +1,24 @@
 //! Following the frames from where replay begins to the end of the log.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use sluice_protocol::ids::{Epoch, Position, TopicId};
+use sluice_protocol::ids::{Epoch, Position};
 use sluice_protocol::units::Now;
 
 use super::damage::Reached;
-use super::directory::{Found, Listing, read_summary};
+use super::directory::{Found, Listing};
 use crate::checkpoint::Checkpoint;
 use crate::error::LogError;
 use crate::format::Secrets;
-use crate::index::SegmentIndex;
+use crate::index::{Producers, SegmentIndex};
 use crate::reader::Unwritten;
 use crate::record::peek;
 use crate::scan::{Scan, frame_records, indexed};
 use crate::segment::{Segment, file_offset};
-use crate::sidecar;
+use crate::sidecar::{self, Sidecar};
 use crate::storage::Storage;
-use crate::writer::{summary, write_sidecar};
+use crate::writer::write_sidecar;
 
 /// What a walk along the frames has come to.
 pub(super) struct Walk {
@@ -27,7 +26,6 @@ pub(super) struct Walk {
     pub(super) chain: Vec<Segment>,
     /// The index of the last of them.
     pub(super) index: SegmentIndex,
-    pub(super) topics: BTreeMap<TopicId, u64>,
     pub(super) end: Position,
     pub(super) floor: Epoch,
     pub(super) stamp: Option<Now>,
@@ -60,7 +58,6 @@ pub(super) fn walk(
     let mut walk = Walk {
         chain: Vec::new(),
         index: SegmentIndex::default(),
-        topics: BTreeMap::new(),
         end: first.unwrap_or(replay_from),
         floor: Epoch(0),
         stamp: facts.map(|facts| facts.stamp),
@@ -72,10 +69,8 @@ pub(super) fn walk(
     let mut next = first.and_then(|base| live(base).next());
     while let Some((file, header)) = next {
         if let Some(before) = walk.chain.last_mut() {
-            before.end = walk.end;
-            before.summary = summary(&walk.index);
-            before.producers = walk.index.producers().into();
             let index = std::mem::take(&mut walk.index);
+            *before = before.sealed(walk.end, &index);
             let (base, end) = (before.base, before.end);
             if !has_sidecar(storage, listing, base, end)? {
                 walk.index_again(storage, base, end, index)?;
@@ -87,7 +82,8 @@ pub(super) fn walk(
             end: header.base,
             bytes: file.bytes,
             summary: None,
-            producers: OnceLock::new(),
+            producers: Producers::told(None),
+            stored_wall_ms: None,
         });
         walk.floor = walk.floor.max(header.epoch);
         walk.segment(Scan::open(storage, secrets.frame, file.number)?, header.base)?;
@@ -152,7 +148,6 @@ impl Walk {
         let (_, stamp) = peek(record).map_err(|source| LogError::Unreadable { position, source })?;
         self.stamp = Some(stamp);
         if let Some(found) = indexed(position, record)? {
-            *self.topics.entry(found.place.queue.topic).or_default() += u64::from(found.place.total_bytes);
             self.index.add(found.place, &found.attributes, found.origin);
         }
         Ok(())
@@ -162,5 +157,5 @@ impl Walk {
 /// Whether a sealed segment has a good sidecar.
 fn has_sidecar(storage: &dyn Storage, listing: &Listing, base: Position, end: Position) -> Result<bool, LogError> {
     let there = listing.sidecars.binary_search(&base.0).is_ok();
-    Ok(there && read_summary(storage, base)?.is_some_and(|(header, _)| header.end == end))
+    Ok(there && Sidecar::open(storage, base)?.is_ok_and(|there| there.head.header.end == end))
 }

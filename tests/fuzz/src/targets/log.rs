@@ -51,15 +51,7 @@ pub(super) const FRAME: Target = Target {
 pub(super) const SIDECAR: Target = Target {
     name: "log-sidecar",
     valid: || files("index-"),
-    repair: |input| {
-        let Some(queues) = input.get(24..28) else { return };
-        let directory_end = 56 + u32::from_le_bytes([queues[0], queues[1], queues[2], queues[3]]) as usize * 42;
-        put_checksum(input, 40, |input| crc32c(input.get(directory_end..).unwrap_or(&[])));
-        put_checksum(input, 52, |input| {
-            let directory = input.get(56..directory_end).unwrap_or(&[]);
-            crc32c(&[&input[..52], directory].concat())
-        });
-    },
+    repair: repair_sidecar,
     run: |input| survives(input, |bytes| formats::sidecar(bytes)),
     accepts: |input| formats::sidecar(input).is_some(),
 };
@@ -74,6 +66,41 @@ pub(super) const CHECKPOINT: Target = Target {
     run: |input| survives(input, |bytes| formats::checkpoint(SECRET, bytes)),
     accepts: |input| formats::checkpoint(SECRET, &Bytes::copy_from_slice(input)).is_some(),
 };
+
+/// Seals a sidecar again from the inside out: parts, blocks, head.
+fn repair_sidecar(input: &mut [u8]) {
+    let number = |input: &[u8], at: usize| {
+        let bytes = input.get(at..).and_then(|rest| rest.first_chunk());
+        bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
+    };
+    let [queues, batches, rows, runs, producers] = [40, 44, 48, 52, 56].map(|at| number(input, at));
+    let producers = if producers == u32::MAX as usize { 0 } else { producers };
+    let queue_fences = 64 + producers * 24;
+    let run_fences = queue_fences + queues.div_ceil(64) * 14;
+    let directory = run_fences + runs.div_ceil(128) * 20;
+    let parts = directory + queues * 50;
+    let runs_at = parts + batches * 36 + rows * 4;
+    let within = |input: &[u8], from: usize, length: usize| crc32c(input.get(from..).map_or(&[], |rest| &rest[..length.min(rest.len())]));
+    for entry in (directory..parts.min(input.len())).step_by(50) {
+        let length = number(input, entry + 10) * 36 + number(input, entry + 14) * 4;
+        let part = parts + number(input, entry + 42);
+        put_checksum(input, entry + 46, |input| within(input, part, length));
+    }
+    for (nth, fence) in (queue_fences..run_fences.min(input.len())).step_by(14).enumerate() {
+        let block = directory + nth * 64 * 50;
+        put_checksum(input, fence + 10, |input| {
+            within(input, block, parts.saturating_sub(block).min(64 * 50))
+        });
+    }
+    for (nth, fence) in (run_fences..directory.min(input.len())).step_by(20).enumerate() {
+        let block = runs_at + nth * 128 * 32;
+        put_checksum(input, fence + 16, |input| within(input, block, (runs - nth * 128).min(128) * 32));
+    }
+    put_checksum(input, 60, |input| {
+        let rest = input.get(64..directory).unwrap_or(&[]);
+        crc32c(&[&input[..60], rest].concat())
+    });
+}
 
 /// What is written again for an accepted input is accepted, and is written again the same.
 fn survives(input: &[u8], rewrite: fn(&Bytes) -> Option<Bytes>) {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use sluice_core::input::{Admin, ConnectionId, Input, RequestId, SeekTo};
 use sluice_log::record::PluginLimits;
-use sluice_protocol::ids::{QueueIndex, QueueOffset};
+use sluice_protocol::ids::{GroupId, QueueIndex, QueueOffset, TopicId};
 
 use super::Surroundings;
 use crate::content::{EXPRESSIONS, PLUGIN, digest};
@@ -87,12 +87,13 @@ impl Operator {
             }
             9 => Some(Admin::DescribeGroup {
                 name: around.wishes[chosen].group.clone(),
+                from: TopicId::default(),
             }),
             10 => Some(Admin::DescribeTopic {
                 name: around.wishes[chosen].topic.clone(),
             }),
-            11 => Some(Admin::ListGroups),
-            12 => Some(Admin::ListTopics),
+            11 => Some(Admin::ListGroups { from: GroupId::default() }),
+            12 => Some(Admin::ListTopics { from: TopicId::default() }),
             13 => Some(Admin::ListPlugins),
             _ => None,
         }

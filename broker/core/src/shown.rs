@@ -1,0 +1,224 @@
+//! What operators are shown: topics, groups and bindings, page by page where there may be many, so that no answer outgrows a frame or stalls a turn.
+
+use std::collections::BTreeMap;
+
+use sluice_log::record::{CursorId, Filter, Holder};
+use sluice_protocol::errors::Refusal;
+use sluice_protocol::ids::{GroupId, QueueOffset, TopicId};
+
+use crate::broker::Core;
+use crate::effect::{Answer, CursorInfo, GroupInfo, KeptTopic, MemberInfo, PluginInfo, QueueInfo, TopicInfo};
+use crate::limits::{LISTED_MAX, LISTED_SUBSCRIPTIONS_MAX, PAGE_MEMBERS_MAX, PAGE_WEIGHT_MAX};
+use crate::state::cursor::Cursor;
+
+/// What a page of a group's description is about.
+#[derive(Debug, Default)]
+struct Part {
+    topics: Vec<TopicId>,
+    subscriptions: Vec<(String, Filter)>,
+    next: Option<TopicId>,
+}
+
+impl Core {
+    /// Topics from this number on, as many as a page holds.
+    pub(crate) fn list_topics(&self, from: TopicId) -> Answer {
+        let mut ids = self.state.topics.range(from..).map(|(&id, _)| id);
+        let topics = ids.by_ref().take(LISTED_MAX).filter_map(|id| self.topic_info(id)).collect();
+        Answer::Topics { topics, next: ids.next() }
+    }
+
+    /// What retention must know of the topics from this number on, as many as a page holds.
+    pub(crate) fn list_kept(&self, from: TopicId) -> Answer {
+        let mut all = self.state.topics.range(from..);
+        let kept = all.by_ref().take(LISTED_MAX).map(|(&id, topic)| KeptTopic {
+            id,
+            settings: topic.settings,
+            starts: self.state.queues_of(id).map(|(_, queue)| queue.start).collect(),
+        });
+        let topics = kept.collect();
+        Answer::Kept {
+            topics,
+            next: all.next().map(|(&id, _)| id),
+        }
+    }
+
+    /// The name of a topic.
+    pub(crate) fn name_topic(&self, topic: TopicId) -> Answer {
+        let name = self.state.topics.get(&topic).map(|topic| topic.name.clone());
+        Answer::TopicName { name }
+    }
+
+    /// Groups from this number on, as many as a page holds; a group that reads very many topics fills one alone.
+    pub(crate) fn list_groups(&self, from: GroupId) -> Answer {
+        let mut groups = Vec::new();
+        let (mut next, mut weight) = (None, 0);
+        for &id in self.state.groups.range(from..).map(|(id, _)| id) {
+            if groups.len() == LISTED_MAX || weight >= PAGE_WEIGHT_MAX {
+                next = Some(id);
+                break;
+            }
+            let listed = self.state.topics_of(id).take(LISTED_SUBSCRIPTIONS_MAX);
+            let subscriptions: Vec<_> = listed.filter_map(|topic| self.subscription(id, topic)).collect();
+            weight += subscriptions.iter().map(weight_of).sum::<usize>() + self.state.topics_of(id).count();
+            groups.extend(self.group_info(id, subscriptions, self.state.topics_of(id)));
+        }
+        Answer::Groups { groups, next }
+    }
+
+    /// A group with the part of its description that begins at this topic.
+    pub(crate) fn describe_group(&self, name: &str, from: TopicId) -> Result<Answer, Refusal> {
+        let id = self.group_id(name)?;
+        let part = self.part_of(id, from);
+        let cursors = part.topics.iter().flat_map(|&topic| self.state.cursors_on(id, topic));
+        let cursors = cursors.filter_map(|(cursor, entry)| self.cursor_info(cursor, entry)).collect();
+        let members = self.member_infos(id, &part.topics);
+        let group = self.group_info(id, part.subscriptions, part.topics.iter().copied());
+        Ok(Answer::Group {
+            group: group.expect("a group with a name has an entry"),
+            cursors,
+            members,
+            next: part.next,
+        })
+    }
+
+    fn part_of(&self, group: GroupId, from: TopicId) -> Part {
+        let (mut part, mut weight) = (Part::default(), 0);
+        let all = (group, from)..=(group, TopicId(u64::MAX));
+        for &(_, topic) in self.state.subscriptions.range(all).map(|(key, _)| key) {
+            if weight >= PAGE_WEIGHT_MAX {
+                part.next = Some(topic);
+                break;
+            }
+            let subscription = self.subscription(group, topic);
+            let queues = self.state.topics.get(&topic).map_or(0, |topic| usize::from(topic.settings.queues));
+            weight += subscription.as_ref().map_or(0, weight_of) * (1 + queues);
+            part.topics.push(topic);
+            part.subscriptions.extend(subscription);
+        }
+        part
+    }
+
+    fn subscription(&self, group: GroupId, topic: TopicId) -> Option<(String, Filter)> {
+        let ruling = self.state.subscriptions.get(&(group, topic))?.ruling.clone();
+        Some((self.state.topics.get(&topic)?.name.clone(), ruling))
+    }
+
+    pub(crate) fn describe_topic(&self, name: &str) -> Result<Answer, Refusal> {
+        let id = self.topic_id(name)?;
+        let queues = self
+            .state
+            .queues_of(id)
+            .map(|(queue, entry)| QueueInfo {
+                queue,
+                start: entry.start,
+                end: entry.end,
+            })
+            .collect();
+        let topic = self.topic_info(id).expect("a topic with a name has an entry");
+        Ok(Answer::Topic { topic, queues })
+    }
+
+    pub(crate) fn list_plugins(&self) -> Answer {
+        let plugins = self.state.bindings.iter().map(|(name, bound)| PluginInfo {
+            name: name.clone(),
+            digest: bound.digest,
+            limits: bound.limits,
+            bound_wall_ms: bound.bound_wall_ms,
+        });
+        Answer::Plugins {
+            plugins: plugins.collect(),
+        }
+    }
+
+    fn topic_info(&self, id: TopicId) -> Option<TopicInfo> {
+        let topic = self.state.topics.get(&id)?;
+        let messages = self
+            .state
+            .queues_of(id)
+            .map(|(_, queue)| queue.end.0.saturating_sub(queue.start.0))
+            .sum();
+        let (name, settings, created_wall_ms) = (topic.name.clone(), topic.settings, topic.created_wall_ms);
+        Some(TopicInfo {
+            id,
+            name,
+            settings,
+            created_wall_ms,
+            messages,
+        })
+    }
+
+    /// A group; its lag is that on these topics.
+    fn group_info(&self, id: GroupId, subscriptions: Vec<(String, Filter)>, topics: impl Iterator<Item = TopicId>) -> Option<GroupInfo> {
+        let group = self.state.groups.get(&id)?;
+        let cursors = topics.flat_map(|topic| self.state.cursors_on(id, topic));
+        let lag = cursors.map(|(cursor, entry)| self.lag(cursor, entry)).sum();
+        Some(GroupInfo {
+            name: group.name.clone(),
+            settings: group.settings.clone(),
+            subscriptions,
+            subscription_count: self.state.topics_of(id).count() as u32,
+            members: self.consuming.member_names(id, self.state.topics_of(id)).len() as u32,
+            lag,
+        })
+    }
+
+    /// The messages of a cursor that are neither settled nor skipped.
+    fn lag(&self, cursor: CursorId, entry: &Cursor) -> u64 {
+        let lane = &entry.lane;
+        let end = self.state.queues.get(&cursor.queue).map_or(0, |queue| queue.end.0);
+        let place = self.consuming.lane(cursor).map_or(lane.frontier, |run| run.place);
+        (end.saturating_sub(place.0) + lane.leases.count() + lane.retries.count()).saturating_sub(lane.ahead.count())
+    }
+
+    fn cursor_info(&self, cursor: CursorId, entry: &Cursor) -> Option<CursorInfo> {
+        let lane = &entry.lane;
+        let run = self.consuming.lane(cursor);
+        let frontier = run.map_or(lane.frontier, |run| run.place);
+        let lowest = [lane.leases.first(), lane.retries.first()]
+            .into_iter()
+            .flatten()
+            .fold(frontier.0, u64::min);
+        Some(CursorInfo {
+            topic: self.state.topics.get(&cursor.queue.topic)?.name.clone(),
+            queue: cursor.queue,
+            pass: entry.pass,
+            cursor: QueueOffset(lowest),
+            frontier,
+            end: self.state.queues.get(&cursor.queue)?.end,
+            leased: lane.leases.count(),
+            retrying: lane.retries.count(),
+            matched: run.map_or(0, |run| run.matched()),
+            failed: run.map_or(0, |run| run.failed),
+            held: run.and_then(|run| run.held.as_ref()).map(|held| held.reason.clone()),
+        })
+    }
+
+    /// Who is connected or holds something on these topics, by topic and name.
+    fn member_infos(&self, group: GroupId, topics: &[TopicId]) -> Vec<MemberInfo> {
+        let connected = self.consuming.member_names(group, topics.iter().copied());
+        let mut leased: BTreeMap<(TopicId, &str), u64> = connected.into_iter().map(|key| (key, 0)).collect();
+        for (cursor, entry) in topics.iter().flat_map(|&topic| self.state.cursors_on(group, topic)) {
+            for (offsets, lease) in entry.lane.leases.iter() {
+                let (Holder::Stream { member } | Holder::Receive { member }) = &*lease.holder;
+                *leased.entry((cursor.queue.topic, member)).or_default() += crate::ranges::len(offsets);
+            }
+        }
+        let infos = leased.into_iter().take(PAGE_MEMBERS_MAX).filter_map(|((topic, name), leased)| {
+            Some(MemberInfo {
+                name: name.to_owned(),
+                topic: self.state.topics.get(&topic)?.name.clone(),
+                leased,
+            })
+        });
+        infos.collect()
+    }
+}
+
+/// About how many bytes a subscription takes in an answer.
+fn weight_of((topic, filter): &(String, Filter)) -> usize {
+    let expression = match filter {
+        Filter::All => 0,
+        Filter::Plugin { plugin, expression } => plugin.len() + expression.len(),
+    };
+    64 + topic.len() + expression
+}
