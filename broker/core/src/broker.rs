@@ -88,6 +88,7 @@ impl Core {
     /// # Errors
     /// [`BadEntry`] when it is not an entry that this broker knows.
     pub fn restore(&mut self, entry: &[u8]) -> Result<(), BadEntry> {
+        self.checkpointing.restored(entry);
         self.state.restore(entry)
     }
 

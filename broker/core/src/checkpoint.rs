@@ -4,7 +4,7 @@ use sluice_protocol::ids::Position;
 
 use crate::broker::Core;
 use crate::effect::{CheckpointStep, Effect};
-use crate::limits::SLICE_BYTES_MAX;
+use crate::limits::{CHECKPOINT_BYTES_MIN, CHECKPOINT_LOG_RATIO, SLICE_BYTES_MAX};
 use crate::planted::{self, Bug};
 use crate::state::codec::Key;
 
@@ -27,11 +27,25 @@ pub(crate) struct Checkpointing {
     requested: bool,
     /// Where replay would begin now.
     begun_at: Position,
+    /// The size of the entries of the newest checkpoint, or of the one under way so far.
+    entry_bytes: u64,
 }
 
 impl Checkpointing {
     pub(crate) fn started(&mut self, replayed_from: Position) {
         self.begun_at = replayed_from;
+    }
+
+    /// An entry of the newest checkpoint was read at the start.
+    pub(crate) fn restored(&mut self, entry: &[u8]) {
+        self.entry_bytes += entry.len() as u64;
+    }
+
+    /// How much log is to lie behind a checkpoint before the next: little, so that a start is quick, but several times what the checkpoint
+    /// takes itself.
+    fn distance_bytes(&self, most: u64) -> u64 {
+        let least = CHECKPOINT_BYTES_MIN.min(most);
+        (CHECKPOINT_LOG_RATIO * self.entry_bytes).clamp(least, most)
     }
 
     pub(crate) fn request(&mut self) {
@@ -64,12 +78,14 @@ impl Core {
     pub(crate) fn checkpoint_step(&mut self) {
         if matches!(self.checkpointing.stage, Stage::Idle) {
             let replay_from = self.journal.frame_position();
-            let due = replay_from.0.saturating_sub(self.checkpointing.begun_at.0) >= self.config.checkpoint_bytes;
+            let distance = self.checkpointing.distance_bytes(self.config.checkpoint_bytes);
+            let due = replay_from.0.saturating_sub(self.checkpointing.begun_at.0) >= distance;
             if !due && !self.checkpointing.requested {
                 return;
             }
             self.checkpointing.requested = false;
             self.checkpointing.begun_at = replay_from;
+            self.checkpointing.entry_bytes = 0;
             self.checkpointing.stage = Stage::Writing(None);
             let replay_from = if planted::is(Bug::CheckpointReplaysLate) {
                 self.journal.next_frame_position()
@@ -96,6 +112,7 @@ impl Core {
             entries.push(entry);
             last = Some(key);
         };
+        self.checkpointing.entry_bytes += bytes as u64;
         self.journal
             .release(Position::default(), Effect::Checkpoint(CheckpointStep::Slice { entries }));
         if more {
@@ -105,5 +122,22 @@ impl Core {
             self.journal
                 .release(self.journal.last(), Effect::Checkpoint(CheckpointStep::Finish));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_behind_a_checkpoint_grows_with_what_the_checkpoint_takes_up_to_its_bound() {
+        let mut checkpointing = Checkpointing::default();
+        let most = 256 << 20;
+        assert_eq!(checkpointing.distance_bytes(most), CHECKPOINT_BYTES_MIN);
+        assert_eq!(checkpointing.distance_bytes(4_096), 4_096, "a small bound rules");
+        checkpointing.restored(&[0; 12 << 20]);
+        assert_eq!(checkpointing.distance_bytes(most), 96 << 20);
+        checkpointing.restored(&[0; 52 << 20]);
+        assert_eq!(checkpointing.distance_bytes(most), most);
     }
 }

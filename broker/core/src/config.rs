@@ -17,7 +17,7 @@ pub struct CoreConfig {
     pub group: GroupSettings,
     /// How long a stream's leases last unless it asks otherwise, in milliseconds. Default: 15 minutes.
     pub stream_invisible_ms: u64,
-    /// A checkpoint is begun after so many bytes of log. Default: 256 MiB.
+    /// A checkpoint is begun after so many bytes of log at the latest; earlier where its own size allows it. Default: 256 MiB.
     pub checkpoint_bytes: u64,
     /// What the windows of all producers may take together, in bytes. Default: 64 MiB.
     pub producer_memory_bytes: u64,

@@ -68,8 +68,12 @@ pub const IDLE_MS: u64 = 100;
 pub const FRAME_RECORDS_BYTES_MAX: u64 = 16 << 20;
 /// A merged batch is closed when it holds so many bytes.
 pub const MERGED_BATCH_BYTES_MAX: usize = 4 << 20;
-/// A slice of a checkpoint ends when it holds so many bytes.
-pub const SLICE_BYTES_MAX: usize = 256 << 10;
+/// A slice of a checkpoint ends when it holds so many bytes: about what a turn encodes in half a millisecond.
+pub const SLICE_BYTES_MAX: usize = 64 << 10;
+/// The least log that is written between two checkpoints, unless the configured bound is smaller.
+pub const CHECKPOINT_BYTES_MIN: u64 = 64 << 20;
+/// Log between two checkpoints for each byte that a checkpoint takes itself, within its bounds.
+pub const CHECKPOINT_LOG_RATIO: u64 = 8;
 
 const _: () = {
     assert!(GRANT_MESSAGES_MAX <= CURSOR_OPEN_MAX);

@@ -11,6 +11,7 @@ use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use crate::error::LogError;
 use crate::frame::FrameSecret;
+use crate::limits::CHECKPOINT_SYNC_BYTES;
 use crate::planted::{self, Bug};
 use crate::segment::checkpoint_name;
 use crate::storage::{Storage, StorageFile};
@@ -47,6 +48,8 @@ pub(crate) struct Draft {
     file: Arc<dyn StorageFile>,
     digest: Digest,
     written: u64,
+    /// Up to where it is durable.
+    synced: u64,
     entries: u64,
 }
 
@@ -61,19 +64,25 @@ impl Draft {
             file,
             digest: begin_digest(secret),
             written: 0,
+            synced: 0,
             entries: 0,
         };
         draft.write(&head(&facts))?;
         Ok(draft)
     }
 
-    /// Adds entries.
+    /// Adds entries. Now and then makes what there is durable, so that the end does not hold up the log for long.
     pub(crate) fn slice(&mut self, entries: &[Bytes]) -> Result<(), LogError> {
         if entries.is_empty() {
             return Ok(());
         }
         self.entries += entries.len() as u64;
-        self.write(&slice(entries))
+        self.write(&slice(entries))?;
+        if self.written - self.synced >= CHECKPOINT_SYNC_BYTES {
+            self.file.sync_data().map_err(LogError::room("syncing", &self.name))?;
+            self.synced = self.written;
+        }
+        Ok(())
     }
 
     /// Writes the end and makes all of it durable.

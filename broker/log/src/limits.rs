@@ -33,6 +33,8 @@ pub const AHEAD_BYTES_MAX: u64 = 128 << 10;
 /// Bytes between the attributes of two batches (bodies, frame and record headers) that are rather read than left out: about what one more
 /// read from the page cache costs.
 pub const AHEAD_GAP_BYTES_MAX: u64 = 4 << 10;
+/// A checkpoint is synced each time that so much of it was written.
+pub const CHECKPOINT_SYNC_BYTES: u64 = 1 << 20;
 /// How much is read at once when a log is scanned.
 pub const SCAN_BYTES: usize = 1 << 20;
 

@@ -137,11 +137,11 @@ fn what_expired_is_told_by_queue_up_to_the_last_batch_that_is_too_old() {
 fn very_many_queues_are_found_in_sidecars() {
     let storage = FaultyStorage::new(1);
     let mut opened = open(&storage).unwrap();
-    let stored = |number: u64| (number % 7 == 0) as u64 + 1;
+    let stored = |number: u64| u64::from(number.is_multiple_of(7)) + 1;
     let (mut next, mut sequence) = (vec![0; 400], 0);
     for round in 0..6_u64 {
         let records: Vec<_> = (0..400_u64)
-            .filter(|number| (number + round) % 3 != 0)
+            .filter(|number| !(number + round).is_multiple_of(3))
             .flat_map(|number| (0..stored(number)).map(move |_| number))
             .map(|number| {
                 let first = next[number as usize];
