@@ -8,13 +8,12 @@ use std::time::{Duration, Instant};
 
 use quinn::VarInt;
 use sluice_protocol::errors::{ErrorCode, Refusal};
-use sluice_protocol::ids::TopicId;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::metrics::Metrics;
 use crate::ready::Ready;
-use crate::retention::Retention;
+use crate::retention::{Retention, Seen};
 use crate::shard::Shard;
 use crate::verdict::VerdictPool;
 
@@ -79,7 +78,7 @@ impl Running {
     /// # Errors
     /// What the core or the log refuses.
     pub async fn retain(&self) -> Result<(), Refusal> {
-        self.retention.round(TopicId::default()).await.map(drop)
+        self.retention.round(Seen::default()).await.map(drop)
     }
 
     /// Waits until the broker fails; forever when it does not. May be cancelled.
