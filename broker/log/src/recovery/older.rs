@@ -103,7 +103,7 @@ fn index_of(storage: &dyn Storage, secrets: &Secrets, number: u64, header: &Segm
         let bytes = proof.position.0.saturating_sub(end.0);
         let reason = "a later frame says that the log was synced beyond it";
         return Err(LogError::Damaged {
-            file: segment_name(segment.number),
+            file: segment_name(number),
             position: end,
             bytes,
             reason,
