@@ -10,7 +10,7 @@ use sluice_protocol::units::Now;
 use crate::checkpoint::{CheckpointFacts, Draft};
 use crate::error::LogError;
 use crate::frame::{FRAME_ALIGNMENT, FrameHeader, frame_bytes, record_positions};
-use crate::index::{Producers, QueueSpan, SegmentIndex};
+use crate::index::{Producers, QueueSpan};
 use crate::limits::{FILL_AHEAD_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TAIL_CACHE_BYTES_DEFAULT};
 use crate::planted::{self, Bug};
 use crate::reader::Shared;
