@@ -147,7 +147,7 @@ pub enum Answer {
     Groups { groups: Vec<GroupInfo>, next: Option<GroupId> },
     /// One group, with its subscriptions, cursors and members on some topics, and from where there are more.
     Group {
-        group: GroupInfo,
+        group: Box<GroupInfo>,
         cursors: Vec<CursorInfo>,
         members: Vec<MemberInfo>,
         next: Option<TopicId>,

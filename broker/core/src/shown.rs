@@ -74,7 +74,7 @@ impl Core {
         let members = self.member_infos(id, &part.topics);
         let group = self.group_info(id, part.subscriptions, part.topics.iter().copied());
         Ok(Answer::Group {
-            group: group.expect("a group with a name has an entry"),
+            group: Box::new(group.expect("a group with a name has an entry")),
             cursors,
             members,
             next: part.next,

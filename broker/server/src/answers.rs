@@ -35,7 +35,7 @@ pub(crate) fn frame_of(answer: Answer, built_in: impl Fn(&effect::PluginInfo) ->
             next,
         } => {
             let next = next.map_or(0, |topic| topic.0);
-            frame::message(FrameKind::Group, &group_info(group, cursors, members, next))
+            frame::message(FrameKind::Group, &group_info(*group, cursors, members, next))
         }
         Answer::Plugins { plugins } => {
             let plugins = plugins.into_iter().map(|plugin| plugin_info(&plugin, built_in(&plugin))).collect();
