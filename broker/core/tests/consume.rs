@@ -4,7 +4,7 @@ mod harness;
 
 use harness::{Harness, messages};
 use sluice_core::effect::{Answer, DeadLetter, Effect, Taker};
-use sluice_core::input::{Action, Admin, ConnectionId, Input, Numbers, SeekTo, SubscriptionId};
+use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, Numbers, SeekTo, SubscriptionId};
 use sluice_core::state::lane::NEVER_MONO_MS;
 use sluice_log::record::{Backoff, Filter, GroupSettings, StartPoint};
 use sluice_protocol::errors::ErrorCode;
@@ -492,4 +492,51 @@ fn what_retention_took_is_neither_delivered_nor_held_and_is_counted() {
     });
     harness.sync();
     assert_eq!(harness.delivered(), [(5, 1)]);
+}
+
+/// A topic without a synced message, and three that are being written.
+fn being_written() -> Harness {
+    let mut harness = Harness::new();
+    let settings = harness.config.topic;
+    harness.admin(Admin::CreateTopic {
+        name: "t".to_owned(),
+        settings,
+    });
+    harness.sync();
+    harness.publish(1, 0, 3);
+    harness
+}
+
+#[test]
+fn a_start_at_a_time_before_messages_that_are_being_written_begins_with_them() {
+    let mut harness = being_written();
+    let request = harness.request();
+    let ask = Consume {
+        start: Some(StartPoint::Time { wall_ms: 5 }),
+        ..harness.consume("receiver", Filter::All)
+    };
+    harness.input(Input::Receive {
+        request,
+        connection: ConnectionId(99),
+        ask,
+        max: 4,
+        wait_ms: 20_000,
+        invisible_ms: 10_000,
+    });
+    harness.sync();
+    assert_eq!(harness.delivered(), [(0, 1), (1, 1), (2, 1)]);
+}
+
+#[test]
+fn a_seek_to_a_time_before_messages_that_are_being_written_goes_to_them() {
+    let mut harness = being_written();
+    harness.stream(1, Filter::All, 10);
+    harness.admin(Admin::Seek {
+        group: "g".to_owned(),
+        topic: "t".to_owned(),
+        queue: None,
+        to: SeekTo::Time { wall_ms: 5 },
+    });
+    harness.sync();
+    assert_eq!(harness.delivered(), [(0, 1), (1, 1), (2, 1)]);
 }

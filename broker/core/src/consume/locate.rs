@@ -71,17 +71,20 @@ impl Waiting {
 impl Core {
     /// Asks where a time begins in one queue of a topic or all; the request goes on when every answer is there.
     pub(super) fn locate(&mut self, topic: TopicId, queue: Option<QueueIndex>, wall_ms: i64, waiting: Waiting) {
-        // An empty queue has but one place to begin.
-        let stored = |queue: QueueId, start: QueueOffset| start < self.visible_end(queue);
-        let queues: Vec<QueueId> = self
+        let wanted = self
             .state
             .queues_of(topic)
-            .filter(|(id, entry)| queue.is_none_or(|queue| id.index == queue) && stored(*id, entry.start))
-            .map(|(id, _)| id)
-            .collect();
+            .filter(|(id, _)| queue.is_none_or(|queue| id.index == queue));
+        // A queue without a durable message has but one place to begin: before what is being written, and what is stored meanwhile.
+        let (empty, queues): (Vec<QueueStart>, Vec<QueueStart>) = wanted
+            .map(|(queue, entry)| QueueStart {
+                queue,
+                offset: entry.start,
+            })
+            .partition(|start| start.offset >= self.visible_end(start.queue));
         let operation = self.consuming.next_id();
         let missing = queues.len();
-        for queue in queues {
+        for QueueStart { queue, .. } in queues {
             let locate = LocateId(self.consuming.next_id());
             self.consuming.locating.asked.insert(locate, (operation, queue));
             self.journal.release(Default::default(), Effect::Locate { locate, queue, wall_ms });
@@ -89,7 +92,7 @@ impl Core {
         let entry = Operation {
             waiting,
             missing,
-            found: Vec::with_capacity(missing),
+            found: empty,
         };
         if missing == 0 {
             self.go_on(entry);
