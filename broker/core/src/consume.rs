@@ -9,6 +9,7 @@ mod settle;
 mod subscribe;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use sluice_log::record::{CursorId, Filter, Holder, OffsetRange};
@@ -21,6 +22,7 @@ pub(crate) use self::locate::Seek;
 use self::settle::Sent;
 use crate::effect::{FetchId, JudgeId, Rule};
 use crate::input::{ConnectionId, RequestId, SubscriptionId};
+use crate::limits::WINDOWS_MAX;
 use crate::planted::{self, Bug};
 use crate::state::State;
 
@@ -43,6 +45,8 @@ pub(crate) struct Consuming {
     windows: BTreeSet<CursorId>,
     /// Readings with a lane that waits for a window.
     without_window: BTreeSet<ReadingKey>,
+    /// Which of those was served last; the next one in order has the next turn.
+    window_turn: ReadingKey,
     /// Receives whose time is over and that wait for the verdicts under way.
     patient: BTreeSet<RequestId>,
     fetches: BTreeMap<FetchId, GivingUp>,
@@ -289,13 +293,24 @@ impl Consuming {
         reading.lanes.get_mut(usize::from(cursor.queue.index.0))
     }
 
-    /// A window is free again; a reading that waits for one gets its turn.
+    /// A window is free again.
     fn free_window(&mut self, cursor: CursorId) {
-        if self.windows.remove(&cursor)
-            && let Some(key) = self.without_window.pop_first()
-        {
-            self.wake(key);
+        self.windows.remove(&cursor);
+    }
+
+    /// The next reading to be served in this turn: one where something changed, or else one that waits for a window while one is free.
+    fn next_to_serve(&mut self) -> Option<ReadingKey> {
+        if let Some(key) = self.dirty.pop_first() {
+            return Some(key);
         }
+        if self.windows.len() >= WINDOWS_MAX {
+            return None;
+        }
+        let after = (Bound::Excluded(self.window_turn), Bound::Unbounded);
+        let next = self.without_window.range(after).next().or(self.without_window.first()).copied()?;
+        self.without_window.remove(&next);
+        self.window_turn = next;
+        Some(next)
     }
 
     /// Sets or moves the timer of a reading.

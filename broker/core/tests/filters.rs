@@ -4,7 +4,8 @@ mod harness;
 
 use harness::Harness;
 use sluice_core::effect::{Answer, Effect, JudgeId, Rule};
-use sluice_core::input::{Admin, ConnectionId, Input, JudgeFailure, RequestId, SubscriptionId, Verdicts};
+use sluice_core::input::{Admin, ConnectionId, Consume, Input, JudgeFailure, RequestId, SubscriptionId, Verdicts};
+use sluice_core::limits::WINDOWS_MAX;
 use sluice_log::record::{Filter, PluginLimits};
 use sluice_protocol::errors::ErrorCode;
 use sluice_protocol::ids::{Digest, QueueOffset, TopicId};
@@ -257,4 +258,71 @@ fn a_receive_waits_for_verdicts_under_way_no_longer_than_a_second() {
     let asked = questions(&mut harness);
     verdicts(&mut harness, asked[0].0, 0, 10, &[3]);
     assert!(harness.delivered().is_empty());
+}
+
+/// A stream with credit, of a group of its own; the subscription has the number of the group.
+fn group_stream(harness: &mut Harness, group: u64, filter: Filter) {
+    let request = harness.request();
+    let (subscription, connection) = (SubscriptionId(group), ConnectionId(group));
+    let ask = Consume {
+        group: format!("g{group}"),
+        ..harness.consume("member", filter)
+    };
+    harness.input(Input::Subscribe {
+        request,
+        subscription,
+        connection,
+        ask,
+        invisible_ms: 0,
+    });
+    harness.input(Input::Credit { subscription, messages: 1 });
+}
+
+/// As many groups as there are windows, each with a question under way, and those questions.
+fn windows_in_use() -> (Harness, Vec<JudgeId>) {
+    let mut harness = stored();
+    for group in 0..WINDOWS_MAX as u64 {
+        group_stream(&mut harness, group, filter("x"));
+    }
+    harness.sync();
+    let asked = questions(&mut harness);
+    assert_eq!(asked.len(), WINDOWS_MAX);
+    (harness, asked.into_iter().map(|(judge, ..)| judge).collect())
+}
+
+#[test]
+fn a_lane_without_a_window_gets_the_one_of_a_group_that_takes_every_message_now() {
+    let (mut harness, _) = windows_in_use();
+    group_stream(&mut harness, 1 << 20, filter("x"));
+    harness.sync();
+    assert!(questions(&mut harness).is_empty(), "it waits for its turn");
+    // The group's newest filter wants no plugin, so it wants no window.
+    let request = harness.request();
+    let ask = Consume {
+        group: "g7".to_owned(),
+        ..harness.consume("newer", Filter::All)
+    };
+    harness.input(Input::Subscribe {
+        request,
+        subscription: SubscriptionId(1 << 21),
+        connection: ConnectionId(1 << 21),
+        ask,
+        invisible_ms: 0,
+    });
+    assert_eq!(questions(&mut harness).len(), 1);
+}
+
+#[test]
+fn a_window_that_the_next_in_turn_does_not_want_goes_to_the_one_after() {
+    let (mut harness, judges) = windows_in_use();
+    for group in [1 << 20, 1 << 21] {
+        group_stream(&mut harness, group, filter("x"));
+    }
+    harness.sync();
+    harness.input(Input::Disconnected {
+        connection: ConnectionId(1 << 20),
+    });
+    // The first group has judged all there is, and lets go of its window.
+    verdicts(&mut harness, judges[0], 0, 10, &[]);
+    assert_eq!(questions(&mut harness).len(), 1);
 }

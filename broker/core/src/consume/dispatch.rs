@@ -33,7 +33,7 @@ impl Core {
                 Timer::Receive(request) => over.push(request),
             }
         }
-        while let Some(key) = self.consuming.dirty.pop_first() {
+        while let Some(key) = self.consuming.next_to_serve() {
             if let Some(mut reading) = self.consuming.readings.remove(&key) {
                 self.serve(key, &mut reading);
                 self.consuming.readings.insert(key, reading);

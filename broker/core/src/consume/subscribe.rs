@@ -113,10 +113,15 @@ impl Core {
         };
         reading.rule = rule;
         reading.barrier = depends;
+        let needs_windows = reading.rule.is_some();
+        let lanes = reading.lanes.len();
         for (index, lane) in reading.lanes.iter_mut().enumerate() {
             if let Some(cursor) = self.state.cursors.get(&super::cursor_of(key, index)) {
                 lane.rewind(cursor.lane.frontier);
             }
+        }
+        if !needs_windows {
+            (0..lanes).for_each(|index| self.consuming.free_window(super::cursor_of(key, index)));
         }
         self.consuming.wake(key);
     }
