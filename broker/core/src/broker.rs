@@ -152,6 +152,7 @@ impl Core {
             Input::Synced { end } => self.synced(end),
             Input::Verdicts { judge, outcome } => self.judged(judge, outcome),
             Input::Fetched { fetch, batch } => self.fetched(fetch, batch),
+            Input::FetchFailed { fetch } => self.fetch_failed(fetch),
             Input::Located { locate, offset } => self.located(locate, offset),
             Input::Checkpointed => self.checkpointing.finished(),
             Input::Trim { queue, start } => self.trim(queue, start),

@@ -110,6 +110,8 @@ pub(crate) struct LaneRun {
     barrier: Position,
     /// What is being fetched for the dead-letter topic.
     giving_up: BTreeSet<u64>,
+    /// When the next may be fetched, after one could not be read.
+    fetch_again_mono_ms: Option<u64>,
 }
 
 /// A judge failed: nothing is asked before a time.

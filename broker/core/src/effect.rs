@@ -49,7 +49,7 @@ pub enum Effect {
         queue: QueueId,
         pass: Pass,
     },
-    /// Read one message for the dead-letter topic; answered by `Input::Fetched`.
+    /// Read one message for the dead-letter topic; answered by `Input::Fetched`, or by `Input::FetchFailed`.
     Fetch {
         fetch: FetchId,
         source: QueueId,

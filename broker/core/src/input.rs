@@ -80,8 +80,10 @@ pub enum Input {
         outcome: Result<Verdicts, JudgeFailure>,
     },
     /// The message that `Effect::Fetch` asked for, alone in a flat batch as the dead-letter topic is to hold it;
-    /// `None` when it can no longer be read.
+    /// `None` when it is no longer stored.
     Fetched { fetch: FetchId, batch: Option<Bytes> },
+    /// The message that `Effect::Fetch` asked for could not be read this time. It is asked for again after a while, and held until then.
+    FetchFailed { fetch: FetchId },
     /// The first offset stored at the asked time or later (the queue's end when there is none).
     Located { locate: LocateId, offset: QueueOffset },
     /// The checkpoint that `Effect::Checkpoint` finished is durable.

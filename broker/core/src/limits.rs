@@ -62,6 +62,8 @@ pub const JUDGE_WAIT_MS_MAX: u64 = 60_000;
 pub const FIRST_VERDICTS_MS: u64 = 1_000;
 /// Messages of one cursor that are fetched for the dead-letter topic at one time.
 pub const FETCHES_MAX: usize = 64;
+/// A message that could not be fetched is asked for again after so long, in milliseconds.
+pub const FETCH_AGAIN_MS: u64 = 10_000;
 /// After so long without a write the last frame is covered by an empty one, in milliseconds.
 pub const IDLE_MS: u64 = 100;
 /// A frame is closed, and the next begun, when it holds so many bytes of records.

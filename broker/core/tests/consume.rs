@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::{Harness, messages};
-use sluice_core::effect::{Answer, DeadLetter, Effect, Taker};
+use sluice_core::effect::{Answer, DeadLetter, Effect, FetchId, Taker};
 use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, Numbers, SeekTo, SubscriptionId};
 use sluice_core::state::lane::NEVER_MONO_MS;
 use sluice_log::record::{Backoff, Filter, GroupSettings, StartPoint};
@@ -539,4 +539,45 @@ fn a_seek_to_a_time_before_messages_that_are_being_written_goes_to_them() {
     });
     harness.sync();
     assert_eq!(harness.delivered(), [(0, 1), (1, 1), (2, 1)]);
+}
+
+#[test]
+fn a_dead_letter_that_cannot_be_read_is_held_and_asked_for_again() {
+    let mut harness = Harness::new();
+    harness.admin(Admin::CreateGroup {
+        name: "g".to_owned(),
+        settings: attempts(1),
+    });
+    harness.publish(1, 0, 1);
+    harness.sync();
+    harness.stream(1, Filter::All, 5);
+    harness.settle(1, 1, Numbers::UpTo(1), NACK_NOW);
+    for _ in 0..3 {
+        let fetch = fetch_asked(&mut harness).expect("a fetch");
+        harness.input(Input::FetchFailed { fetch });
+        harness.wait(9_999);
+        assert_eq!(fetch_asked(&mut harness), None, "not before its time");
+        harness.wait(1);
+    }
+    let fetch = fetch_asked(&mut harness).expect("a fetch");
+    harness.input(Input::Fetched {
+        fetch,
+        batch: Some(harness::batch(1, 0, 1)),
+    });
+    harness.sync();
+    let counters = harness.core.counters();
+    assert_eq!((counters.dead_lettered, counters.lost_to_retention), (1, 0));
+}
+
+/// The message that is asked for the dead-letter topic.
+fn fetch_asked(harness: &mut Harness) -> Option<FetchId> {
+    let mut asked = None;
+    harness.effects.retain(|effect| match effect {
+        Effect::Fetch { fetch, .. } => {
+            assert_eq!(asked.replace(*fetch), None, "one message, one fetch");
+            false
+        }
+        _ => true,
+    });
+    asked
 }

@@ -25,11 +25,15 @@ impl Lookup {
         let Self { reader, shard, .. } = self.clone();
         self.runtime.spawn_blocking(move || {
             let read = caught("reading a dead letter", || dead_letter(&reader, source, offset, &dead));
-            let batch = read.unwrap_or(Ok(None)).unwrap_or_else(|error| {
-                tracing::error!(%error, queue = %source, offset = offset.0, "a dead letter cannot be read");
-                None
+            shard.tell(match read {
+                Ok(Ok(batch)) => Input::Fetched { fetch, batch },
+                Ok(Err(error)) => {
+                    tracing::error!(%error, queue = %source, offset = offset.0, "a dead letter cannot be read: it is held, and tried again");
+                    Input::FetchFailed { fetch }
+                }
+                // The panic was logged.
+                Err(_) => Input::FetchFailed { fetch },
             });
-            shard.tell(Input::Fetched { fetch, batch });
         });
     }
 

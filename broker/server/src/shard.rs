@@ -132,6 +132,7 @@ impl StorageRoom {
             | Input::Located { .. }
             | Input::Checkpointed
             | Input::Trim { .. }
+            | Input::FetchFailed { .. }
             | Input::Tick => Self::Nothing,
         }
     }

@@ -59,6 +59,7 @@ impl World {
             | Input::Located { .. }
             | Input::Checkpointed
             | Input::Trim { .. }
+            | Input::FetchFailed { .. }
             | Input::Tick => self.history.note("input", &(self.clock.now(), input)),
         }
     }

@@ -279,6 +279,7 @@ impl World {
             | Input::Located { .. }
             | Input::Checkpointed
             | Input::Trim { .. }
+            | Input::FetchFailed { .. }
             | Input::Tick => {}
         }
     }

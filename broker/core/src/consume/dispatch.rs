@@ -283,7 +283,7 @@ impl Core {
         let held = lane.held.as_ref().map(|held| held.until_mono_ms).filter(|_| reading.has_members());
         let frontier = lane.moved_mono_ms.map(|moved| moved + FRONTIER_MS_MAX);
         let unused = (!reading.has_members() && !lane.matched.is_empty()).then_some(reading.seen_mono_ms + SUPERSEDED_REST_MS);
-        [lease, retry, held, frontier, unused]
+        [lease, retry, held, frontier, unused, lane.fetch_again_mono_ms]
             .into_iter()
             .flatten()
             .filter(|time| *time > self.now.mono_ms)

@@ -5,10 +5,10 @@ use sluice_log::record::{Change, CursorId, LeaseRange, ReturnReason, TopicSettin
 use sluice_protocol::ids::{Pass, Position, QueueId, QueueIndex, QueueOffset};
 use sluice_protocol::names::{DEAD_LETTER_PREFIX, dead_letter_topic};
 
-use super::{LaneRun, ReadingKey, cursor_of, key_of};
+use super::{LaneRun, ReadingKey, cursor_of, is_current, key_of};
 use crate::broker::Core;
 use crate::effect::{DeadLetter, Effect, FetchId};
-use crate::limits::FETCHES_MAX;
+use crate::limits::{FETCH_AGAIN_MS, FETCHES_MAX};
 use crate::ranges::range;
 use crate::state::lane::NEVER_MONO_MS;
 
@@ -35,9 +35,10 @@ impl Core {
     /// stays there, held.
     pub(super) fn give_up(&mut self, cursor: CursorId, lane: &mut LaneRun) {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
-        if entry.lane.retries.latest() != Some(NEVER_MONO_MS) {
+        if entry.lane.retries.latest() != Some(NEVER_MONO_MS) || lane.fetch_again_mono_ms.is_some_and(|time| self.now.mono_ms < time) {
             return;
         }
+        lane.fetch_again_mono_ms = None;
         let (Some(topic), Some(group)) = (self.state.topics.get(&cursor.queue.topic), self.state.groups.get(&cursor.group)) else {
             return;
         };
@@ -121,6 +122,21 @@ impl Core {
             batch,
         });
         self.counters.dead_lettered += 1;
+    }
+
+    /// The message is there and could not be read: it stays where it is, and is asked for again after a while.
+    pub(crate) fn fetch_failed(&mut self, fetch: FetchId) {
+        let Some(GivingUp { cursor, pass, offset }) = self.consuming.fetches.remove(&fetch) else {
+            return;
+        };
+        let again_mono_ms = self.now.mono_ms + FETCH_AGAIN_MS;
+        if is_current(&self.state, cursor, pass)
+            && let Some(lane) = self.consuming.lane_mut(cursor)
+        {
+            lane.giving_up.remove(&offset.0);
+            lane.fetch_again_mono_ms = Some(again_mono_ms);
+            self.consuming.wake(key_of(cursor));
+        }
     }
 
     /// The queue of the group's dead-letter topic, which is created when it is needed first.

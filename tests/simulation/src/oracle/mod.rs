@@ -138,6 +138,7 @@ impl Oracle {
             | Input::Fetched { .. }
             | Input::Located { .. }
             | Input::Checkpointed
+            | Input::FetchFailed { .. }
             | Input::Tick => {}
         }
     }
