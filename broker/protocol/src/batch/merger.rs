@@ -236,7 +236,14 @@ impl BatchMerger {
     /// Refuses what might not fit, and gets ready to rename the source's names. Bounds what the names take from above.
     fn make_room(&mut self, source: &Attributes, bytes: usize, further_names: usize) -> Result<(), MergeError> {
         let names_bytes: usize = source.names_bytes();
-        let names = self.names.len() + usize::from(source.name_count()) + further_names;
+        let mut names = self.names.len() + usize::from(source.name_count()) + further_names;
+        if names > BATCH_NAMES_MAX {
+            // Most batches are far below the bound; near it, those names count once that are here already.
+            names = self.names.len() + further_names;
+            for index in 0..source.name_count() {
+                names += usize::from(self.names.find(source.name_bytes(NameIndex(index))).is_err());
+            }
+        }
         if names > BATCH_NAMES_MAX && !self.is_empty() || self.total_bytes() + names_bytes + bytes > BATCH_BYTES_MAX {
             return Err(MergeError::Full);
         }

@@ -463,3 +463,28 @@ fn the_bytes_of_version_1_are_what_they_were() {
     crate::golden::check("batch-1.bin", &build(&messages));
     assert_eq!(read(&Batch::parse(crate::golden::read("batch-1.bin").into()).unwrap()), messages);
 }
+
+#[test]
+fn a_message_is_taken_out_alone_of_a_batch_with_as_many_names_as_there_may_be() {
+    let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(0));
+    for message in 0..32 {
+        let properties: Vec<_> = (0..128)
+            .map(|nth| (format!("name {}", message * 128 + nth), String::new()))
+            .collect();
+        let message = NewMessage::<String> {
+            tag: None,
+            keys: &[],
+            properties: &properties,
+            born_ms: 0,
+        };
+        builder.push(&message, b"body").unwrap();
+    }
+    let mut bytes = builder.finish().to_vec();
+    let last = bytes.len() - 1;
+    for damaged in [last, last - 4 * 16] {
+        bytes[damaged] ^= 1;
+    }
+    let admission = admit(bytes.into(), ProducerId(1), &AdmissionLimits::default()).unwrap();
+    let refused: Vec<_> = admission.refused.iter().map(|refused| refused.row).collect();
+    assert_eq!((admission.batch.count(), refused), (30, vec![15, 31]));
+}
