@@ -54,7 +54,8 @@ impl Receipts {
     /// What a handle names; `None` when it is not one of this broker's.
     pub(crate) fn read(&self, handle: &Bytes) -> Option<Receipt> {
         let (fields, mac) = handle.split_at_checked(FIELDS_BYTES)?;
-        if mac != self.mac(fields).to_le_bytes() && !planted::is(Bug::MacUnverified) {
+        // As one number, so that the time it takes tells nothing of where a forged one differs.
+        if u128::from_le_bytes(mac.try_into().ok()?) != self.mac(fields) && !planted::is(Bug::MacUnverified) {
             return None;
         }
         let mut from = Reader::new(fields);
