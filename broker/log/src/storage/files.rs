@@ -1,8 +1,8 @@
 //! Real files in one directory, read and written at a place with pread and pwrite.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,10 +27,22 @@ pub struct FileStorage {
 }
 
 impl FileStorage {
-    /// The directory at this path, created with its parents when it does not exist.
+    /// The directory at this path, created with its parents, durably, when it does not exist; then it is for this user alone, since the
+    /// log's secrets and messages are in it.
     pub fn new(directory: impl Into<PathBuf>) -> io::Result<Self> {
         let directory = directory.into();
-        std::fs::create_dir_all(&directory)?;
+        let missing: Vec<&Path> = directory.ancestors().take_while(|path| !path.exists()).collect();
+        if let Some((own, parents)) = missing.split_first() {
+            if let Some(parent) = parents.first() {
+                std::fs::create_dir_all(parent)?;
+            }
+            DirBuilder::new().recursive(true).mode(0o700).create(own)?;
+        }
+        // A directory is certain to be there after a power cut only when the one that holds it was synced.
+        for path in missing {
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        }
         Ok(Self { directory })
     }
 
@@ -229,6 +241,19 @@ mod tests {
         assert!((8..3 << 20).contains(&next), "{next}");
         assert_eq!(file.next_data(3 << 20).unwrap(), Some(3 << 20));
         assert_eq!(file.next_data(5 << 20).unwrap(), None);
+    }
+
+    #[test]
+    fn a_directory_that_is_made_is_for_this_user_alone_and_its_parents_are_as_ever() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("made/here");
+        FileStorage::new(&path).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        std::fs::create_dir(directory.path().join("ordinary")).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        assert_eq!(mode(&directory.path().join("made")), mode(&directory.path().join("ordinary")));
+        FileStorage::new(&path).unwrap();
     }
 
     #[test]
