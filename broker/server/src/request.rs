@@ -123,7 +123,7 @@ async fn settle(client: &Arc<Client>, SettleHandles { handles, action }: SettleH
 }
 
 /// A long poll. When the client takes the question back, or the broker drains, the core is told, and what comes afterwards returns to the
-/// queue when its invisible time is over.
+/// queue at once.
 async fn receive(client: &Arc<Client>, ask: Receive, reader: &mut FrameReader) -> Result<Vec<Bytes>, Broken> {
     let serving = &client.serving;
     let max = match u16::try_from(ask.max) {

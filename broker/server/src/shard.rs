@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc;
 
-use sluice_core::effect::{Answer, Delivery};
+use sluice_core::effect::{Answer, Delivery, Taker};
 use sluice_core::input::{ConnectionId, Input, RequestId, SubscriptionId};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Pass, QueueIndex};
@@ -221,19 +221,27 @@ impl Shard {
     /// What the core refuses, and `ShuttingDown` when the shard has ended.
     pub(crate) async fn ask(&self, input: impl FnOnce(RequestId) -> Input) -> Result<Outcome, Refusal> {
         drop(self.wait_for_room(0).await);
-        let (request, answer) = (RequestId(self.number()), oneshot::channel());
+        let (request, (sender, answer)) = (RequestId(self.number()), oneshot::channel());
         self.send(Mail::Ask(Ask {
             request,
             input: input(request),
-            reply: Reply::Once(answer.0),
+            reply: Reply::Once(sender),
         }));
         let mut waiting = Waiting {
             shard: self,
             request: Some(request),
+            answer,
         };
-        let outcome = answer.1.await;
+        let outcome = (&mut waiting.answer).await;
         waiting.request = None;
         outcome.unwrap_or_else(|_| Err(Refusal::plain(ErrorCode::ShuttingDown)))
+    }
+
+    /// Gives back what a receive was handed and nobody takes: its client has not seen it.
+    pub(crate) fn undelivered(&self, delivery: Delivery) {
+        if let Taker::Receive { handles, .. } = delivery.taker {
+            self.tell(Input::Undelivered { handles });
+        }
     }
 
     /// Opens a stream: asks the core, and sends what happens on it to `events` until `close_stream`.
@@ -293,22 +301,30 @@ impl Shard {
     }
 }
 
-/// Cancels a request when its waiter gives up.
+/// Cancels a request when its waiter gives up, and gives back what it was handed in that moment.
 struct Waiting<'a> {
     shard: &'a Shard,
     request: Option<RequestId>,
+    answer: oneshot::Receiver<Result<Outcome, Refusal>>,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(request) = self.request {
-            self.shard.tell(Input::Cancelled { request });
+        let Some(request) = self.request else { return };
+        self.answer.close();
+        match self.answer.try_recv() {
+            Ok(Ok(Outcome::Leased(delivery))) => self.shard.undelivered(delivery),
+            Ok(Ok(Outcome::Answer(_)) | Err(_)) => {}
+            Err(_) => self.shard.tell(Input::Cancelled { request }),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use sluice_log::record::CursorId;
+    use sluice_protocol::ids::{GroupId, QueueId};
+
     use super::*;
 
     #[test]
@@ -344,6 +360,42 @@ mod tests {
         drop(mail);
         let refused = shard.ask(|request| Input::Cancelled { request }).await.unwrap_err();
         assert_eq!(refused.code, ErrorCode::ShuttingDown);
+    }
+
+    #[tokio::test]
+    async fn messages_that_come_as_a_question_is_taken_back_are_given_back() {
+        let (shard, mail) = Shard::new(64 << 10);
+        let handle = bytes::Bytes::from_static(b"handle");
+        let mut asked = Box::pin(shard.ask(|request| Input::Cancelled { request }));
+        assert!(tokio::time::timeout(std::time::Duration::ZERO, &mut asked).await.is_err());
+        let Ok(Mail::Ask(Ask {
+            request,
+            reply: Reply::Once(reply),
+            ..
+        })) = mail.try_recv()
+        else {
+            panic!("no question")
+        };
+        let taker = Taker::Receive {
+            request,
+            handles: vec![handle.clone()],
+        };
+        let delivery = Delivery {
+            taker,
+            cursor: CursorId {
+                group: GroupId(1),
+                queue: QueueId::default(),
+            },
+            pass: Pass(1),
+            leases: Vec::new(),
+        };
+        assert!(reply.send(Ok(Outcome::Leased(delivery))).is_ok());
+        drop(asked);
+        let Ok(Mail::Tell(Input::Undelivered { handles })) = mail.try_recv() else {
+            panic!("not given back")
+        };
+        assert_eq!(handles, [handle]);
+        assert!(mail.try_recv().is_err(), "there is nothing to cancel");
     }
 
     #[tokio::test]

@@ -192,8 +192,12 @@ impl ShardThread {
     fn deliver(&mut self, delivery: Delivery) {
         match delivery.taker {
             Taker::Receive { request, .. } => {
-                if let Some(reply) = self.waiting.remove(&request) {
-                    reply.send(Ok(Outcome::Leased(delivery)));
+                let unclaimed = match self.waiting.remove(&request) {
+                    Some(reply) => reply.lease(delivery).err(),
+                    None => Some(delivery),
+                };
+                if let Some(delivery) = unclaimed {
+                    self.lookup.shard.undelivered(delivery);
                 }
             }
             Taker::Stream { subscription, .. } => self.notify(subscription, StreamEvent::Deliver(delivery)),
@@ -228,7 +232,21 @@ impl ShardThread {
 }
 
 impl Reply {
-    /// Sends the answer, unless nobody waits any more: then a lease, if there is one, ends with its time.
+    /// Hands messages to the receive that waits for them.
+    ///
+    /// # Errors
+    /// They come back when nobody waits any more.
+    fn lease(self, delivery: Delivery) -> Result<(), Delivery> {
+        let Self::Once(sender) = self else {
+            unreachable!("receives are asked alone, by `Shard::ask`");
+        };
+        match sender.send(Ok(Outcome::Leased(delivery))) {
+            Err(Ok(Outcome::Leased(delivery))) => Err(delivery),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Sends the answer, unless nobody waits any more.
     fn send(self, outcome: Result<Outcome, Refusal>) {
         match self {
             Self::Once(sender) => {
