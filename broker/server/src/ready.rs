@@ -67,7 +67,12 @@ impl Ready {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.part", self.pid));
         let part = path.with_file_name(name);
-        let mut file = std::fs::File::create(&part)?;
+        match std::fs::remove_file(&part) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        // A new file: in a directory that others write to, too, a link of this name must not choose what is written over.
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).open(&part)?;
         file.write_all(&text)?;
         file.sync_all()?;
         std::fs::rename(&part, path)
@@ -78,21 +83,36 @@ impl Ready {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_ready_file_survives_its_text() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("ready.json");
-        let ready = Ready {
+    fn ready(directory: &Path) -> Ready {
+        Ready {
             listen: "127.0.0.1:9470".into(),
             addresses: vec!["127.0.0.1:9470".into()],
             pid: 7,
             certificate: "certificate.pem".into(),
             certificate_sha256: "00".repeat(32),
-            data_dir: directory.path().into(),
+            data_dir: directory.into(),
             version: "0.1.0".into(),
             replayed_bytes: 4_096,
             replayed_records: 3,
-        };
+        }
+    }
+
+    #[test]
+    fn a_link_beside_the_ready_file_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, other) = (directory.path().join("ready.json"), directory.path().join("other"));
+        std::fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, directory.path().join("ready.json.7.part")).unwrap();
+        ready(directory.path()).write(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&other).unwrap(), "kept");
+        assert!(std::fs::symlink_metadata(&path).unwrap().is_file());
+    }
+
+    #[test]
+    fn a_ready_file_survives_its_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ready.json");
+        let ready = ready(directory.path());
         ready.write(&path).unwrap();
         let read: Ready = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         assert_eq!(read, ready);
