@@ -122,7 +122,15 @@ fn make(certificate: &Path, key: &Path, listen: IpAddr) -> Result<(), Certificat
     let made = parameters.self_signed(&pair)?;
     // The key first: a certificate without its key would be shown to clients in vain.
     write_new(key, pair.serialize_pem().as_bytes(), 0o600)?;
-    write_new(certificate, made.pem().as_bytes(), 0o644)
+    write_new(certificate, made.pem().as_bytes(), 0o644)?;
+    // Clients pin what was made, so it must be there after a power cut.
+    let directory = certificate.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let synced = std::fs::File::open(directory).and_then(|directory| directory.sync_all());
+    synced.map_err(|source| CertificateError::Write {
+        path: directory.to_path_buf(),
+        source,
+    })
 }
 
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CertificateError> {

@@ -68,6 +68,8 @@ impl Plugins {
     pub(crate) fn open(host: Host, data_dir: &Path, defaults: &config::Plugins) -> std::io::Result<Self> {
         let directory = data_dir.join("plugins");
         fs::create_dir_all(&directory)?;
+        // What is bound is in the log: the directory must be there after a power cut.
+        File::open(directory.join(".."))?.sync_all()?;
         let config::Plugins {
             fuel_per_run,
             fuel_per_message,
