@@ -16,8 +16,8 @@ use crate::limits;
 /// The entries of a back-off table that are accepted.
 const BACKOFF_TABLE_MAX: usize = 64;
 
-/// The longest wait before a redelivery that a group may set: 7 days.
-const BACKOFF_MS_MAX: u64 = 7 * 24 * 3_600_000;
+/// The longest wait before a redelivery that a group may set: what a nack may ask for, and what the core takes.
+const BACKOFF_MS_MAX: u64 = INVISIBLE_MS_MAX;
 
 fn bad_setting(text: impl Into<String>) -> Refusal {
     Refusal::new(ErrorCode::BadSetting, text)
