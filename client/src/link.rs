@@ -247,7 +247,7 @@ async fn open_delivery(session: &Session, stream: quinn::RecvStream) {
         Err(error) => Err(error),
     };
     match start {
-        Ok(start) => session.router.route(Opened { start, frames }),
+        Ok(start) => session.router.route(start.subscription, Opened { start, frames }),
         Err(error) => tracing::warn!(%error, "a delivery stream could not be opened"),
     }
 }
