@@ -13,7 +13,8 @@ use sluice_protocol::frame::FrameKind;
 use crate::error::Error;
 use crate::event::Event;
 use crate::filter::{Filter, Start};
-use crate::link::Link;
+use crate::limits;
+use crate::link::{Link, jittered};
 use crate::message::Message;
 use crate::settle::{self, Settlement, millis};
 use crate::wire::{self, Frame};
@@ -117,8 +118,9 @@ impl Consumer {
         };
         loop {
             match self.link.ask(FrameKind::Receive, &ask, wait).await {
-                // The broker returns what it handed to a lost connection; asking again is safe.
-                Err(Error::Unknown { .. }) => {}
+                // What was on its way comes again; asking again is safe. The wait lets the loss be noticed, so that the next question goes
+                // to the next connection.
+                Err(Error::Unknown { .. }) => tokio::time::sleep(jittered(limits::RETRY_FIRST)).await,
                 Err(error) => return Err(error),
                 Ok(Frame {
                     kind: FrameKind::NothingReceived,
@@ -161,8 +163,11 @@ impl Consumer {
                 bad.push(handle.clone());
             }
         }
-        if !bad.is_empty() {
-            self.settle(bad, Settlement::Nack(None)).await?;
+        // Where they cannot be given back now, their leases end by themselves; the good ones are here all the same.
+        if !bad.is_empty()
+            && let Err(error) = self.settle(bad, Settlement::Nack(None)).await
+        {
+            tracing::debug!(topic = &*self.topic, %error, "damaged messages could not be given back");
         }
         Ok(good)
     }
