@@ -159,7 +159,11 @@ impl Reading {
         }
         let range = attributes.bodies_range(rows.clone()).ok_or(MergeError::NoSuchRows)?;
         let bodies = reader.read(place, range.start as u32..range.end as u32)?;
-        self.merger.add(&attributes, rows.clone(), bodies)?;
+        match self.merger.add(&attributes, rows.clone(), bodies) {
+            // More property names than one batch may have: these messages begin the next chunk.
+            Err(MergeError::Full) if chunk.messages > 0 => return Ok(false),
+            added => added?,
+        }
         self.note(place, lease, QueueOffset(place.first.0 + u64::from(rows.end)), chunk);
         Ok(self.merger.total_bytes() < self.bytes && (chunk.messages as usize) < limits::DELIVERY_MESSAGES_MAX)
     }
@@ -202,5 +206,73 @@ impl Reading {
                 self.leases.pop_front();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sluice_log::record::{Change, Record};
+    use sluice_log::{FaultyStorage, Log, LogConfig, Start};
+    use sluice_protocol::batch::{Batch, BatchBuilder, NewMessage};
+    use sluice_protocol::ids::{ProducerId, Sequence};
+    use sluice_protocol::units::Now;
+
+    use super::*;
+
+    /// Twenty messages with 128 property names each, none of them alike.
+    fn many_names(first: u64) -> Bytes {
+        let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(first));
+        for message in first..first + 20 {
+            let properties: Vec<_> = (0..128).map(|nth| (format!("{message} {nth}"), String::new())).collect();
+            let message = NewMessage {
+                tag: None,
+                keys: &[],
+                properties: &properties,
+                born_ms: 0,
+            };
+            builder.push(&message, b"body").unwrap();
+        }
+        builder.finish()
+    }
+
+    #[test]
+    fn batches_that_have_too_many_names_together_are_delivered_apart() {
+        let start = Start {
+            wall_ms: 1_000,
+            random: [7; 24],
+        };
+        let mut opened = Log::open(Arc::new(FaultyStorage::new(1)), LogConfig::default(), start).unwrap();
+        let queue = QueueId::default();
+        for first in [0, 20, 40] {
+            let change = Change::Appended {
+                queue,
+                first: QueueOffset(first),
+                batch: many_names(first),
+            };
+            let at = Now {
+                wall_ms: 1_000,
+                mono_ms: 0,
+            };
+            opened
+                .writer
+                .append(opened.writer.end(), &[Record { at, change }.encode()])
+                .unwrap();
+        }
+        opened.writer.sync().unwrap();
+        let offsets = OffsetRange {
+            first: QueueOffset(0),
+            end: QueueOffset(60),
+        };
+        let attempt = Attempt(1);
+        let mut reading = Reading::new(queue, vec![LeaseRange { offsets, attempt }]);
+        let mut delivered = Vec::new();
+        while let Some(chunk) = reading.next(&opened.reader).unwrap() {
+            let batch = Batch::parse(chunk.batch.concat().into()).unwrap();
+            assert_eq!(u64::from(batch.count()), chunk.messages);
+            delivered.push((chunk.place, chunk.messages));
+        }
+        assert_eq!(delivered, [(0, 20), (20, 20), (40, 20)]);
     }
 }
