@@ -144,6 +144,11 @@ impl Shared {
         self.files().put(number, 1, Arc::clone(&file));
         Ok(file)
     }
+
+    /// Whether a sealed segment is still part of the log.
+    pub(crate) fn holds(&self, segment: &Segment) -> bool {
+        self.view().sealed.iter().any(|other| other.base == segment.base)
+    }
 }
 
 impl LogReader {
@@ -301,7 +306,13 @@ impl LogReader {
 
     fn read_segment(&self, segment: &Segment, from: Position, to: Position) -> Result<Bytes, LogError> {
         let mut bytes = vec![0; (to.0 - from.0) as usize];
-        let file = self.shared.file(segment.number)?;
+        let file = match self.shared.file(segment.number) {
+            // Retention took it since it was found.
+            Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && !self.shared.holds(segment) => {
+                return Err(LogError::Gone { position: from });
+            }
+            opened => opened?,
+        };
         file.read_at(segment.offset(from), &mut bytes)
             .map_err(LogError::io("reading", &segment_name(segment.number)))?;
         Ok(bytes.into())
@@ -319,5 +330,46 @@ impl LogReader {
 
     fn sealed(&self) -> Vec<Arc<Segment>> {
         self.shared.view().sealed.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_protocol::ids::Epoch;
+    use sluice_protocol::units::Now;
+
+    use super::*;
+    use crate::record::{Change, Record};
+    use crate::{FaultyStorage, Log, LogConfig, Start};
+
+    #[test]
+    fn what_retention_took_since_it_was_found_is_gone() {
+        let config = LogConfig {
+            segment_bytes: 4_096,
+            fill_ahead_bytes: 512,
+            tail_cache_bytes: 0,
+        };
+        let start = Start {
+            wall_ms: 1_000,
+            random: [1; 24],
+        };
+        let mut opened = Log::open(Arc::new(FaultyStorage::new(1)), config, start).unwrap();
+        let record = Record {
+            at: Now {
+                wall_ms: 1_000,
+                mono_ms: 0,
+            },
+            change: Change::Opened { epoch: Epoch(1) },
+        };
+        for _ in 0..200 {
+            opened.writer.append(opened.writer.end(), &[record.encode()]).unwrap();
+        }
+        opened.writer.begin_checkpoint(opened.writer.end()).unwrap();
+        opened.writer.finish_checkpoint().unwrap();
+        let (from, to) = (Position(0), Position(8));
+        let segment = opened.reader.segment_of(from, to).unwrap();
+        assert!(opened.writer.retain(|_| None).unwrap() > 0);
+        let read = opened.reader.read_segment(&segment, from, to);
+        assert!(matches!(read, Err(LogError::Gone { .. })), "{read:?}");
     }
 }

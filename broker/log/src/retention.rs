@@ -30,7 +30,12 @@ impl LogWriter {
                 if writer.keepers.get(&segment.base).is_some_and(kept) {
                     continue;
                 }
-                if let Some(keeper) = writer.shared.spans(&segment)?.into_iter().find(kept) {
+                let spans = match writer.shared.spans(&segment) {
+                    // Nobody can tell what it holds: it is kept, and a restart makes its sidecar again.
+                    Err(LogError::Damaged { .. }) => continue,
+                    spans => spans?,
+                };
+                if let Some(keeper) = spans.into_iter().find(kept) {
                     writer.keepers.insert(segment.base, keeper);
                     continue;
                 }

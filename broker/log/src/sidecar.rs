@@ -10,7 +10,7 @@ use sluice_protocol::wire::{Reader, WireError};
 
 pub(crate) use self::decode::decode;
 pub(crate) use self::encode::encode;
-pub(crate) use self::lookup::Sidecar;
+pub(crate) use self::lookup::{Sidecar, lost};
 use crate::index::{BatchPlace, Producers, QueueEntries, QueueSpan, RunKey};
 use crate::limits::SUMMARY_PRODUCERS_MAX;
 

@@ -7,7 +7,7 @@ mod support;
 use std::sync::Arc;
 
 use sluice_log::record::{Change, CursorId, Record};
-use sluice_log::{FaultyStorage, FileStorage, Log, LogConfig, LogReader, LogWriter, ReadAhead, Start, Storage};
+use sluice_log::{FaultyStorage, FileStorage, Log, LogConfig, LogError, LogReader, LogWriter, ReadAhead, Start, Storage};
 use sluice_protocol::batch::tag_hash;
 use sluice_protocol::ids::{GroupId, MessageId, Pass, Position, ProducerId, QueueOffset, Sequence};
 use sluice_protocol::units::Now;
@@ -269,6 +269,37 @@ fn the_id_of_a_dead_letter_names_its_source() {
     let id = MessageId::new(ProducerId(9), Sequence(40));
     assert_eq!(opened.reader.find(id).unwrap(), Some((queue(0), QueueOffset(0))));
     assert_eq!(opened.reader.batches(queue(3), QueueOffset(8), QueueOffset(9)).unwrap().len(), 1);
+}
+
+#[test]
+fn a_segment_whose_sidecar_is_lost_is_not_taken_for_an_empty_one() {
+    let storage = FaultyStorage::new(1);
+    // A segment with more queues than are kept in memory.
+    let config = LogConfig {
+        segment_bytes: 128 << 10,
+        ..config()
+    };
+    let start = Start {
+        wall_ms: 1_000,
+        random: [1; 24],
+    };
+    let open = || Log::open(Arc::new(storage.clone()), config, start).unwrap();
+    let mut opened = open();
+    for number in 0..600_u64 {
+        append(&mut opened.writer, &[appended(2_000, number as u16, 0, batch(number, &["a"]))]);
+    }
+    opened.writer.begin_checkpoint(opened.writer.end()).unwrap();
+    opened.writer.finish_checkpoint().unwrap();
+    for entry in storage.list().unwrap().iter().filter(|entry| entry.name.starts_with("index-")) {
+        storage.remove(&entry.name).unwrap();
+    }
+    assert!(matches!(
+        opened.reader.batches(queue(0), QueueOffset(0), ALL),
+        Err(LogError::Damaged { .. })
+    ));
+    opened.writer.retain(|_| Some(QueueOffset(0))).unwrap();
+    drop(opened);
+    assert_eq!(open().reader.queues().unwrap().len(), 600, "nothing went");
 }
 
 #[test]

@@ -99,7 +99,10 @@ impl Judge {
                     continue;
                 };
                 let here = candidates.partition_point(|offset| *offset < place.end());
-                let attributes = reader.attributes(&place)?;
+                let Some(attributes) = unless_gone(reader.attributes(&place))? else {
+                    candidates = &candidates[here..];
+                    continue;
+                };
                 self.slots.resolve(&attributes, filter.columns());
                 for offset in &candidates[..here] {
                     self.row(
@@ -119,7 +122,9 @@ impl Judge {
             let mut rest = places.as_slice();
             while let Some((place, following)) = rest.split_first() {
                 rest = following;
-                let attributes = ahead.attributes(reader, place, following)?;
+                let Some(attributes) = unless_gone(ahead.attributes(reader, place, following))? else {
+                    continue;
+                };
                 self.slots.resolve(&attributes, filter.columns());
                 let rows = rows_within(place, from, to);
                 self.rows(&attributes, rows, place.first, filter, &pruning, &mut judged)?;
@@ -206,6 +211,15 @@ impl Judge {
         }
         judged.failed += verdicts.failed_count();
         Ok(())
+    }
+}
+
+/// `None` for what retention took since its place was found.
+fn unless_gone(attributes: Result<Attributes, LogError>) -> Result<Option<Attributes>, LogError> {
+    match attributes {
+        Ok(attributes) => Ok(Some(attributes)),
+        Err(LogError::Gone { .. }) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

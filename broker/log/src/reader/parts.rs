@@ -8,7 +8,7 @@ use super::{LogReader, Shared};
 use crate::error::LogError;
 use crate::index::{QueueEntries, QueueSpan};
 use crate::segment::Segment;
-use crate::sidecar::Sidecar;
+use crate::sidecar::{Sidecar, lost};
 
 impl Shared {
     /// The sidecar of a sealed segment, opened if it is not; `None` when retention has taken the segment since the caller looked.
@@ -17,7 +17,7 @@ impl Shared {
             return Ok(Some(sidecar));
         }
         let Some(sidecar) = Sidecar::of_running(&*self.storage, segment.base)? else {
-            return Ok(None);
+            return if self.holds(segment) { Err(lost(segment.base)) } else { Ok(None) };
         };
         let sidecar = Arc::new(sidecar);
         self.sidecars().put(segment.base, 1, Arc::clone(&sidecar));

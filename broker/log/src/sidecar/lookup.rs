@@ -40,7 +40,7 @@ impl Sidecar {
         Ok(head.map(|head| Self { name, file, head }))
     }
 
-    /// The sidecar of a segment of a running log; `None` when retention has taken it.
+    /// The sidecar of a segment of a running log; `None` when there is none.
     pub(crate) fn of_running(storage: &dyn Storage, base: Position) -> Result<Option<Self>, LogError> {
         match Self::open(storage, base) {
             Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -133,5 +133,15 @@ fn changed(name: &str, base: Position) -> LogError {
         position: base,
         bytes: 0,
         reason: "the sidecar changed while the broker ran; remove it, and a restart makes it again from its segment",
+    }
+}
+
+/// What is wrong when a segment of a running log has no sidecar.
+pub(crate) fn lost(base: Position) -> LogError {
+    LogError::Damaged {
+        file: sidecar_name(base),
+        position: base,
+        bytes: 0,
+        reason: "the sidecar is gone while the broker ran; a restart makes it again from its segment",
     }
 }
