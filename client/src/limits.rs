@@ -18,8 +18,14 @@ pub const BATCH_MESSAGES_DEFAULT: u32 = 256;
 /// What one send may wait for its confirmation, reconnects included, unless the producer asks otherwise.
 pub const CONFIRM_WITHIN_DEFAULT: Duration = Duration::from_secs(120);
 
-/// Confirm frames read ahead of the producer's task.
-pub const CONFIRMS_READ_AHEAD: usize = 64;
+/// Reads of confirms ahead of the producer's task, each of at most what is taken from QUIC at once.
+pub const CONFIRMS_READ_AHEAD: usize = 8;
+
+/// Batches are encoded one behind the other and written together up to so many bytes; one batch may be larger.
+pub const WRITE_BYTES_MAX: usize = 64 * 1024;
+
+/// Room for encoded batches is made for so many bytes at once.
+pub const ROOM_BYTES: usize = 16 * 1024;
 
 /// Messages that a stream lets the broker push ahead, unless it asks otherwise.
 pub const STREAM_CREDIT_DEFAULT: u32 = 1_024;
@@ -83,5 +89,6 @@ pub const DATAGRAM_BYTES_MAX: u16 = 9_000;
 pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
+const _: () = assert!(ROOM_BYTES <= WRITE_BYTES_MAX);
 const _: () = assert!(SETTLEMENTS_A_WRITE <= SETTLEMENTS_QUEUED);
 const _: () = assert!(KEEP_ALIVE.as_millis() * 3 < IDLE_TIMEOUT.as_millis());

@@ -1,6 +1,6 @@
 //! The numbers of the messages sent: given out in order, and never further ahead of the oldest unconfirmed one than the broker remembers.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use sluice_protocol::ids::Sequence;
@@ -16,14 +16,33 @@ pub(crate) struct Sequences {
 #[derive(Default)]
 struct State {
     next: u64,
-    /// The first sequence of each unconfirmed batch, and how many it holds.
-    unconfirmed: BTreeMap<u64, u32>,
+    /// The batches from the oldest unconfirmed one on, in the order of their numbers.
+    batches: VecDeque<Numbered>,
+}
+
+/// A batch that was given numbers.
+struct Numbered {
+    first: u64,
+    open: bool,
 }
 
 impl State {
     fn room(&self, span_max: u32) -> u32 {
-        let lowest = self.unconfirmed.keys().next().copied().unwrap_or(self.next);
+        let lowest = self.batches.front().map_or(self.next, |oldest| oldest.first);
         u64::from(span_max).saturating_sub(self.next - lowest) as u32
+    }
+
+    fn settle(&mut self, first: Sequence) {
+        if let Ok(place) = self.batches.binary_search_by_key(&first.0, |batch| batch.first) {
+            self.batches[place].open = false;
+        }
+    }
+
+    /// Forgets the oldest batches as far as they are settled; whether there were any.
+    fn forget_settled(&mut self) -> bool {
+        let settled = self.batches.iter().take_while(|batch| !batch.open).count();
+        self.batches.drain(..settled);
+        settled > 0
     }
 }
 
@@ -51,14 +70,20 @@ impl Sequences {
         }
         let first = state.next;
         state.next += u64::from(count);
-        state.unconfirmed.insert(first, count);
+        state.batches.push_back(Numbered { first, open: true });
         Some((Sequence(first), count))
     }
 
-    /// Gives back a batch: it is confirmed, refused or given up.
-    pub(crate) fn settle(&self, first: Sequence) {
-        self.lock().unconfirmed.remove(&first.0);
-        self.freed.notify_waiters();
+    /// Gives back batches: they are confirmed, refused or given up.
+    pub(crate) fn settle(&self, firsts: impl IntoIterator<Item = Sequence>) {
+        let freed = {
+            let mut state = self.lock();
+            firsts.into_iter().for_each(|first| state.settle(first));
+            state.forget_settled()
+        };
+        if freed {
+            self.freed.notify_waiters();
+        }
     }
 
     /// Waits until there is room for at least one number. Cancel safe.
@@ -91,9 +116,9 @@ mod tests {
         assert_eq!(sequences.take(6), Some((Sequence(0), 6)));
         assert_eq!(sequences.take(6), Some((Sequence(6), 4)));
         assert_eq!(sequences.take(1), None);
-        sequences.settle(Sequence(6));
+        sequences.settle([Sequence(6)]);
         assert_eq!(sequences.take(1), None, "the first batch is still open");
-        sequences.settle(Sequence(0));
+        sequences.settle([Sequence(0)]);
         assert_eq!(sequences.take(20), Some((Sequence(10), 10)));
     }
 
@@ -106,7 +131,7 @@ mod tests {
             for (wanted, settle, which) in steps {
                 if settle && !open.is_empty() {
                     let (first, _) = open.remove(which % open.len());
-                    sequences.settle(Sequence(first));
+                    sequences.settle([Sequence(first)]);
                 } else if let Some((first, count)) = sequences.take(wanted) {
                     prop_assert_eq!(first.0, next);
                     next += u64::from(count);

@@ -37,16 +37,8 @@ impl FrameReader {
     /// The next frame; `None` when the broker has finished the stream. Frames that may be skipped are.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, Error> {
         loop {
-            if let Some(frame) = frame::decode(&mut self.buffer, self.frame_bytes_max).map_err(protocol)? {
-                match frame.known().map_err(protocol)? {
-                    Some(kind) => {
-                        return Ok(Some(Frame {
-                            kind,
-                            payload: frame.payload,
-                        }));
-                    }
-                    None => continue,
-                }
+            if let Some(frame) = self.next_read()? {
+                return Ok(Some(frame));
             }
             match self.stream.read_chunk(READ_BYTES, true).await {
                 Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk.bytes),
@@ -55,6 +47,19 @@ impl FrameReader {
                 Err(error) => return Err(lost(error)),
             }
         }
+    }
+
+    /// The next frame that has come whole; `None` when more must be read first. Frames that may be skipped are.
+    pub(crate) fn next_read(&mut self) -> Result<Option<Frame>, Error> {
+        while let Some(frame) = frame::decode(&mut self.buffer, self.frame_bytes_max).map_err(protocol)? {
+            if let Some(kind) = frame.known().map_err(protocol)? {
+                return Ok(Some(Frame {
+                    kind,
+                    payload: frame.payload,
+                }));
+            }
+        }
+        Ok(None)
     }
 
     /// The next frame, which must come; a refusal is an error.

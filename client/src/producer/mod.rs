@@ -1,5 +1,7 @@
 //! Sending: messages are gathered into batches, pipelined, and confirmed one by one; a lost connection neither loses nor doubles them.
 
+mod gathered;
+mod outbox;
 mod sent;
 mod task;
 

@@ -1,40 +1,37 @@
 //! The task behind a producer: it alone gathers, numbers, writes, and takes in confirms.
 
-use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use prost::Message as _;
 use quinn::SendStream;
-use sluice_protocol::batch::{BatchBuilder, MessageError, NewMessage as Attributes};
 use sluice_protocol::control::{Confirm, PublishStart};
-use sluice_protocol::errors::{Advice, ErrorCode, Refusal};
-use sluice_protocol::frame::{self, FrameKind};
-use sluice_protocol::ids::Sequence;
+use sluice_protocol::errors::{Advice, Refusal};
+use sluice_protocol::frame::FrameKind;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::gathered::Gathered;
+use super::outbox::{Bounds, Now, Outbox};
 use super::sent::{Sent, Unconfirmed};
-use super::{ProducerConfig, Reply, Submitted};
+use super::{ProducerConfig, Submitted};
 use crate::error::{Error, SendError};
 use crate::event::Event;
 use crate::limits;
 use crate::link::{Link, jittered};
-use crate::message::{NewMessage, wall_ms};
 use crate::session::Session;
-use crate::wire::{self, FrameReader};
+use crate::wire::{self, Frame, FrameReader};
 
 /// Runs until the producer is dropped or closed and nothing is under way, or the client is closed.
 pub(crate) async fn run(link: Arc<Link>, topic: Arc<str>, config: ProducerConfig, mut submitted: mpsc::Receiver<Submitted>) {
     let mut state = State {
+        outbox: Outbox::new(link.producer),
         link,
         topic,
         config,
-        gathered: VecDeque::new(),
-        gathered_bytes: 0,
-        since: None,
+        gathered: Gathered::default(),
         unconfirmed: Unconfirmed::default(),
         closing: false,
         wait: limits::RETRY_FIRST,
@@ -43,7 +40,7 @@ pub(crate) async fn run(link: Arc<Link>, topic: Arc<str>, config: ProducerConfig
     state.run(&mut submitted).await;
     submitted.close();
     while let Ok(late) = submitted.try_recv() {
-        state.gather(late);
+        state.gathered.push(late);
     }
     state.end();
 }
@@ -64,11 +61,8 @@ struct State {
     link: Arc<Link>,
     topic: Arc<str>,
     config: ProducerConfig,
-    /// Messages not yet numbered.
-    gathered: VecDeque<Submitted>,
-    gathered_bytes: usize,
-    /// When the oldest of them came.
-    since: Option<Instant>,
+    gathered: Gathered,
+    outbox: Outbox,
     unconfirmed: Unconfirmed,
     /// Whether no further message comes.
     closing: bool,
@@ -83,7 +77,8 @@ struct Stream {
     number: u64,
     session: Arc<Session>,
     send: SendStream,
-    confirms: mpsc::Receiver<Result<Confirm, Error>>,
+    /// The confirms of one read together.
+    confirms: mpsc::Receiver<Result<Vec<Confirm>, Error>>,
     reader: AbortHandle,
     /// Whether the broker has confirmed anything on it.
     confirmed: bool,
@@ -103,7 +98,7 @@ impl State {
             // A stream is opened when there is something to send on it.
             if self.idle() {
                 match submitted.recv().await {
-                    Some(first) => self.gather(first),
+                    Some(first) => self.gathered.push(first),
                     None => return,
                 }
             }
@@ -133,7 +128,7 @@ impl State {
     }
 
     fn idle(&self) -> bool {
-        self.gathered.is_empty() && self.unconfirmed.batches.is_empty()
+        self.gathered.is_empty() && self.unconfirmed.is_empty()
     }
 
     /// Waits for a session and opens a stream on it, giving up meanwhile what has waited too long.
@@ -143,7 +138,7 @@ impl State {
             let deadline = self
                 .unconfirmed
                 .next_deadline()
-                .or_else(|| self.since.map(|since| since + self.config.confirm_within));
+                .or_else(|| self.gathered.waited(self.config.confirm_within));
             let deadline = deadline.unwrap_or_else(|| Instant::now() + self.config.confirm_within);
             match tokio::time::timeout_at(deadline, link.session()).await {
                 Ok(session) => break session?,
@@ -190,6 +185,8 @@ impl State {
             });
         }
         let link = self.link.clone();
+        let mut arrived = Vec::new();
+        let mut alarm = pin!(tokio::time::sleep_until(self.next_deadline()));
         loop {
             match self.flush(stream).await {
                 Ok(()) => {}
@@ -198,54 +195,44 @@ impl State {
             if self.closing && self.idle() {
                 return Over::Finished;
             }
-            let room = self.gathered.len() < limits::PRODUCER_QUEUE_MESSAGES;
+            let room = limits::PRODUCER_QUEUE_MESSAGES.saturating_sub(self.gathered.len());
             let deadline = self.next_deadline();
+            // Deadlines mostly move on as confirms come: then the alarm goes off for nothing, which costs less than to move it each time.
+            if deadline < alarm.deadline() {
+                alarm.as_mut().reset(deadline);
+            }
             // Cancelling any of these loses nothing.
             tokio::select! {
                 biased;
-                confirm = stream.confirms.recv() => match confirm {
-                    Some(Ok(confirm)) => self.confirmed(stream, confirm),
+                confirms = stream.confirms.recv() => match confirms {
+                    Some(Ok(confirms)) => self.confirmed(stream, confirms),
                     Some(Err(Error::Refused(refusal))) => return Over::Refused(refusal),
                     Some(Err(error)) => return lost(error),
                     None => return Over::Lost("the broker ended the stream".to_owned()),
                 },
-                message = submitted.recv(), if room && !self.closing => match message {
-                    Some(message) => {
-                        self.gather(message);
-                        while self.gathered.len() < limits::PRODUCER_QUEUE_MESSAGES && let Ok(message) = submitted.try_recv() {
-                            self.gather(message);
-                        }
-                    }
-                    None => self.closing = true,
+                count = submitted.recv_many(&mut arrived, room), if room > 0 && !self.closing => {
+                    self.closing = count == 0;
+                    arrived.drain(..).for_each(|message| self.gathered.push(message));
                 },
                 () = link.sequences.room(), if self.due() => {}
-                () = tokio::time::sleep_until(deadline) => {
+                () = alarm.as_mut() => {
                     self.give_up("no confirmation from the broker in time");
                     if let Err(error) = self.write_again(stream).await {
                         return lost(error);
                     }
+                    alarm.as_mut().reset(self.next_deadline());
                 }
-                reason = stream.session.connection.closed() => return Over::Lost(reason.to_string()),
             }
         }
     }
 
-    fn gather(&mut self, message: Submitted) {
-        self.gathered_bytes += message.message.bytes_max();
-        self.since.get_or_insert_with(Instant::now);
-        self.gathered.push_back(message);
-    }
-
     /// Whether what is gathered is to leave now.
     fn due(&self) -> bool {
-        let full = self.gathered.len() >= self.config.batch_messages as usize || self.gathered_bytes >= self.config.batch_bytes;
-        let linger = Duration::from_millis(self.config.linger_ms);
-        let lingered = self.since.is_some_and(|since| linger.is_zero() || since.elapsed() >= linger);
-        !self.gathered.is_empty() && (full || self.closing || lingered)
+        self.gathered.due(&self.config, self.closing)
     }
 
-    fn next_deadline(&self) -> Instant {
-        let linger = self.since.map(|since| since + Duration::from_millis(self.config.linger_ms));
+    fn next_deadline(&mut self) -> Instant {
+        let linger = self.gathered.waited(Duration::from_millis(self.config.linger_ms));
         // What is due but has no room among the unconfirmed waits for a confirm, not for the clock.
         let linger = linger.filter(|_| !self.due());
         let settled = self.unconfirmed.next_deadline();
@@ -256,88 +243,72 @@ impl State {
     /// Writes batches while there is something due and room for it.
     async fn flush(&mut self, stream: &mut Stream) -> Result<(), Error> {
         while self.due() {
-            let wanted = self.config.batch_messages.clamp(1, self.link.sequences.span_max().div_ceil(2));
-            let wanted = wanted.min(stream.session.limits.batch_messages_max).min(self.gathered.len() as u32);
-            let Some((first, count)) = self.link.sequences.take(wanted) else {
-                return Ok(());
-            };
-            let (batch, replies) = self.build(first, count, &stream.session);
-            self.since = (!self.gathered.is_empty()).then(Instant::now);
-            if replies.is_empty() {
-                self.link.sequences.settle(first);
-                continue;
+            self.encode(&stream.session);
+            let now = Instant::now();
+            let (bytes, frames) = self.outbox.take();
+            // In the books before they are written: a broken write is sent again.
+            for (first, frame, replies) in frames {
+                let deadline = now + self.config.confirm_within;
+                self.unconfirmed.push(Sent::new(first.0, frame, replies, deadline, stream.number));
             }
-            let deadline = Instant::now() + self.config.confirm_within;
-            let sent = Sent::new(first.0, batch, replies, deadline, stream.number);
-            let bytes = sent.batch.clone();
-            // In the books before it is written: a broken write is sent again.
-            self.unconfirmed.batches.push_back(sent);
-            write_batch(&mut stream.send, bytes).await?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            wire::write(&mut stream.send, bytes).await?;
         }
         Ok(())
     }
 
-    /// Encodes up to `count` gathered messages; those that break a rule are answered and take no place.
-    fn build(&mut self, first: Sequence, count: u32, session: &Session) -> (Bytes, Vec<Reply>) {
-        let now = wall_ms();
-        let bytes_max = self.config.batch_bytes.min(session.limits.frame_bytes_max as usize);
-        let mut builder = BatchBuilder::new(now, self.link.producer, first);
-        let mut replies = Vec::with_capacity(count as usize);
-        while replies.len() < count as usize
-            && let Some(next) = self.gathered.front()
-        {
-            let bytes = next.message.bytes_max();
-            if !builder.is_empty() && builder.total_bytes() + bytes > bytes_max {
-                break;
-            }
-            let pushed = push(&mut builder, &next.message, session.limits.body_bytes_max, now);
-            if pushed == Err(MessageError::BatchFull) && !builder.is_empty() {
-                break;
-            }
-            self.gathered_bytes -= bytes;
-            let Some(Submitted { reply, .. }) = self.gathered.pop_front() else {
-                break;
+    /// Encodes batches of what is due, as far as there is room among the unconfirmed, for one write.
+    fn encode(&mut self, session: &Session) {
+        let now = Now::read();
+        while self.outbox.len() < limits::WRITE_BYTES_MAX && self.due() {
+            let wanted = self.config.batch_messages.clamp(1, self.link.sequences.span_max().div_ceil(2));
+            let wanted = wanted.min(session.limits.batch_messages_max).min(self.gathered.len() as u32);
+            let Some((first, messages)) = self.link.sequences.take(wanted) else {
+                return;
             };
-            match pushed {
-                Ok(()) => replies.push(reply),
-                Err(error) => {
-                    // Whoever dropped the confirmation does not want to know.
-                    let _ = reply.send(Err(SendError::Refused(refusal_of(error))));
-                }
+            let bounds = Bounds {
+                messages,
+                bytes: self.config.batch_bytes.min(session.limits.frame_bytes_max as usize),
+                limits: &session.limits,
+            };
+            if !self.outbox.add(&mut self.gathered, first, &bounds, now) {
+                self.link.sequences.settle([first]);
             }
+            self.gathered.wait_from(now.mono);
         }
-        (builder.finish(), replies)
     }
 
     /// Writes again what this stream has not seen, and what is due after the broker asked to come back later.
     async fn write_again(&mut self, stream: &mut Stream) -> Result<(), Error> {
         let now = Instant::now();
-        for sent in &mut self.unconfirmed.batches {
-            if sent.stream != stream.number || sent.again.is_some_and(|again| again <= now) {
-                sent.again = None;
-                sent.stream = stream.number;
-                write_batch(&mut stream.send, sent.batch.clone()).await?;
+        for sent in self.unconfirmed.batches_mut() {
+            if sent.is_due(stream.number, now) {
+                sent.written(stream.number);
+                wire::write(&mut stream.send, sent.frame.clone()).await?;
             }
         }
         Ok(())
     }
 
-    fn confirmed(&mut self, stream: &mut Stream, confirm: Confirm) {
+    fn confirmed(&mut self, stream: &mut Stream, confirms: Vec<Confirm>) {
         stream.confirmed = true;
         let (link, now) = (&self.link, Instant::now());
-        let slowed = self
-            .unconfirmed
-            .confirm(link.producer, confirm, now, |sequence| link.sequences.settle(sequence));
-        if let Some((refusal, wait)) = slowed {
-            link.tell(Event::Slowed { refusal, wait });
+        for confirm in confirms {
+            if let Some((refusal, wait)) = self.unconfirmed.confirm(link.producer, confirm, now) {
+                link.tell(Event::Slowed { refusal, wait });
+            }
         }
+        link.sequences.settle(self.unconfirmed.take_done());
     }
 
     /// Gives up what has waited too long, under way or not.
     fn give_up(&mut self, reason: &str) {
-        let (link, now) = (&self.link, Instant::now());
-        self.unconfirmed.give_up(now, reason, |sequence| link.sequences.settle(sequence));
-        if self.since.is_some_and(|since| since + self.config.confirm_within <= now) {
+        let now = Instant::now();
+        self.unconfirmed.give_up(now, reason);
+        self.link.sequences.settle(self.unconfirmed.take_done());
+        if self.gathered.waited(self.config.confirm_within).is_some_and(|late| late <= now) {
             let error = SendError::Unknown { reason: reason.to_owned() };
             self.fail_gathered(&error);
         }
@@ -353,31 +324,32 @@ impl State {
             });
             return;
         }
-        let link = &self.link;
         let outcome = |sent: &Sent| match confirmed || sent.first_stream != stream {
             true => SendError::Unknown {
                 reason: refusal.to_string(),
             },
             false => SendError::Refused(refusal.clone()),
         };
-        self.unconfirmed.fail(outcome, |sequence| link.sequences.settle(sequence));
+        self.fail(outcome);
         self.fail_gathered(&SendError::Refused(refusal.clone()));
     }
 
+    fn fail(&mut self, outcome: impl Fn(&Sent) -> SendError) {
+        self.unconfirmed.fail(outcome);
+        self.link.sequences.settle(self.unconfirmed.take_done());
+    }
+
     fn fail_gathered(&mut self, error: &SendError) {
-        for Submitted { reply, .. } in self.gathered.drain(..) {
+        while let Some(Submitted { reply, .. }) = self.gathered.pop() {
             // Whoever dropped the confirmation does not want to know.
             let _ = reply.send(Err(error.clone()));
         }
-        (self.gathered_bytes, self.since) = (0, None);
     }
 
     /// Answers everything that is left when the client is closed.
     fn end(&mut self) {
-        let link = &self.link;
         let reason = "the client was closed before the confirmation came";
-        let outcome = |_: &Sent| SendError::Unknown { reason: reason.to_owned() };
-        self.unconfirmed.fail(outcome, |sequence| link.sequences.settle(sequence));
+        self.fail(|_| SendError::Unknown { reason: reason.to_owned() });
         self.fail_gathered(&SendError::Closed);
     }
 }
@@ -390,48 +362,38 @@ fn lost(error: Error) -> Over {
     }
 }
 
-fn push(builder: &mut BatchBuilder, message: &NewMessage, body_bytes_max: u32, now: i64) -> Result<(), MessageError> {
-    if message.body.len() > body_bytes_max as usize {
-        let text = format!("the body has {} bytes, the limit is {body_bytes_max}", message.body.len());
-        return Err(Refusal::new(ErrorCode::BodyTooLarge, text).into());
-    }
-    let attributes = Attributes {
-        tag: message.tag.as_deref(),
-        keys: &message.keys,
-        properties: &message.properties,
-        born_ms: message.born_ms.unwrap_or(now),
-    };
-    builder.push(&attributes, &message.body)
-}
-
-fn refusal_of(error: MessageError) -> Refusal {
-    match error {
-        MessageError::Refused(refusal) => refusal,
-        MessageError::BatchFull => Refusal::new(ErrorCode::LimitExceeded, "the message does not fit into a batch"),
-    }
-}
-
-async fn write_batch(stream: &mut SendStream, batch: Bytes) -> Result<(), Error> {
-    let header = Bytes::copy_from_slice(&frame::header(FrameKind::Publish, batch.len()));
-    stream.write_all_chunks(&mut [header, batch]).await.map_err(wire::lost)
-}
-
 /// Reads confirms beside the writing, so that neither side can wait for the other for ever.
-async fn read_confirms(frames: &mut FrameReader, confirms: mpsc::Sender<Result<Confirm, Error>>) {
+async fn read_confirms(frames: &mut FrameReader, confirms: mpsc::Sender<Result<Vec<Confirm>, Error>>) {
     loop {
-        let confirm = match frames.next().await {
-            Ok(Some(frame)) if frame.kind == FrameKind::Confirm => Confirm::decode(frame.payload).map_err(wire::protocol),
-            Ok(Some(frame)) if frame.kind == FrameKind::Refused => {
-                Err(wire::refusal(frame.payload).map_or_else(|error| error, Error::Refused))
-            }
-            Ok(Some(frame)) => Err(wire::unexpected(&frame)),
+        let mut read = Vec::new();
+        let end = match frames.next().await {
+            Ok(Some(first)) => read_all(first, frames, &mut read),
             Ok(None) => return,
             Err(error) => Err(error),
         };
-        let over = confirm.is_err();
         // The receiver goes with the stream.
-        if confirms.send(confirm).await.is_err() || over {
+        if !read.is_empty() && confirms.send(Ok(read)).await.is_err() {
+            return;
+        }
+        if let Err(error) = end {
+            let _ = confirms.send(Err(error)).await;
             return;
         }
     }
+}
+
+/// Takes in the confirms that have come whole, this frame the first.
+fn read_all(first: Frame, frames: &mut FrameReader, read: &mut Vec<Confirm>) -> Result<(), Error> {
+    let mut next = Some(first);
+    while let Some(frame) = next {
+        if frame.kind == FrameKind::Refused {
+            return Err(Error::Refused(wire::refusal(frame.payload)?));
+        }
+        if frame.kind != FrameKind::Confirm {
+            return Err(wire::unexpected(&frame));
+        }
+        read.push(Confirm::decode(frame.payload).map_err(wire::protocol)?);
+        next = frames.next_read()?;
+    }
+    Ok(())
 }

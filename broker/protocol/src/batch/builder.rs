@@ -1,9 +1,8 @@
 //! Making a batch of new messages, as producers do.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::layout::{HEADER_BYTES, Header, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, tag_hash};
-use super::merger::BatchParts;
 use super::names::Interner;
 use super::row::{BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, PROPERTY_COUNT_AT};
 use crate::errors::{ErrorCode, Refusal};
@@ -112,13 +111,23 @@ impl BatchBuilder {
         pushed
     }
 
-    /// The finished batch; the builder goes on, empty, with the sequence after the last.
-    pub fn finish(&mut self) -> Bytes {
-        self.finish_parts().into_bytes()
+    /// The same builder, empty, for a batch whose messages are made at about `base_ms` and begin with `first_sequence`. What it held is
+    /// dropped; its memory is kept.
+    pub fn begin(&mut self, base_ms: i64, first_sequence: Sequence) {
+        self.base_ms = base_ms.clamp(-BORN_MS_MAX, BORN_MS_MAX);
+        self.first_sequence = first_sequence;
+        self.clear();
     }
 
-    /// As [`Self::finish`], without copying the bodies behind the attributes.
-    pub fn finish_parts(&mut self) -> BatchParts {
+    /// The finished batch; the builder goes on, empty, with the sequence after the last.
+    pub fn finish(&mut self) -> Bytes {
+        let mut out = BytesMut::with_capacity(self.total_bytes());
+        self.finish_into(&mut out);
+        out.freeze()
+    }
+
+    /// Appends the finished batch to `out`; the builder goes on, empty, with the sequence after the last.
+    pub fn finish_into(&mut self, out: &mut BytesMut) {
         let header = Header {
             count: self.count,
             runs: u32::from(self.count > 0),
@@ -129,29 +138,32 @@ impl BatchBuilder {
             checksum: 0,
             base_ms: self.base_ms,
         };
-        let mut attributes = Vec::with_capacity(header.attribute_bytes());
-        attributes.extend_from_slice(&[0; HEADER_BYTES]);
+        let from = out.len();
+        out.reserve(header.total_bytes());
+        out.extend_from_slice(&[0; HEADER_BYTES]);
         if self.count > 0 {
-            Run {
+            let run = Run {
                 producer: self.producer,
                 first_sequence: self.first_sequence,
                 rows: self.count,
-            }
-            .write(&mut attributes);
+            };
+            out.extend_from_slice(&run.bytes());
         }
-        attributes.extend_from_slice(self.names.bytes());
-        attributes.append(&mut self.rows);
-        let sealed = header.seal(&attributes[HEADER_BYTES..]);
-        attributes[..HEADER_BYTES].copy_from_slice(&sealed);
+        out.extend_from_slice(self.names.bytes());
+        out.extend_from_slice(&self.rows);
+        let sealed = header.seal(&out[from + HEADER_BYTES..]);
+        out[from..from + HEADER_BYTES].copy_from_slice(&sealed);
+        out.extend_from_slice(&self.bodies);
         self.first_sequence.0 += u64::from(self.count);
+        self.clear();
+    }
+
+    fn clear(&mut self) {
         self.count = 0;
         self.names.clear();
         self.used_by.clear();
-        let bodies = std::mem::take(&mut self.bodies);
-        BatchParts {
-            attributes: attributes.into(),
-            bodies: if bodies.is_empty() { Vec::new() } else { vec![bodies.into()] },
-        }
+        self.rows.clear();
+        self.bodies.clear();
     }
 
     fn push_row<S: AsRef<str>>(&mut self, message: &NewMessage<'_, S>, body: &[u8]) -> Result<(), MessageError> {

@@ -214,11 +214,12 @@ impl Run {
         (run.rows > 0 && ends.is_some() && reserved == [0; 4]).then_some(run)
     }
 
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&self.producer.0.to_le_bytes());
-        out.extend_from_slice(&self.first_sequence.0.to_le_bytes());
-        out.extend_from_slice(&self.rows.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
+    pub(super) fn bytes(&self) -> [u8; RUN_BYTES] {
+        let mut bytes = [0; RUN_BYTES];
+        bytes[..16].copy_from_slice(&self.producer.0.to_le_bytes());
+        bytes[16..24].copy_from_slice(&self.first_sequence.0.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.rows.to_le_bytes());
+        bytes
     }
 }
 

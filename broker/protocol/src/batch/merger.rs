@@ -219,7 +219,7 @@ impl BatchMerger {
         };
         let mut attributes = Vec::with_capacity(header.attribute_bytes());
         attributes.extend_from_slice(&[0; HEADER_BYTES]);
-        self.runs.drain(..).for_each(|run| run.write(&mut attributes));
+        self.runs.drain(..).for_each(|run| attributes.extend_from_slice(&run.bytes()));
         attributes.extend_from_slice(self.names.bytes());
         attributes.append(&mut self.rows);
         let sealed = header.seal(&attributes[HEADER_BYTES..]);
