@@ -111,7 +111,7 @@ impl Core {
     pub fn handle(&mut self, now: Now, input: Input) {
         self.set_now(now);
         match input {
-            Input::Publish { request, topic, batch } => self.publish(request, &topic, batch),
+            Input::Publish { request, topic, batches } => self.publish(request, &topic, batches),
             Input::Subscribe {
                 request,
                 subscription,

@@ -125,8 +125,12 @@ pub enum CheckpointStep {
 #[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// Where the messages of a publish are, one entry for each run of neighbours, in the order of the batch.
-    Stored { runs: Vec<StoredRun> },
+    /// Where the messages are, one entry for each run of neighbours, in the order of the batches; and the batches that were refused whole,
+    /// ascending, each by its number among those of the request.
+    Stored {
+        runs: Vec<StoredRun>,
+        refused: Vec<(u32, Refusal)>,
+    },
     /// The stream is open.
     Subscribed { topic: TopicId, queues: u16 },
     /// One result for each handle, or one for a stream's settlement.
@@ -156,7 +160,7 @@ pub enum Answer {
     Plugins { plugins: Vec<PluginInfo> },
 }
 
-/// Neighbours of a batch that lie side by side in a queue.
+/// Neighbours, of one batch or several, that lie side by side in a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredRun {
     /// The sequence of the first.

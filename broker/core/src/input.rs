@@ -25,8 +25,12 @@ pub struct SubscriptionId(pub u64);
 #[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Store the messages of a batch that was admitted. Answered by `Answer::Stored` or a refusal.
-    Publish { request: RequestId, topic: Arc<str>, batch: Batch },
+    /// Store the messages of batches that were admitted, each a publish of its own. Answered by `Answer::Stored`, or a refusal of them all.
+    Publish {
+        request: RequestId,
+        topic: Arc<str>,
+        batches: Vec<Batch>,
+    },
     /// Open a stream subscription. Answered by `Answer::Subscribed`; ends by itself with `Effect::StreamEnded`.
     Subscribe {
         request: RequestId,

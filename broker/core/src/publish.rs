@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use sluice_log::record::Change;
-use sluice_protocol::batch::{Batch, BatchMerger, MergeError};
+use sluice_protocol::batch::{Batch, BatchMerger, MergeError, Run as BatchRun};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Position, ProducerId, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
@@ -24,20 +24,35 @@ pub(crate) struct Publishing {
     merger: BatchMerger,
 }
 
-/// One publish that waits for the end of the turn.
+/// One request that waits for the end of the turn.
 #[derive(Debug)]
 struct Pending {
     request: RequestId,
     topic: TopicId,
-    batch: Batch,
+    batches: Vec<Batch>,
+    /// The batches that cannot be stored, by number.
+    refused: Vec<(u32, Refusal)>,
 }
 
-/// The rows of one publish that go side by side into a batch.
-#[derive(Debug)]
+/// One of a turn's batches: which request, and which of its batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Source {
+    pending: usize,
+    batch: usize,
+}
+
+impl Source {
+    fn batch(self, pending: &[Pending]) -> &Batch {
+        &pending[self.pending].batches[self.batch]
+    }
+}
+
+/// The rows of one published batch that go side by side into a stored one.
+#[derive(Clone, Debug)]
 struct Part {
-    /// Which of the turn's publishes.
-    publish: usize,
+    source: Source,
     rows: Range<u32>,
+    bytes: usize,
 }
 
 /// A batch that is to be appended.
@@ -54,7 +69,7 @@ struct Planned {
 #[derive(Debug, Default)]
 struct Plan {
     batches: Vec<Planned>,
-    /// The batch of each queue that takes more.
+    /// The one of each queue that takes more.
     open: BTreeMap<QueueId, usize>,
     /// What the turn adds to the windows of its producers.
     windows: BTreeMap<ProducerId, Window>,
@@ -65,7 +80,7 @@ struct Known<'a> {
     /// Its window as it was before the turn.
     stored: Option<&'a Window>,
     /// What the turn stores.
-    turn: Window,
+    turn: &'a Window,
 }
 
 impl Known<'_> {
@@ -114,9 +129,10 @@ fn choose_queue(topic: TopicId, queues: u16, producer: ProducerId, sequence: Seq
 }
 
 impl Plan {
-    /// Gives rows of a publish the next offsets of a queue.
-    fn place(&mut self, queue: QueueId, end: QueueOffset, publish: usize, rows: Range<u32>, bytes: usize) -> QueueOffset {
-        let count = rows.len() as u32;
+    /// Gives `count` messages the next offsets of a queue: those of the parts, side by side.
+    fn place(&mut self, queue: QueueId, end: QueueOffset, count: u32, parts: impl Iterator<Item = Part>) -> QueueOffset {
+        let parts: Vec<Part> = parts.collect();
+        let bytes: usize = parts.iter().map(|part| part.bytes).sum();
         let mut first = QueueOffset(end.0 + u64::from(planted::is(Bug::OffsetGap) && end.0 % 16 == 5));
         if let Some(&open) = self.open.get(&queue) {
             let batch = &mut self.batches[open];
@@ -124,9 +140,8 @@ impl Plan {
             if (batch.count + count) as usize <= BATCH_MESSAGES_MAX && batch.bytes + bytes <= MERGED_BATCH_BYTES_MAX {
                 batch.count += count;
                 batch.bytes += bytes;
-                match batch.parts.last_mut() {
-                    Some(last) if last.publish == publish && last.rows.end == rows.start => last.rows.end = rows.end,
-                    Some(_) | None => batch.parts.push(Part { publish, rows }),
+                for part in parts {
+                    batch.push(part);
                 }
                 return first;
             }
@@ -137,17 +152,77 @@ impl Plan {
             first,
             count,
             bytes,
-            parts: vec![Part { publish, rows }],
+            parts,
         });
         first
     }
 }
 
+impl Planned {
+    fn push(&mut self, part: Part) {
+        match self.parts.last_mut() {
+            Some(last) if last.source == part.source && last.rows.end == part.rows.start => last.rows.end = part.rows.end,
+            Some(_) | None => self.parts.push(part),
+        }
+    }
+}
+
+/// Neighbouring sequences of one producer, which may come from several batches of a request: looked up and placed as if they came from one.
+#[derive(Debug)]
+struct Span {
+    producer: ProducerId,
+    first: Sequence,
+    count: u32,
+    bytes: usize,
+    parts: Vec<Part>,
+}
+
+impl Span {
+    /// Takes a run in that continues the span, unless the span is large enough.
+    fn takes(&mut self, run: &BatchRun, part: &Part) -> bool {
+        let continues = run.producer == self.producer && run.first_sequence.0 == self.first.0 + u64::from(self.count);
+        let fits = self.bytes + part.bytes <= MERGED_BATCH_BYTES_MAX && (self.count + run.rows) as usize <= BATCH_MESSAGES_MAX;
+        if continues && fits {
+            self.count += run.rows;
+            self.bytes += part.bytes;
+            self.parts.push(part.clone());
+        }
+        continues && fits
+    }
+
+    /// The parts of the messages `from` up to `to` of the span.
+    fn parts(&self, from: u32, to: u32) -> impl Iterator<Item = Part> + '_ {
+        let mut at = 0;
+        self.parts.iter().filter_map(move |part| {
+            let rows = part.rows.len() as u32;
+            let (start, end) = (from.max(at), to.min(at + rows));
+            let taken = (start < end).then(|| Part {
+                source: part.source,
+                rows: part.rows.start + (start - at)..part.rows.start + (end - at),
+                bytes: part.bytes * (end - start) as usize / rows as usize,
+            });
+            at += rows;
+            taken
+        })
+    }
+}
+
 impl Core {
-    /// Takes a publish into the turn, and creates its topic when that is allowed.
-    pub(crate) fn publish(&mut self, request: RequestId, topic: &str, batch: Batch) {
-        match check_runs(&batch).and_then(|()| self.topic_to_publish(topic)) {
-            Ok(topic) => self.publishing.pending.push(Pending { request, topic, batch }),
+    /// Takes publishes into the turn, and creates their topic when that is allowed.
+    pub(crate) fn publish(&mut self, request: RequestId, topic: &str, batches: Vec<Batch>) {
+        let checks = batches.iter().map(check_runs).zip(0..);
+        let refused: Vec<_> = checks.filter_map(|(check, nth)| Some((nth, check.err()?))).collect();
+        if refused.len() == batches.len() {
+            self.counters.refused += refused.len() as u64;
+            return self.answer(Position::default(), request, Answer::Stored { runs: Vec::new(), refused });
+        }
+        match self.topic_to_publish(topic) {
+            Ok(topic) => self.publishing.pending.push(Pending {
+                request,
+                topic,
+                batches,
+                refused,
+            }),
             Err(refusal) => self.refuse(request, refusal),
         }
     }
@@ -169,117 +244,137 @@ impl Core {
         if self.publishing.pending.is_empty() {
             return;
         }
-        let pending = std::mem::take(&mut self.publishing.pending);
+        let mut pending = std::mem::take(&mut self.publishing.pending);
         let mut plan = Plan::default();
-        let outcomes: Vec<_> = pending
-            .iter()
-            .enumerate()
-            .map(|(nth, publish)| self.plan(&mut plan, nth, publish))
-            .collect();
+        let outcomes: Vec<_> = (0..pending.len()).map(|nth| self.plan(&mut plan, nth, &mut pending[nth])).collect();
         let mut depends = vec![Position::default(); pending.len()];
         for batch in plan.batches {
             self.append_planned(&pending, batch, &mut depends);
         }
-        for ((publish, outcome), depends) in pending.iter().zip(outcomes).zip(depends) {
+        for ((Pending { request, refused, .. }, outcome), depends) in pending.into_iter().zip(outcomes).zip(depends) {
             match outcome {
                 Ok(runs) => {
+                    self.counters.refused += refused.len() as u64;
                     // The first try of a duplicate may not be durable yet: everything so far is waited for.
                     let depends = if runs.iter().any(|run| run.duplicate) && !planted::is(Bug::DuplicateBeforeSync) {
                         self.journal.last()
                     } else {
                         depends
                     };
-                    self.answer(depends, publish.request, Answer::Stored { runs });
+                    self.answer(depends, request, Answer::Stored { runs, refused });
                 }
-                Err(refusal) => self.refuse(publish.request, refusal),
+                Err(refusal) => self.refuse(request, refusal),
             }
         }
         self.limit_producers();
     }
 
-    /// Decides what becomes of each message of a publish: refused as a whole, or stored run by run.
-    fn plan(&mut self, plan: &mut Plan, nth: usize, publish: &Pending) -> Result<Vec<StoredRun>, Refusal> {
-        let settings = self
-            .state
-            .topics
-            .get(&publish.topic)
-            .ok_or_else(|| Refusal::plain(ErrorCode::TopicDeleted))?
-            .settings;
-        let attributes = publish.batch.attributes();
-        let Some(first) = attributes.runs().next() else {
-            return Ok(Vec::new());
-        };
-        let mut known = Known {
-            stored: self.state.producers.window(first.producer),
-            turn: plan.windows.remove(&first.producer).unwrap_or_default(),
-        };
-        if known.seen(first.first_sequence) == Seen::TooOld {
-            plan.windows.insert(first.producer, known.turn);
-            let text = format!(
-                "sequence {} lies before the producer's window of {PRODUCER_WINDOW}",
-                first.first_sequence.0
-            );
-            return Err(Refusal::new(ErrorCode::SequenceTooOld, text));
+    /// Decides what becomes of each message of a request: stored run by run, its batch refused, or everything refused.
+    fn plan(&mut self, plan: &mut Plan, nth: usize, pending: &mut Pending) -> Result<Vec<StoredRun>, Refusal> {
+        if !self.state.topics.contains_key(&pending.topic) {
+            return Err(Refusal::plain(ErrorCode::TopicDeleted));
         }
-        let mut runs: Vec<StoredRun> = Vec::new();
-        let row_bytes = attributes.total_bytes() / (attributes.count() as usize).max(1);
-        let mut row = 0;
-        for run in attributes.runs() {
-            let end = row + run.rows;
-            let mut sequence = run.first_sequence;
-            while row < end {
-                let seen = known.seen(sequence);
-                let (queue, first_offset, count) = match seen {
-                    Seen::Stored { queue, offset, count } => (queue, offset, count.min(end - row)),
-                    Seen::New | Seen::TooOld => {
-                        let block = (1 << SLOT_BLOCK_BITS) - (sequence.0 & ((1 << SLOT_BLOCK_BITS) - 1));
-                        let count = known.new_run(sequence, (end - row).min(block as u32));
-                        let queue = choose_queue(publish.topic, settings.queues, run.producer, sequence);
-                        let queue_end = self.state.queues.get(&queue).map_or(QueueOffset(0), |entry| entry.end);
-                        let offset = plan.place(queue, queue_end, nth, row..row + count, row_bytes * count as usize);
-                        known.turn.store(
-                            sequence,
-                            Run {
-                                count,
-                                queue,
-                                first_offset: offset,
-                            },
-                        );
-                        (queue, offset, count)
-                    }
+        let unsound = std::mem::take(&mut pending.refused);
+        let mut unsound = unsound.into_iter().peekable();
+        let mut runs = Vec::new();
+        let mut span: Option<Span> = None;
+        for (batch, attributes) in pending.batches.iter().map(Batch::attributes).enumerate() {
+            if let Some(refused) = unsound.next_if(|(unsound, _)| *unsound as usize == batch) {
+                pending.refused.push(refused);
+                continue;
+            }
+            let row_bytes = attributes.total_bytes() / (attributes.count() as usize).max(1);
+            let mut row = 0;
+            for run in attributes.runs() {
+                let part = Part {
+                    source: Source { pending: nth, batch },
+                    rows: row..row + run.rows,
+                    bytes: row_bytes * run.rows as usize,
                 };
-                let duplicate = matches!(seen, Seen::Stored { .. });
-                push_run(
-                    &mut runs,
-                    StoredRun {
-                        first_sequence: sequence,
+                row += run.rows;
+                if span.as_mut().is_some_and(|span| span.takes(&run, &part)) {
+                    continue;
+                }
+                if let Some(full) = span.take() {
+                    self.plan_span(plan, pending.topic, &full, &mut runs);
+                }
+                // What continues a span comes after sequences that are not too old, and so is not either; nor is the rest of a batch.
+                if part.rows.start == 0 && self.known(plan, run.producer).seen(run.first_sequence) == Seen::TooOld {
+                    pending.refused.push((batch as u32, too_old(run.first_sequence)));
+                    break;
+                }
+                span = Some(Span {
+                    producer: run.producer,
+                    first: run.first_sequence,
+                    count: run.rows,
+                    bytes: part.bytes,
+                    parts: vec![part],
+                });
+            }
+        }
+        if let Some(last) = span {
+            self.plan_span(plan, pending.topic, &last, &mut runs);
+        }
+        Ok(runs)
+    }
+
+    fn known<'a>(&'a self, plan: &'a mut Plan, producer: ProducerId) -> Known<'a> {
+        Known {
+            stored: self.state.producers.window(producer),
+            turn: plan.windows.entry(producer).or_default(),
+        }
+    }
+
+    /// Decides where the messages of a span go, and adds that to `runs`.
+    fn plan_span(&mut self, plan: &mut Plan, topic: TopicId, span: &Span, runs: &mut Vec<StoredRun>) {
+        let queues = self.state.topics.get(&topic).map_or(1, |topic| topic.settings.queues);
+        let mut at = 0;
+        while at < span.count {
+            let (sequence, rest) = (Sequence(span.first.0 + u64::from(at)), span.count - at);
+            let known = self.known(plan, span.producer);
+            let seen = known.seen(sequence);
+            let (queue, first_offset, count) = match seen {
+                Seen::Stored { queue, offset, count } => (queue, offset, count.min(rest)),
+                Seen::New | Seen::TooOld => {
+                    let block = (1 << SLOT_BLOCK_BITS) - (sequence.0 & ((1 << SLOT_BLOCK_BITS) - 1));
+                    let count = known.new_run(sequence, rest.min(block as u32));
+                    let queue = choose_queue(topic, queues, span.producer, sequence);
+                    let queue_end = self.state.queues.get(&queue).map_or(QueueOffset(0), |entry| entry.end);
+                    let first_offset = plan.place(queue, queue_end, count, span.parts(at, at + count));
+                    let run = Run {
                         count,
                         queue,
                         first_offset,
-                        duplicate,
-                    },
-                );
-                let counted = if duplicate {
-                    &mut self.counters.duplicates
-                } else {
-                    &mut self.counters.published
-                };
-                *counted += u64::from(count);
-                row += count;
-                sequence.0 += u64::from(count);
-            }
+                    };
+                    plan.windows.entry(span.producer).or_default().store(sequence, run);
+                    (queue, first_offset, count)
+                }
+            };
+            let duplicate = matches!(seen, Seen::Stored { .. });
+            let run = StoredRun {
+                first_sequence: sequence,
+                count,
+                queue,
+                first_offset,
+                duplicate,
+            };
+            push_run(runs, run);
+            let counted = match duplicate {
+                true => &mut self.counters.duplicates,
+                false => &mut self.counters.published,
+            };
+            *counted += u64::from(count);
+            at += count;
         }
-        plan.windows.insert(first.producer, known.turn);
-        Ok(runs)
     }
 
     /// Appends a planned batch, as one record unless the merged batch would be too large.
     fn append_planned(&mut self, pending: &[Pending], planned: Planned, depends: &mut [Position]) {
         if let [part] = planned.parts.as_slice()
-            && part.rows == (0..pending[part.publish].batch.count())
+            && part.rows == (0..part.source.batch(pending).count())
         {
-            let batch = pending[part.publish].batch.bytes().clone();
-            depends[part.publish] = self.record(Change::Appended {
+            let batch = part.source.batch(pending).bytes().clone();
+            depends[part.source.pending] = self.record(Change::Appended {
                 queue: planned.queue,
                 first: planned.first,
                 batch,
@@ -289,7 +384,7 @@ impl Core {
         let mut first = planned.first;
         let mut since = 0;
         for (nth, part) in planned.parts.iter().enumerate() {
-            let source = &pending[part.publish].batch;
+            let source = part.source.batch(pending);
             if self.publishing.merger.add_batch(source, part.rows.clone()) == Err(MergeError::Full) {
                 first = self.append_merged(planned.queue, first, &planned.parts[since..nth], depends);
                 since = nth;
@@ -312,7 +407,8 @@ impl Core {
         let batch = self.publishing.merger.take().into_bytes();
         let position = self.record(Change::Appended { queue, first, batch });
         for part in parts {
-            depends[part.publish] = depends[part.publish].max(position);
+            let depends = &mut depends[part.source.pending];
+            *depends = position.max(*depends);
         }
         QueueOffset(first.0 + count)
     }
@@ -348,6 +444,11 @@ fn check_runs(batch: &Batch) -> Result<(), Refusal> {
         return Err(Refusal::new(ErrorCode::TooManyUnconfirmed, text));
     }
     Ok(())
+}
+
+fn too_old(sequence: Sequence) -> Refusal {
+    let text = format!("sequence {} lies before the producer's window of {PRODUCER_WINDOW}", sequence.0);
+    Refusal::new(ErrorCode::SequenceTooOld, text)
 }
 
 fn push_run(runs: &mut Vec<StoredRun>, next: StoredRun) {

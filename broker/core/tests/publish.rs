@@ -12,7 +12,7 @@ use sluice_protocol::ids::{ProducerId, QueueIndex};
 
 fn runs(answer: Option<Result<Answer, sluice_protocol::errors::Refusal>>) -> Vec<StoredRun> {
     match answer {
-        Some(Ok(Answer::Stored { runs })) => runs,
+        Some(Ok(Answer::Stored { runs, refused })) if refused.is_empty() => runs,
         other => panic!("not stored: {other:?}"),
     }
 }
@@ -54,7 +54,7 @@ fn two_tries_in_one_turn_are_stored_once() {
             Input::Publish {
                 request,
                 topic: "t".into(),
-                batch: parsed(1, 0, 2),
+                batches: vec![parsed(1, 0, 2)],
             },
         );
     }
@@ -109,7 +109,7 @@ fn sends_that_meet_in_a_turn_become_one_batch_with_their_bodies() {
             Input::Publish {
                 request,
                 topic: "t".into(),
-                batch,
+                batches: vec![batch],
             },
         );
     }
@@ -126,6 +126,57 @@ fn sends_that_meet_in_a_turn_become_one_batch_with_their_bodies() {
     let batch = Batch::parse(batch.clone()).expect("a batch");
     batch.verify_bodies().expect("sound bodies");
     assert!(batch.rows().all(|row| &batch.body(&row)[..] == b"body 7"));
+}
+
+/// Publishes several batches of one producer in one request: the first sequence and the count of each.
+fn publish_all(harness: &mut Harness, batches: &[(u64, u64)]) -> sluice_core::input::RequestId {
+    let request = harness.request();
+    harness.input(Input::Publish {
+        request,
+        topic: "t".into(),
+        batches: batches.iter().map(|&(first, count)| parsed(1, first, count)).collect(),
+    });
+    request
+}
+
+#[test]
+fn the_batches_of_a_request_are_placed_as_one_where_their_sequences_are_neighbours() {
+    let mut harness = Harness::new();
+    let request = publish_all(&mut harness, &[(0, 1), (1, 1), (2, 3), (7, 2), (9, 1)]);
+    assert_eq!(harness.unsynced.last().expect("a write").1.len(), 2, "the topic and one batch");
+    harness.sync();
+    assert_eq!(places(&runs(harness.answer(request))), [(0, 5, 0, false), (7, 3, 5, false)]);
+    // The same again, cut otherwise, with something new before, between and behind.
+    let request = publish_all(&mut harness, &[(1, 2), (3, 5), (8, 3)]);
+    harness.sync();
+    let places = places(&runs(harness.answer(request)));
+    assert_eq!(places, [(1, 4, 1, true), (5, 2, 8, false), (7, 3, 5, true), (10, 1, 10, false)]);
+}
+
+#[test]
+fn a_batch_that_is_refused_leaves_the_others_of_its_request_alone() {
+    let mut harness = Harness::new();
+    harness.publish(1, 0, 1);
+    harness.publish(1, 1_100, 1);
+    let request = publish_all(&mut harness, &[(75, 2), (77, 1), (78, 1_025), (76, 1), (78, 1)]);
+    assert_eq!(harness.answer(request), None, "it waits for what is stored of it");
+    harness.sync();
+    let Some(Ok(Answer::Stored { runs, refused })) = harness.answer(request) else {
+        panic!("not stored")
+    };
+    assert_eq!(places(&runs), [(77, 2, 2, false)]);
+    let codes: Vec<_> = refused.iter().map(|(nth, refusal)| (*nth, refusal.code)).collect();
+    use ErrorCode::{SequenceTooOld, TooManyUnconfirmed};
+    assert_eq!(codes, [(0, SequenceTooOld), (2, TooManyUnconfirmed), (3, SequenceTooOld)]);
+}
+
+#[test]
+fn two_tries_in_one_request_are_stored_once() {
+    let mut harness = Harness::new();
+    let request = publish_all(&mut harness, &[(0, 2), (0, 2), (1, 2)]);
+    harness.sync();
+    let places = places(&runs(harness.answer(request)));
+    assert_eq!(places, [(0, 2, 0, false), (0, 2, 0, true), (1, 1, 1, true), (2, 1, 2, false)]);
 }
 
 #[test]
@@ -161,7 +212,7 @@ fn publishing_creates_no_topic_where_that_is_switched_off_or_the_name_is_reserve
     harness.input(Input::Publish {
         request,
         topic: "%DLQ%g".into(),
-        batch: parsed(1, 0, 1),
+        batches: vec![parsed(1, 0, 1)],
     });
     assert_eq!(harness.refusal(request), ErrorCode::ReservedName);
 }

@@ -1,6 +1,6 @@
 //! Answers of the core as frames.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sluice_core::effect::{self, Answer};
 use sluice_log::record::{Backoff, Filter, GroupSettings, PluginLimits, StartPoint, TopicSettings};
 use sluice_protocol::control;
@@ -57,21 +57,16 @@ pub(crate) fn settled(request: u64, results: Vec<Result<(), Refusal>>) -> contro
     control::Settled { request, results }
 }
 
-/// Appends the confirm of one publish.
-pub(crate) fn confirm(stored: &[effect::StoredRun], refused: Vec<control::RefusedMessage>, out: &mut BytesMut) {
-    let run = |run: &effect::StoredRun| control::Stored {
+/// A run of stored messages as a confirm has it.
+pub(crate) fn stored(run: &effect::StoredRun) -> control::Stored {
+    control::Stored {
         first_sequence: run.first_sequence.0,
         count: run.count,
         topic: run.queue.topic.0,
         queue: run.queue.index.0.into(),
         first_offset: run.first_offset.0,
         duplicate: run.duplicate,
-    };
-    let message = control::Confirm {
-        stored: stored.iter().map(run).collect(),
-        refused,
-    };
-    frame::encode_message(FrameKind::Confirm, &message, out);
+    }
 }
 
 /// A binding as clients see it.

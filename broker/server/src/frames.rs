@@ -99,16 +99,17 @@ impl FrameReader {
     /// # Errors
     /// A frame that is malformed or of an unknown kind; a stream that is gone.
     pub(crate) async fn next(&mut self) -> Result<Option<(FrameKind, Frame)>, Broken> {
+        let mut chunks: [Bytes; limits::READ_CHUNKS] = Default::default();
         loop {
-            while let Some(frame) = self.decode()? {
-                self.taken = None;
-                if let Some(kind) = frame.known()? {
-                    return Ok(Some((kind, frame)));
-                }
+            if let Some(next) = self.next_read()? {
+                return Ok(Some(next));
             }
             self.take_room().await;
-            match self.stream.read_chunk(limits::WRITE_BYTES_MAX, true).await {
-                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk.bytes),
+            match self.stream.read_chunks(&mut chunks).await {
+                Ok(Some(read)) => {
+                    let read = chunks[..read].iter_mut().map(std::mem::take);
+                    read.for_each(|chunk| self.buffer.extend_from_slice(&chunk));
+                }
                 Ok(None) if self.buffer.is_empty() => return Ok(None),
                 Ok(None) => return Err(Refusal::new(ErrorCode::MalformedFrame, "the stream ended within a frame").into()),
                 Err(ReadError::Reset(_) | ReadError::ConnectionLost(_) | ReadError::ClosedStream) => return Err(Broken::Gone),
@@ -117,6 +118,20 @@ impl FrameReader {
                 }
             }
         }
+    }
+
+    /// The next frame of a known kind that has come whole; `None` when more must be read first. Frames that may be skipped are.
+    ///
+    /// # Errors
+    /// A frame that is malformed or of an unknown kind.
+    pub(crate) fn next_read(&mut self) -> Result<Option<(FrameKind, Frame)>, Refusal> {
+        while let Some(frame) = self.decode()? {
+            self.taken = None;
+            if let Some(kind) = frame.known()? {
+                return Ok(Some((kind, frame)));
+            }
+        }
+        Ok(None)
     }
 
     /// Waits until the connection has room for the frame whose header is in the buffer, so that frames which a client never finishes

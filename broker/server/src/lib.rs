@@ -6,6 +6,7 @@ mod assembly;
 mod certificate;
 mod clock;
 pub mod config;
+mod confirm;
 mod connection;
 mod delivery;
 mod disk;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sluice_plugin_host::limits::MODULE_BYTES_MAX;
-use sluice_protocol::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN};
+use sluice_protocol::limits::{BATCH_MESSAGES_MAX, INVISIBLE_MS_MAX, INVISIBLE_MS_MIN};
 
 /// Attempts to open or close in good order end after this long.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,6 +63,12 @@ pub const SETTLEMENTS_UNANSWERED_MAX: usize = 1_024;
 /// Answers and confirms are written together up to so many bytes.
 pub const WRITE_BYTES_MAX: usize = 64 << 10;
 
+/// Pieces of a stream, a datagram's part each, that are taken from QUIC at once.
+pub const READ_CHUNKS: usize = 8;
+
+/// Publishes that arrive together are asked together until they have so many messages.
+pub const GROUP_MESSAGES_MAX: u32 = 512;
+
 /// Expressions that are kept compiled.
 pub const COMPILED_EXPRESSIONS_MAX: usize = 1_024;
 
@@ -94,3 +100,4 @@ const _: () = assert!(INVISIBLE_MS_MIN <= RECEIVE_INVISIBLE_MS_DEFAULT && STREAM
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(DELIVERY_MESSAGES_MAX <= u16::MAX as usize);
+const _: () = assert!(GROUP_MESSAGES_MAX as usize <= BATCH_MESSAGES_MAX);

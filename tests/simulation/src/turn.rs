@@ -42,7 +42,11 @@ impl World {
 
     fn note_input(&mut self, input: &Input) {
         match input {
-            Input::Publish { request, topic, batch } => self.history.bytes("publish", &(request, topic), batch.bytes()),
+            Input::Publish { request, topic, batches } => {
+                for batch in batches {
+                    self.history.bytes("publish", &(request, topic), batch.bytes());
+                }
+            }
             Input::Subscribe { .. }
             | Input::Credit { .. }
             | Input::SettleStream { .. }

@@ -142,9 +142,12 @@ impl Harness {
         }
     }
 
-    /// The refusal that a request got.
+    /// The refusal that a request got, or its only batch.
     pub fn refusal(&mut self, request: RequestId) -> ErrorCode {
-        self.answer(request).expect("an answer").expect_err("a refusal").code
+        match self.answer(request).expect("an answer") {
+            Ok(Answer::Stored { runs, refused }) if runs.is_empty() && refused.len() == 1 => refused[0].1.code,
+            other => other.expect_err("a refusal").code,
+        }
     }
 
     /// Publishes `count` messages from a sequence on; not synced.
@@ -153,7 +156,7 @@ impl Harness {
         self.input(Input::Publish {
             request,
             topic: "t".into(),
-            batch: parsed(producer, first, count),
+            batches: vec![parsed(producer, first, count)],
         });
         request
     }

@@ -33,8 +33,8 @@ pub struct Producer {
     next: u64,
     /// What was sent first, with its topic: sent again when it is long before the window.
     oldest: Vec<(u64, usize)>,
-    /// What each request sent.
-    sent: BTreeMap<RequestId, (u64, u64)>,
+    /// What each request sent: the first sequence and the count of each batch.
+    sent: BTreeMap<RequestId, Vec<(u64, u64)>>,
     unconfirmed: BTreeMap<u64, Unconfirmed>,
 }
 
@@ -116,39 +116,49 @@ impl Producer {
 
     fn send_to(&mut self, connection: ConnectionId, topic: usize, first: u64, count: u64, around: &mut Surroundings<'_>) {
         let request = RequestId(around.network.number());
-        self.sent.insert(request, (first, count));
+        let cuts = cut(first, count, around);
+        let parsed = |&(first, count): &(u64, u64)| Batch::parse(rows::batch(self.id, Sequence(first), count));
+        let batches = cuts.iter().map(|cut| parsed(cut).expect("a client sends what it built")).collect();
+        self.sent.insert(request, cuts);
         let topic = self.topics[topic].as_str().into();
-        let batch = Batch::parse(rows::batch(self.id, Sequence(first), count)).expect("a client sends what it built");
         around
             .network
-            .request(around.random, self.client, connection, Input::Publish { request, topic, batch });
+            .request(around.random, self.client, connection, Input::Publish { request, topic, batches });
     }
 
     /// Hears a confirm.
     pub fn hear(&mut self, event: Event) {
         let Event::Answered { request, answer } = event else { return };
-        let sent = self.sent.remove(&request);
-        match answer {
-            Ok(Answer::Stored { runs }) => {
-                for run in runs {
-                    (0..u64::from(run.count)).for_each(|place| {
-                        self.unconfirmed.remove(&(run.first_sequence.0 + place));
-                    });
-                }
-            }
-            // Whether it was stored nobody can tell any more.
-            Err(refusal) if refusal.code == ErrorCode::SequenceTooOld => {
-                let (first, count) = sent.unwrap_or_default();
-                (first..first + count).for_each(|sequence| {
-                    self.unconfirmed.remove(&sequence);
-                });
-            }
-            Ok(_) | Err(_) => {}
+        let sent = self.sent.remove(&request).unwrap_or_default();
+        let Ok(Answer::Stored { runs, refused }) = answer else { return };
+        for run in runs {
+            self.forget(run.first_sequence.0, run.count.into());
         }
+        // Whether it was stored nobody can tell any more.
+        let too_old = refused.iter().filter(|(_, refusal)| refusal.code == ErrorCode::SequenceTooOld);
+        for &(first, count) in too_old.filter_map(|(nth, _)| sent.get(*nth as usize)) {
+            self.forget(first, count);
+        }
+    }
+
+    fn forget(&mut self, first: u64, count: u64) {
+        (first..first + count).for_each(|sequence| {
+            self.unconfirmed.remove(&sequence);
+        });
     }
 
     /// Whether everything is confirmed.
     pub fn is_done(&self) -> bool {
         self.budget == 0 && self.unconfirmed.is_empty()
     }
+}
+
+/// Cuts neighbours into batches that are sent together: mostly one, at times each message its own.
+fn cut(first: u64, count: u64, around: &mut Surroundings<'_>) -> Vec<(u64, u64)> {
+    let most = match around.random.chance(1, 3) {
+        true => around.random.within(1..4),
+        false => count,
+    };
+    let starts = (first..first + count).step_by(most.max(1) as usize);
+    starts.map(|start| (start, most.min(first + count - start))).collect()
 }

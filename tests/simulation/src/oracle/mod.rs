@@ -69,7 +69,8 @@ struct Frame {
 #[derive(Debug)]
 struct Publish {
     topic: String,
-    messages: Vec<(ProducerId, Sequence)>,
+    /// The messages of each batch.
+    batches: Vec<Vec<(ProducerId, Sequence)>>,
 }
 
 impl Oracle {
@@ -82,16 +83,12 @@ impl Oracle {
     pub fn input(&mut self, now: Now, input: &Input) {
         self.settle_suspicions();
         match input {
-            Input::Publish { request, topic, batch } => {
-                let messages = rows::identities(batch.bytes());
-                messages.iter().for_each(|message| *self.tried.entry(*message).or_default() += 1);
-                self.publishes.insert(
-                    *request,
-                    Publish {
-                        topic: topic.to_string(),
-                        messages,
-                    },
-                );
+            Input::Publish { request, topic, batches } => {
+                let batches: Vec<_> = batches.iter().map(|batch| rows::identities(batch.bytes())).collect();
+                let messages = batches.iter().flatten();
+                messages.for_each(|message| *self.tried.entry(*message).or_default() += 1);
+                let topic = topic.to_string();
+                self.publishes.insert(*request, Publish { topic, batches });
             }
             Input::Subscribe {
                 subscription,
@@ -168,8 +165,8 @@ impl Oracle {
             }
             Effect::Answer {
                 request,
-                answer: Ok(Answer::Stored { runs }),
-            } => self.stored(*request, runs),
+                answer: Ok(Answer::Stored { runs, refused }),
+            } => self.stored(*request, runs, refused),
             Effect::Answer {
                 request,
                 answer: Ok(Answer::Settled { results }),
@@ -260,20 +257,24 @@ impl Oracle {
         });
     }
 
-    fn stored(&mut self, request: RequestId, runs: &[StoredRun]) {
-        let Some(publish) = self.publishes.remove(&request) else {
+    fn stored(&mut self, request: RequestId, runs: &[StoredRun], refused: &[(u32, Refusal)]) {
+        let Some(mut publish) = self.publishes.remove(&request) else {
             self.court.demand(Law::NoFailureOfItsOwn, false, || {
                 format!("{request:?} is answered, but is no open publish")
             });
             return;
         };
-        let mut messages = publish.messages.iter();
+        for (nth, refusal) in refused {
+            let messages = publish.batches.get_mut(*nth as usize).map(std::mem::take).unwrap_or_default();
+            self.refused_publish(refusal, &[messages]);
+        }
+        let mut messages = publish.batches.iter().flatten();
         for run in runs {
             for place in 0..u64::from(run.count) {
                 let sequence = Sequence(run.first_sequence.0 + place);
                 let Some(message) = messages.next().filter(|(_, expected)| *expected == sequence) else {
                     self.court.demand(Law::NoFailureOfItsOwn, false, || {
-                        format!("{runs:?} do not answer {:?}", publish.messages)
+                        format!("{runs:?} do not answer {:?}", publish.batches)
                     });
                     return;
                 };
@@ -285,9 +286,9 @@ impl Oracle {
                 self.confirm(*message, found, run.duplicate);
             }
         }
-        let rest = messages.len();
+        let rest = messages.count();
         self.court.demand(Law::NoFailureOfItsOwn, rest == 0, || {
-            format!("{rest} of {:?} are not answered", publish.messages)
+            format!("{rest} of {:?} are not answered", publish.batches)
         });
     }
 
@@ -324,33 +325,41 @@ impl Oracle {
         if refusal.code == ErrorCode::SupersededSubscription {
             self.court.exercise(Law::MemberSuperseded);
         }
-        let publish = self.publishes.remove(&request);
-        if refusal.code == ErrorCode::SequenceTooOld
-            && let Some(publish) = &publish
-        {
+        match self.publishes.remove(&request) {
+            Some(publish) => self.refused_publish(refusal, &publish.batches),
+            None => {
+                let wrong = refusal.code == ErrorCode::Internal;
+                self.court
+                    .demand(Law::NoFailureOfItsOwn, !wrong, || format!("{request:?} is refused: {refusal:?}"));
+            }
+        }
+    }
+
+    /// Nothing of these batches is stored.
+    fn refused_publish(&mut self, refusal: &Refusal, batches: &[Vec<(ProducerId, Sequence)>]) {
+        if refusal.code == ErrorCode::SequenceTooOld {
             self.court.exercise(Law::SequenceTooOld);
-            self.too_old(publish);
+            batches.iter().for_each(|messages| self.too_old(messages));
             return;
         }
         let temporary = matches!(
             refusal.code,
             ErrorCode::Overloaded | ErrorCode::TopicDeleted | ErrorCode::NoSuchTopic
         );
-        let wrong = refusal.code == ErrorCode::Internal || publish.is_some() && !temporary;
-        self.court.demand(Law::NoFailureOfItsOwn, !wrong, || {
-            format!("{request:?} {publish:?} is refused: {refusal:?}")
+        self.court.demand(Law::NoFailureOfItsOwn, temporary, || {
+            format!("{batches:?} are refused: {refusal:?}")
         });
     }
 
     /// What is refused as too old lies before the window of a producer that sent something so much newer.
-    fn too_old(&mut self, publish: &Publish) {
-        let Some((producer, first)) = publish.messages.first().copied() else {
+    fn too_old(&mut self, messages: &[(ProducerId, Sequence)]) {
+        let Some((producer, first)) = messages.first().copied() else {
             return;
         };
         let newer = (producer, Sequence(first.0 + 1_024))..=(producer, Sequence(u64::MAX));
         let lawful = self.tried.range(newer).next().is_some();
         self.court
-            .require(Law::SequenceTooOld, lawful, || format!("{publish:?} is refused as too old"));
+            .require(Law::SequenceTooOld, lawful, || format!("{messages:?} are refused as too old"));
     }
 
     /// Whether the book says nothing that is not synced.

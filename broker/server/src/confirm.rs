@@ -1,0 +1,307 @@
+//! The writing half of a producer's stream: what became of its publishes, in their order, many confirms a write.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytes::BytesMut;
+use quinn::SendStream;
+use sluice_core::effect::{Answer, StoredRun};
+use sluice_protocol::batch::Batch;
+use sluice_protocol::control::{Confirm, RefusedMessage};
+use sluice_protocol::errors::Refusal;
+use sluice_protocol::frame::{self, FrameKind};
+use sluice_protocol::ids::{QueueOffset, Sequence};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::frames::{self, Broken};
+use crate::serving::shutting_down;
+use crate::shard::Numbered;
+use crate::{answers, limits};
+
+/// What the reading half tells, in the order of the publishes.
+#[derive(Debug)]
+pub(crate) enum Told {
+    /// Publishes were taken.
+    Group(Group),
+    /// No further publish is read: every open one is confirmed, then the stream ends, with the refusal if there is one.
+    End(Option<Refusal>),
+}
+
+/// Publishes that are asked, and answered, together.
+#[derive(Debug, Default)]
+pub(crate) struct Group {
+    publishes: Vec<Publish>,
+    /// All their messages.
+    messages: u32,
+    /// What became of those that were asked; `None` until the core says.
+    answer: Option<Result<Answer, Refusal>>,
+}
+
+/// One publish of a group.
+#[derive(Debug)]
+struct Publish {
+    /// What admission took out.
+    refused: Vec<RefusedMessage>,
+    /// The rest: first sequence and count of its first neighbours, and of further ones.
+    first: (u64, u32),
+    further: Vec<(u64, u32)>,
+    /// Whether the core is asked; otherwise why not, unless there is no rest.
+    asked: Result<bool, Refusal>,
+}
+
+impl Group {
+    /// Whether it holds no publish.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.publishes.is_empty()
+    }
+
+    /// Messages of its publishes.
+    pub(crate) fn messages(&self) -> u32 {
+        self.messages
+    }
+
+    /// Takes a publish of `messages`, which was asked unless its batch is empty or it was refused.
+    pub(crate) fn push(&mut self, messages: u32, batch: &Batch, refused: Vec<RefusedMessage>, asked: Result<(), Refusal>) {
+        let mut runs = batch.attributes().runs().map(|run| (run.first_sequence.0, run.rows));
+        self.messages += messages;
+        self.publishes.push(Publish {
+            refused,
+            first: runs.next().unwrap_or_default(),
+            further: runs.collect(),
+            asked: asked.map(|()| !batch.is_empty()),
+        });
+    }
+
+    /// Says that there is nothing to ask the core for.
+    pub(crate) fn settle(&mut self) {
+        self.answer = Some(Ok(Answer::Stored {
+            runs: Vec::new(),
+            refused: Vec::new(),
+        }));
+    }
+
+    /// Appends a confirm for each publish. `confirm` is empty, and is again.
+    fn encode(self, confirm: &mut Confirm, out: &mut BytesMut) {
+        let (runs, refused) = match self.answer {
+            Some(Ok(Answer::Stored { runs, refused })) => (runs, Ok(refused)),
+            Some(Err(refusal)) => (Vec::new(), Err(refusal)),
+            Some(Ok(_)) | None => unreachable!("the core answers publishes with what it stored, and only answered groups are written"),
+        };
+        let (mut runs, mut asked) = (Runs::new(&runs), 0);
+        for publish in self.publishes {
+            let outcome = match (&publish.asked, &refused) {
+                (Err(refusal), _) | (Ok(true), Err(refusal)) => Err(refusal.clone()),
+                (Ok(true), Ok(refused)) => {
+                    asked += 1;
+                    let found = refused.binary_search_by_key(&(asked - 1), |(nth, _)| *nth);
+                    found.map_or(Ok(()), |found| Err(refused[found].1.clone()))
+                }
+                (Ok(false), _) => Ok(()),
+            };
+            publish.tell(outcome, &mut runs, confirm);
+            frame::encode_message(FrameKind::Confirm, confirm, out);
+            confirm.stored.clear();
+            confirm.refused.clear();
+        }
+    }
+}
+
+impl Publish {
+    /// Adds what became of the messages to a confirm.
+    fn tell(self, outcome: Result<(), Refusal>, runs: &mut Runs<'_>, confirm: &mut Confirm) {
+        confirm.refused.extend(self.refused);
+        let rest = std::iter::once(self.first).chain(self.further);
+        match outcome {
+            Ok(()) => {
+                let messages = rest.map(|(_, count)| count).sum();
+                runs.take(messages, |run| confirm.stored.push(answers::stored(&run)));
+            }
+            Err(refusal) => {
+                let sequences = rest.flat_map(|(first, count)| (0..u64::from(count)).map(move |place| first.wrapping_add(place)));
+                confirm
+                    .refused
+                    .extend(sequences.map(|sequence| refused_message(sequence, refusal.clone())));
+            }
+        }
+    }
+}
+
+/// A message that is refused alone.
+pub(crate) fn refused_message(sequence: u64, refusal: Refusal) -> RefusedMessage {
+    RefusedMessage {
+        sequence,
+        refused: Some(refusal.into()),
+    }
+}
+
+/// What was stored of a group, to be given out publish by publish.
+struct Runs<'a> {
+    next: Option<StoredRun>,
+    rest: std::slice::Iter<'a, StoredRun>,
+}
+
+impl<'a> Runs<'a> {
+    fn new(runs: &'a [StoredRun]) -> Self {
+        let mut rest = runs.iter();
+        Self {
+            next: rest.next().copied(),
+            rest,
+        }
+    }
+
+    /// Gives out the runs of the next `messages`.
+    fn take(&mut self, mut messages: u32, mut give: impl FnMut(StoredRun)) {
+        while messages > 0
+            && let Some(run) = self.next
+        {
+            let count = run.count.min(messages);
+            messages -= count;
+            give(StoredRun { count, ..run });
+            self.next = match run.count - count {
+                0 => self.rest.next().copied(),
+                left => Some(StoredRun {
+                    first_sequence: Sequence(run.first_sequence.0 + u64::from(count)),
+                    first_offset: QueueOffset(run.first_offset.0 + u64::from(count)),
+                    count: left,
+                    ..run
+                }),
+            };
+        }
+    }
+}
+
+/// The messages of a stream without a confirm. At its bound no further publish is read until confirms are.
+#[derive(Debug)]
+pub(crate) struct Unconfirmed {
+    messages: AtomicU32,
+    messages_max: u32,
+    fewer: Notify,
+}
+
+impl Unconfirmed {
+    pub(crate) fn new(messages_max: u32) -> Self {
+        Self {
+            messages: AtomicU32::new(0),
+            messages_max,
+            fewer: Notify::new(),
+        }
+    }
+
+    /// How many there are.
+    pub(crate) fn messages(&self) -> u32 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Whether there is room for so many more.
+    pub(crate) fn has_room(&self, messages: u32) -> bool {
+        self.messages() + messages <= self.messages_max
+    }
+
+    /// Waits until there is room for so many more, at most the bound. May be cancelled.
+    pub(crate) async fn room(&self, messages: u32) {
+        while !self.has_room(messages) {
+            self.fewer.notified().await;
+        }
+    }
+
+    pub(crate) fn add(&self, messages: u32) {
+        self.messages.fetch_add(messages, Ordering::Relaxed);
+    }
+
+    fn remove(&self, messages: u32) {
+        self.messages.fetch_sub(messages, Ordering::Relaxed);
+        self.fewer.notify_one();
+    }
+}
+
+/// Writes the confirms.
+pub(crate) struct Writer<'a> {
+    /// Groups not yet confirmed, oldest first.
+    groups: VecDeque<Group>,
+    /// The number of the oldest.
+    first: u64,
+    unconfirmed: &'a Unconfirmed,
+    ended: Option<Option<Refusal>>,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(unconfirmed: &'a Unconfirmed) -> Self {
+        Self {
+            groups: VecDeque::new(),
+            first: 0,
+            unconfirmed,
+            ended: None,
+        }
+    }
+
+    pub(crate) async fn run(
+        mut self,
+        send: &mut SendStream,
+        mut told: UnboundedReceiver<Told>,
+        mut answered: UnboundedReceiver<Numbered>,
+    ) -> Result<(), Broken> {
+        let (mut out, mut confirm) = (BytesMut::new(), Confirm::default());
+        loop {
+            // Neither receive loses anything when the other comes first.
+            let first = tokio::select! {
+                Some(news) = told.recv() => { self.learn(news); None }
+                Some(answer) = answered.recv() => Some(answer),
+                else => return Err(shutting_down().into()),
+            };
+            // The reading half shares this task, so all publishes that were asked are told by now.
+            while let Ok(news) = told.try_recv() {
+                self.learn(news);
+            }
+            if let Some((number, answer)) = first {
+                self.answer(number, answer);
+            }
+            while let Ok((number, answer)) = answered.try_recv() {
+                self.answer(number, answer);
+            }
+            loop {
+                self.confirm(&mut confirm, &mut out);
+                if out.is_empty() {
+                    break;
+                }
+                frames::write(send, out.split().freeze()).await?;
+            }
+            if self.groups.is_empty()
+                && let Some(end) = self.ended.take()
+            {
+                return match end {
+                    Some(refusal) => Err(refusal.into()),
+                    None => {
+                        frames::finish(send).await;
+                        Ok(())
+                    }
+                };
+            }
+        }
+    }
+
+    fn learn(&mut self, news: Told) {
+        match news {
+            Told::Group(group) => self.groups.push_back(group),
+            Told::End(refusal) => self.ended = Some(refusal),
+        }
+    }
+
+    fn answer(&mut self, number: u64, answer: Result<Answer, Refusal>) {
+        let place = usize::try_from(number - self.first).expect("groups are numbered within a bounded window");
+        if let Some(group) = self.groups.get_mut(place) {
+            group.answer = Some(answer);
+        }
+    }
+
+    /// Encodes the confirms of all groups at the front whose answer is known.
+    fn confirm(&mut self, confirm: &mut Confirm, out: &mut BytesMut) {
+        while out.len() < limits::WRITE_BYTES_MAX
+            && let Some(group) = self.groups.pop_front_if(|group| group.answer.is_some())
+        {
+            self.first += 1;
+            self.unconfirmed.remove(group.messages);
+            group.encode(confirm, out);
+        }
+    }
+}
