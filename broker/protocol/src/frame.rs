@@ -26,7 +26,7 @@ pub enum FrameKind {
     PublishStart = 16,
     /// A flat batch to be stored.
     Publish = 17,
-    /// `Confirm`, one for each publish, in order.
+    /// `Confirm`, one for each publish or for several neighbouring ones, in order.
     Confirm = 18,
 
     /// `Subscribe` opens a subscription's stream.

@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use quinn::SendStream;
 use sluice_core::effect::{Answer, StoredRun};
 use sluice_protocol::batch::Batch;
-use sluice_protocol::control::{Confirm, RefusedMessage};
+use sluice_protocol::control::{Confirm, RefusedMessage, Stored};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::frame::{self, FrameKind};
 use sluice_protocol::ids::{QueueOffset, Sequence};
@@ -81,8 +81,8 @@ impl Group {
         }));
     }
 
-    /// Appends a confirm for each publish. `confirm` is empty, and is again.
-    fn encode(self, confirm: &mut Confirm, out: &mut BytesMut) {
+    /// Appends a confirm for each publish, or one for all. `confirm` is empty, and is again.
+    fn encode(self, joined: bool, confirm: &mut Confirm, out: &mut BytesMut) {
         let (runs, refused) = match self.answer {
             Some(Ok(Answer::Stored { runs, refused })) => (runs, Ok(refused)),
             Some(Err(refusal)) => (Vec::new(), Err(refusal)),
@@ -100,9 +100,12 @@ impl Group {
                 (Ok(false), _) => Ok(()),
             };
             publish.tell(outcome, &mut runs, confirm);
-            frame::encode_message(FrameKind::Confirm, confirm, out);
-            confirm.stored.clear();
-            confirm.refused.clear();
+            if !joined {
+                append(confirm, out);
+            }
+        }
+        if joined {
+            append(confirm, out);
         }
     }
 }
@@ -115,7 +118,7 @@ impl Publish {
         match outcome {
             Ok(()) => {
                 let messages = rest.map(|(_, count)| count).sum();
-                runs.take(messages, |run| confirm.stored.push(answers::stored(&run)));
+                runs.take(messages, |run| push_stored(&mut confirm.stored, answers::stored(&run)));
             }
             Err(refusal) => {
                 let sequences = rest.flat_map(|(first, count)| (0..u64::from(count)).map(move |place| first.wrapping_add(place)));
@@ -124,6 +127,27 @@ impl Publish {
                     .extend(sequences.map(|sequence| refused_message(sequence, refusal.clone())));
             }
         }
+    }
+}
+
+/// Appends a confirm, and empties it.
+fn append(confirm: &mut Confirm, out: &mut BytesMut) {
+    frame::encode_message(FrameKind::Confirm, confirm, out);
+    confirm.stored.clear();
+    confirm.refused.clear();
+}
+
+/// Adds a run, to the one before if it continues that.
+fn push_stored(stored: &mut Vec<Stored>, run: Stored) {
+    match stored.last_mut() {
+        Some(last)
+            if (last.topic, last.queue, last.duplicate) == (run.topic, run.queue, run.duplicate)
+                && last.first_sequence + u64::from(last.count) == run.first_sequence
+                && last.first_offset + u64::from(last.count) == run.first_offset =>
+        {
+            last.count += run.count;
+        }
+        Some(_) | None => stored.push(run),
     }
 }
 
@@ -222,15 +246,18 @@ pub(crate) struct Writer<'a> {
     /// The number of the oldest.
     first: u64,
     unconfirmed: &'a Unconfirmed,
+    /// Whether the client takes one confirm for several publishes.
+    joined: bool,
     ended: Option<Option<Refusal>>,
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(unconfirmed: &'a Unconfirmed) -> Self {
+    pub(crate) fn new(unconfirmed: &'a Unconfirmed, joined: bool) -> Self {
         Self {
             groups: VecDeque::new(),
             first: 0,
             unconfirmed,
+            joined,
             ended: None,
         }
     }
@@ -301,7 +328,7 @@ impl<'a> Writer<'a> {
         {
             self.first += 1;
             self.unconfirmed.remove(group.messages);
-            group.encode(confirm, out);
+            group.encode(self.joined, confirm, out);
         }
     }
 }

@@ -32,15 +32,16 @@ pub(crate) async fn run(client: &Arc<Client>, send: &mut SendStream, reader: &mu
     let unconfirmed = Unconfirmed::new(unwritten_max(client.serving.config.limits.unconfirmed));
     let intake = Intake {
         client,
-        topic: start.topic.into(),
+        topic: start.topic.as_str().into(),
         told,
         answers,
         unconfirmed: &unconfirmed,
         asking: Asking::default(),
         next: 0,
     };
+    let writer = Writer::new(&unconfirmed, start.joined_confirms);
     // Both halves run in this one task. When the client is gone the reader sees it, so the writer need not be waited for.
-    let (_, written) = tokio::join!(intake.run(reader), Writer::new(&unconfirmed).run(send, to_write, answered));
+    let (_, written) = tokio::join!(intake.run(reader), writer.run(send, to_write, answered));
     written
 }
 

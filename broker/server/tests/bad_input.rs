@@ -71,7 +71,15 @@ async fn what_was_published_before_a_malformed_batch_is_confirmed() {
     let directory = tempfile::tempdir().unwrap();
     let running = start(directory.path()).await;
     let raw = Raw::welcomed(&running).await;
-    let mut bytes = BytesMut::from(&frame::message(FrameKind::PublishStart, &PublishStart { topic: "t".into() })[..]);
+    let mut bytes = BytesMut::from(
+        &frame::message(
+            FrameKind::PublishStart,
+            &PublishStart {
+                topic: "t".into(),
+                ..Default::default()
+            },
+        )[..],
+    );
     bytes.extend_from_slice(&publish(&batch(PRODUCER, 0, 3)));
     bytes.extend_from_slice(&publish(&batch(PRODUCER, 3, 2)));
     bytes.extend_from_slice(&publish(b"not a batch"));
@@ -92,7 +100,15 @@ async fn a_retried_publish_is_answered_as_a_duplicate() {
     let directory = tempfile::tempdir().unwrap();
     let running = start(directory.path()).await;
     let raw = Raw::welcomed(&running).await;
-    let mut bytes = BytesMut::from(&frame::message(FrameKind::PublishStart, &PublishStart { topic: "t".into() })[..]);
+    let mut bytes = BytesMut::from(
+        &frame::message(
+            FrameKind::PublishStart,
+            &PublishStart {
+                topic: "t".into(),
+                ..Default::default()
+            },
+        )[..],
+    );
     bytes.extend_from_slice(&publish(&batch(PRODUCER, 0, 4)));
     bytes.extend_from_slice(&publish(&batch(PRODUCER, 0, 4)));
     let mut stream = raw.open(&bytes).await;
@@ -113,13 +129,56 @@ async fn a_retried_publish_is_answered_as_a_duplicate() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn confirms_are_joined_where_the_client_takes_that() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path()).await;
+    let raw = Raw::welcomed(&running).await;
+    let start = PublishStart {
+        topic: "t".into(),
+        joined_confirms: true,
+    };
+    let mut bytes = BytesMut::from(&frame::message(FrameKind::PublishStart, &start)[..]);
+    for (first, count) in [(0, 3), (3, 2), (5, 1), (0, 2), (6, 1_025)] {
+        bytes.extend_from_slice(&publish(&batch(PRODUCER, first, count)));
+    }
+    let mut stream = raw.open(&bytes).await;
+    let (mut told, mut confirms) = (Vec::new(), 0);
+    while told.len() < 6 + 2 + 1_025 {
+        let confirm: Confirm = prost::Message::decode(stream.next().await.unwrap().1).unwrap();
+        let stored = confirm.stored.iter().flat_map(|run| {
+            let sequences = run.first_sequence..run.first_sequence + u64::from(run.count);
+            sequences.map(|sequence| (sequence, true, run.duplicate))
+        });
+        told.extend(stored);
+        told.extend(confirm.refused.iter().map(|refused| (refused.sequence, false, false)));
+        confirms += 1;
+    }
+    assert!(confirms <= 5, "{confirms}");
+    let stored = |sequences: std::ops::Range<u64>, duplicate| sequences.map(move |sequence| (sequence, true, duplicate));
+    let mut expected: Vec<_> = stored(0..6, false).chain(stored(0..2, true)).collect();
+    expected.extend((6..1_031).map(|sequence| (sequence, false, false)));
+    told.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(told, expected);
+    running.stop(STOP_BOUND).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn more_unconfirmed_messages_than_the_welcome_allows_are_refused_alone() {
     let directory = tempfile::tempdir().unwrap();
     let mut few = support::config(directory.path());
     few.limits.unconfirmed = 4;
     let running = sluice_server::Server::start(few).await.unwrap();
     let raw = Raw::welcomed(&running).await;
-    let mut bytes = BytesMut::from(&frame::message(FrameKind::PublishStart, &PublishStart { topic: "t".into() })[..]);
+    let mut bytes = BytesMut::from(
+        &frame::message(
+            FrameKind::PublishStart,
+            &PublishStart {
+                topic: "t".into(),
+                ..Default::default()
+            },
+        )[..],
+    );
     bytes.extend_from_slice(&publish(&batch(PRODUCER, 0, 5)));
     let mut stream = raw.open(&bytes).await;
     let confirm: Confirm = prost::Message::decode(stream.next().await.unwrap().1).unwrap();

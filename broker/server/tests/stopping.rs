@@ -28,7 +28,15 @@ async fn a_stop_confirms_what_it_took_and_tells_the_producer() {
     let directory = tempfile::tempdir().unwrap();
     let running = start(directory.path()).await;
     let raw = Raw::welcomed(&running).await;
-    let mut bytes = BytesMut::from(&frame::message(FrameKind::PublishStart, &PublishStart { topic: "t".into() })[..]);
+    let mut bytes = BytesMut::from(
+        &frame::message(
+            FrameKind::PublishStart,
+            &PublishStart {
+                topic: "t".into(),
+                ..Default::default()
+            },
+        )[..],
+    );
     for number in 0..100 {
         bytes.extend_from_slice(&publish(&batch(PRODUCER, number * 10, 10)));
     }
@@ -94,7 +102,13 @@ async fn a_client_that_never_reads_does_not_hold_up_a_stop() {
     let directory = tempfile::tempdir().unwrap();
     let running = start(directory.path()).await;
     let raw = Raw::welcomed(&running).await;
-    let start = frame::message(FrameKind::PublishStart, &PublishStart { topic: "t".into() });
+    let start = frame::message(
+        FrameKind::PublishStart,
+        &PublishStart {
+            topic: "t".into(),
+            ..Default::default()
+        },
+    );
     let _silent = raw.open(&start).await;
     // A frame that is never finished.
     let _unfinished = raw.open(&[255, 255, 0, 0, 64, 0, 0, 0, 1]).await;

@@ -156,6 +156,7 @@ impl State {
             FrameKind::PublishStart,
             &PublishStart {
                 topic: self.topic.to_string(),
+                joined_confirms: true,
             },
         )
         .await?;
