@@ -24,6 +24,9 @@ pub const CONFIRMS_READ_AHEAD: usize = 8;
 /// Batches are encoded one behind the other and written together up to so many bytes; one batch may be larger.
 pub const WRITE_BYTES_MAX: usize = 64 * 1024;
 
+/// The broker may spread a batch over queues where its sequences cross a multiple of this, and stores it as it is where they do not.
+pub const SEQUENCE_BLOCK: u32 = 256;
+
 /// Room for encoded batches is made for so many bytes at once.
 pub const ROOM_BYTES: usize = 16 * 1024;
 

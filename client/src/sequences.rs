@@ -6,6 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use sluice_protocol::ids::Sequence;
 use tokio::sync::Notify;
 
+use crate::limits;
+
 /// The sequences of one producer identity, over all its topics.
 pub(crate) struct Sequences {
     span_max: u32,
@@ -61,10 +63,11 @@ impl Sequences {
         self.span_max
     }
 
-    /// Takes up to `wanted` neighbouring numbers: the first and how many. `None` while there is no room for one.
+    /// Takes up to `wanted` neighbouring numbers of one block: the first and how many. `None` while there is no room for one.
     pub(crate) fn take(&self, wanted: u32) -> Option<(Sequence, u32)> {
         let mut state = self.lock();
-        let count = wanted.min(state.room(self.span_max));
+        let block = limits::SEQUENCE_BLOCK - (state.next % u64::from(limits::SEQUENCE_BLOCK)) as u32;
+        let count = wanted.min(block).min(state.room(self.span_max));
         if count == 0 {
             return None;
         }
@@ -120,6 +123,14 @@ mod tests {
         assert_eq!(sequences.take(1), None, "the first batch is still open");
         sequences.settle([Sequence(0)]);
         assert_eq!(sequences.take(20), Some((Sequence(10), 10)));
+    }
+
+    #[test]
+    fn no_batch_reaches_over_the_bound_of_a_block() {
+        let sequences = Sequences::new(1_000);
+        assert_eq!(sequences.take(1), Some((Sequence(0), 1)));
+        assert_eq!(sequences.take(256), Some((Sequence(1), 255)));
+        assert_eq!(sequences.take(256), Some((Sequence(256), 256)));
     }
 
     proptest! {

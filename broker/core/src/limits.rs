@@ -70,6 +70,10 @@ pub const IDLE_MS: u64 = 100;
 pub const FRAME_RECORDS_BYTES_MAX: u64 = 16 << 20;
 /// A merged batch is closed when it holds so many bytes.
 pub const MERGED_BATCH_BYTES_MAX: usize = 4 << 20;
+/// A published batch of so many messages, or ...
+pub const WHOLE_BATCH_MESSAGES_MIN: u32 = 128;
+/// ... so many bytes is stored as it came: to merge it with others would cost a copy and save nothing that matters.
+pub const WHOLE_BATCH_BYTES_MIN: usize = 64 << 10;
 /// A slice of a checkpoint ends when it holds so many bytes: about what a turn encodes in half a millisecond.
 pub const SLICE_BYTES_MAX: usize = 64 << 10;
 /// The least log that is written between two checkpoints, unless the configured bound is smaller.

@@ -13,7 +13,7 @@ use sluice_protocol::names::check_user_name;
 use crate::broker::Core;
 use crate::effect::{Answer, StoredRun};
 use crate::input::RequestId;
-use crate::limits::{MERGED_BATCH_BYTES_MAX, PRODUCER_WINDOW, SLOT_BLOCK_BITS, SLOTS};
+use crate::limits::{MERGED_BATCH_BYTES_MAX, PRODUCER_WINDOW, SLOT_BLOCK_BITS, SLOTS, WHOLE_BATCH_BYTES_MIN, WHOLE_BATCH_MESSAGES_MIN};
 use crate::planted::{self, Bug};
 use crate::state::producer::{Run, Seen, Window};
 
@@ -52,7 +52,20 @@ impl Source {
 struct Part {
     source: Source,
     rows: Range<u32>,
+    /// How many rows that batch has.
+    of: u32,
     bytes: usize,
+}
+
+impl Part {
+    fn is_whole(&self) -> bool {
+        self.rows == (0..self.of)
+    }
+
+    /// Whether these are all rows of a batch that is large enough to be stored as it is.
+    fn stays(&self) -> bool {
+        self.is_whole() && (self.of >= WHOLE_BATCH_MESSAGES_MIN || self.bytes >= WHOLE_BATCH_BYTES_MIN)
+    }
 }
 
 /// A batch that is to be appended.
@@ -63,14 +76,16 @@ struct Planned {
     count: u32,
     bytes: usize,
     parts: Vec<Part>,
+    /// Whether it takes no more.
+    closed: bool,
 }
 
 /// Where all messages of a turn go.
 #[derive(Debug, Default)]
 struct Plan {
     batches: Vec<Planned>,
-    /// The one of each queue that takes more.
-    open: BTreeMap<QueueId, usize>,
+    /// The last one of each queue.
+    last: BTreeMap<QueueId, usize>,
     /// What the turn adds to the windows of its producers.
     windows: BTreeMap<ProducerId, Window>,
 }
@@ -134,10 +149,12 @@ impl Plan {
         let parts: Vec<Part> = parts.collect();
         let bytes: usize = parts.iter().map(|part| part.bytes).sum();
         let mut first = QueueOffset(end.0 + u64::from(planted::is(Bug::OffsetGap) && end.0 % 16 == 5));
-        if let Some(&open) = self.open.get(&queue) {
-            let batch = &mut self.batches[open];
+        let stays = matches!(parts.as_slice(), [only] if only.stays());
+        if let Some(&last) = self.last.get(&queue) {
+            let batch = &mut self.batches[last];
             first = QueueOffset(batch.first.0 + u64::from(batch.count));
-            if (batch.count + count) as usize <= BATCH_MESSAGES_MAX && batch.bytes + bytes <= MERGED_BATCH_BYTES_MAX {
+            let takes = !batch.closed && !stays;
+            if takes && (batch.count + count) as usize <= BATCH_MESSAGES_MAX && batch.bytes + bytes <= MERGED_BATCH_BYTES_MAX {
                 batch.count += count;
                 batch.bytes += bytes;
                 for part in parts {
@@ -146,13 +163,14 @@ impl Plan {
                 return first;
             }
         }
-        self.open.insert(queue, self.batches.len());
+        self.last.insert(queue, self.batches.len());
         self.batches.push(Planned {
             queue,
             first,
             count,
             bytes,
             parts,
+            closed: stays,
         });
         first
     }
@@ -182,6 +200,7 @@ impl Span {
     fn takes(&mut self, run: &BatchRun, part: &Part) -> bool {
         let continues = run.producer == self.producer && run.first_sequence.0 == self.first.0 + u64::from(self.count);
         let fits = self.bytes + part.bytes <= MERGED_BATCH_BYTES_MAX && (self.count + run.rows) as usize <= BATCH_MESSAGES_MAX;
+        let fits = fits && !part.stays() && !self.parts.first().is_some_and(Part::stays);
         if continues && fits {
             self.count += run.rows;
             self.bytes += part.bytes;
@@ -199,6 +218,7 @@ impl Span {
             let taken = (start < end).then(|| Part {
                 source: part.source,
                 rows: part.rows.start + (start - at)..part.rows.start + (end - at),
+                of: part.of,
                 bytes: part.bytes * (end - start) as usize / rows as usize,
             });
             at += rows;
@@ -289,6 +309,7 @@ impl Core {
                 let part = Part {
                     source: Source { pending: nth, batch },
                     rows: row..row + run.rows,
+                    of: attributes.count(),
                     bytes: row_bytes * run.rows as usize,
                 };
                 row += run.rows;
@@ -371,7 +392,7 @@ impl Core {
     /// Appends a planned batch, as one record unless the merged batch would be too large.
     fn append_planned(&mut self, pending: &[Pending], planned: Planned, depends: &mut [Position]) {
         if let [part] = planned.parts.as_slice()
-            && part.rows == (0..part.source.batch(pending).count())
+            && part.is_whole()
         {
             let batch = part.source.batch(pending).bytes().clone();
             depends[part.source.pending] = self.record(Change::Appended {

@@ -154,6 +154,18 @@ fn the_batches_of_a_request_are_placed_as_one_where_their_sequences_are_neighbou
 }
 
 #[test]
+fn a_large_batch_is_stored_as_it_came_between_merged_ones() {
+    let mut harness = Harness::new();
+    let request = publish_all(&mut harness, &[(0, 1), (1, 2), (3, 200), (203, 1), (204, 3)]);
+    let records = &harness.unsynced.last().expect("a write").1;
+    assert_eq!(records.len(), 4, "the topic and three batches");
+    let sent = parsed(1, 3, 200);
+    assert!(records[2].ends_with(sent.bytes()), "not a byte is changed");
+    harness.sync();
+    assert_eq!(places(&runs(harness.answer(request))), [(0, 207, 0, false)]);
+}
+
+#[test]
 fn a_batch_that_is_refused_leaves_the_others_of_its_request_alone() {
     let mut harness = Harness::new();
     harness.publish(1, 0, 1);
