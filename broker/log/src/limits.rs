@@ -8,6 +8,8 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// How far a new segment is filled with zeros ahead of what is written, by default.
 pub const FILL_AHEAD_BYTES_DEFAULT: u64 = 4 << 20;
+/// Frames up to this size are written into zeros: syncing them takes half the time there. Of larger ones the zeros themselves take longer.
+pub const FILLED_FRAME_BYTES_MAX: u64 = 64 << 10;
 /// Segments that are allocated ahead for when there is no room for another.
 pub const RESERVE_SEGMENTS: usize = 2;
 /// Segments that are kept to be written, the reserve included; a freed one beyond these is removed.
@@ -40,5 +42,6 @@ pub const SCAN_BYTES: usize = 1 << 20;
 
 const _: () = assert!(SEGMENT_BYTES_MIN <= SEGMENT_BYTES_DEFAULT && SEGMENT_BYTES_DEFAULT <= SEGMENT_BYTES_MAX);
 const _: () = assert!(FILL_AHEAD_BYTES_DEFAULT <= SEGMENT_BYTES_DEFAULT);
+const _: () = assert!(FILLED_FRAME_BYTES_MAX <= FILL_AHEAD_BYTES_DEFAULT);
 const _: () = assert!(SCAN_BYTES.is_multiple_of(8));
 const _: () = assert!(FRAME_PAYLOAD_BYTES_MAX < u32::MAX / 2);

@@ -121,7 +121,7 @@ impl LogWriter {
         };
         let header = header.encode(self.shared.secret);
         active.file.write_at(0, &[&header]).map_err(LogError::room("writing", &name))?;
-        if needed - SEGMENT_HEADER_BYTES < self.config.fill_ahead_bytes {
+        if self.config.fills_ahead_of(needed - SEGMENT_HEADER_BYTES) {
             active.fill_ahead(SEGMENT_HEADER_BYTES, self.config.fill_ahead_bytes)?;
         }
         active.file.sync_data().map_err(LogError::room("syncing", &name))

@@ -11,7 +11,9 @@ use crate::checkpoint::{CheckpointFacts, Draft};
 use crate::error::LogError;
 use crate::frame::{FRAME_ALIGNMENT, FrameHeader, frame_bytes, record_positions};
 use crate::index::{Producers, QueueSpan};
-use crate::limits::{FILL_AHEAD_BYTES_DEFAULT, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TAIL_CACHE_BYTES_DEFAULT};
+use crate::limits::{
+    FILL_AHEAD_BYTES_DEFAULT, FILLED_FRAME_BYTES_MAX, SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TAIL_CACHE_BYTES_DEFAULT,
+};
 use crate::planted::{self, Bug};
 use crate::reader::Shared;
 use crate::record::peek;
@@ -43,6 +45,11 @@ impl Default for LogConfig {
 }
 
 impl LogConfig {
+    /// Whether a frame of this size is to be written into zeros.
+    pub(crate) fn fills_ahead_of(&self, frame_bytes: u64) -> bool {
+        frame_bytes < self.fill_ahead_bytes.min(FILLED_FRAME_BYTES_MAX)
+    }
+
     pub(crate) fn check(&self) -> Result<(), LogError> {
         let in_range = (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&self.segment_bytes);
         if in_range && self.segment_bytes.is_multiple_of(FRAME_ALIGNMENT) {
@@ -290,8 +297,7 @@ impl LogWriter {
         let written: usize = slices.iter().map(|slice| slice.len()).sum();
         slices.push(&[0; FRAME_ALIGNMENT as usize][..bytes as usize - written]);
         let offset = file_offset(self.active.base, self.end);
-        // A large frame is as quick without zeros before it; a small one is not.
-        if offset + bytes > self.active.filled && bytes < self.config.fill_ahead_bytes {
+        if offset + bytes > self.active.filled && self.config.fills_ahead_of(bytes) {
             match self.active.fill_ahead(offset, self.config.fill_ahead_bytes) {
                 // There may be room for the frame alone.
                 Ok(()) | Err(LogError::NoRoom { .. }) => {}
