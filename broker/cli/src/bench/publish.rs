@@ -15,6 +15,8 @@ use super::report::{Case, Report};
 use crate::child::Broker;
 
 const TOPIC: &str = "bench";
+/// What the broker lets one producer have unconfirmed.
+const UNCONFIRMED_MAX: u64 = sluice_protocol::limits::PRODUCER_UNCONFIRMED_MAX as u64;
 
 /// What to measure.
 #[derive(clap::Args)]
@@ -69,7 +71,7 @@ impl PublishBench {
         for body_bytes in [1000, 100] {
             let load = Load {
                 connections: self.connections,
-                under_way: 512 * self.connections,
+                under_way: UNCONFIRMED_MAX * self.connections,
                 batch_messages: 256,
                 body_bytes,
                 lasting,
