@@ -332,3 +332,86 @@ impl<'a> Writer<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_protocol::batch::{BatchBuilder, NewMessage};
+    use sluice_protocol::errors::ErrorCode;
+    use sluice_protocol::ids::{ProducerId, QueueId};
+
+    use super::*;
+
+    fn batch(first: u64, count: u32) -> Batch {
+        let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(first));
+        let message = NewMessage::<&str> {
+            tag: None,
+            keys: &[],
+            properties: &[],
+            born_ms: 0,
+        };
+        for _ in 0..count {
+            builder.push(&message, b"body").unwrap();
+        }
+        Batch::parse(builder.finish()).unwrap()
+    }
+
+    fn run(first_sequence: u64, count: u32, first_offset: u64) -> StoredRun {
+        StoredRun {
+            first_sequence: Sequence(first_sequence),
+            count,
+            queue: QueueId::default(),
+            first_offset: QueueOffset(first_offset),
+            duplicate: false,
+        }
+    }
+
+    /// Publishes of 2, 1, 3 and 2 messages, the second refused here, the third by the core.
+    fn group() -> Group {
+        let mut group = Group::default();
+        group.push(2, &batch(0, 2), Vec::new(), Ok(()));
+        group.push(1, &batch(2, 1), Vec::new(), Err(Refusal::plain(ErrorCode::Overloaded)));
+        group.push(3, &batch(3, 3), Vec::new(), Ok(()));
+        group.push(2, &batch(6, 2), Vec::new(), Ok(()));
+        group.answer = Some(Ok(Answer::Stored {
+            runs: vec![run(0, 1, 70), run(1, 1, 5), run(6, 2, 6)],
+            refused: vec![(1, Refusal::plain(ErrorCode::SequenceTooOld))],
+        }));
+        group
+    }
+
+    /// What a confirm says: sequences stored with their offsets, and sequences refused.
+    type Told = (Vec<(u64, u64)>, Vec<u64>);
+
+    fn told(joined: bool) -> Vec<Told> {
+        let (mut confirm, mut out) = (Confirm::default(), BytesMut::new());
+        group().encode(joined, &mut confirm, &mut out);
+        let frames = std::iter::from_fn(|| frame::decode(&mut out, 1 << 20).unwrap());
+        let confirms = frames.map(|frame| frame.message::<Confirm>(FrameKind::Confirm).unwrap());
+        let places = |run: &Stored| {
+            let (sequence, offset) = (run.first_sequence, run.first_offset);
+            (0..u64::from(run.count)).map(move |place| (sequence + place, offset + place))
+        };
+        confirms
+            .map(|confirm| {
+                let stored = confirm.stored.iter().flat_map(places).collect();
+                (stored, confirm.refused.iter().map(|refused| refused.sequence).collect())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_publish_is_told_of_its_own_messages() {
+        let expected = [
+            (vec![(0, 70), (1, 5)], vec![]),
+            (vec![], vec![2]),
+            (vec![], vec![3, 4, 5]),
+            (vec![(6, 6), (7, 7)], vec![]),
+        ];
+        assert_eq!(told(false), expected);
+    }
+
+    #[test]
+    fn a_joined_confirm_tells_of_all() {
+        assert_eq!(told(true), [(vec![(0, 70), (1, 5), (6, 6), (7, 7)], vec![2, 3, 4, 5])]);
+    }
+}
