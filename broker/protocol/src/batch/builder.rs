@@ -264,3 +264,39 @@ impl BatchBuilder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Batch;
+    use super::*;
+
+    #[test]
+    fn a_builder_begun_anew_holds_nothing_of_before_and_appends_its_batch() {
+        let dropped = NewMessage {
+            tag: None,
+            keys: &[],
+            properties: &[("dropped", "v")],
+            born_ms: 7,
+        };
+        let kept = NewMessage {
+            properties: &[("kept", "v")],
+            ..dropped
+        };
+        let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(0));
+        builder.push(&dropped, b"dropped").unwrap();
+        builder.begin(5, Sequence(40));
+        builder.push(&kept, b"kept").unwrap();
+        let mut out = BytesMut::from(&b"before"[..]);
+        builder.finish_into(&mut out);
+        assert_eq!(out.split_to(6), b"before"[..]);
+        let batch = Batch::parse(out.freeze()).unwrap();
+        let names: Vec<_> = batch.attributes().names().collect();
+        assert_eq!((batch.attributes().base_ms(), names), (5, vec!["kept"]));
+        let row = batch.row(0).unwrap();
+        assert_eq!(
+            (row.sequence(), row.born_ms(), &batch.body(&row)[..]),
+            (Sequence(40), 7, &b"kept"[..])
+        );
+        assert!(builder.is_empty());
+    }
+}
