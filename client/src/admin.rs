@@ -16,7 +16,8 @@ use crate::wire;
 
 /// What a topic and a group are like, as the protocol says it. Their fields are documented in `docs/protocol.md`.
 pub use sluice_protocol::control::{
-    Backoff, CursorInfo, GroupInfo, GroupSettings, MemberInfo, PluginInfo, PluginLimits, QueueInfo, TopicInfo, TopicSettings,
+    Alarm, Backoff, CursorInfo, GroupInfo, GroupSettings, MemberInfo, OnFailure, PluginInfo, PluginLimits, QueueInfo, TopicInfo,
+    TopicSettings,
 };
 
 /// Where a seek goes.
@@ -141,10 +142,20 @@ impl Client {
             group.subscriptions.extend(page.subscriptions);
             group.cursors.extend(page.cursors);
             group.members.extend(page.members);
+            group.alarms.extend(page.alarms);
             group.lag += page.lag;
             group.next = page.next;
         }
         Ok(group)
+    }
+
+    /// Goes on with a group that is held for the fault of a plugin: what was set aside or held is judged again. Where nothing is held
+    /// nothing changes.
+    ///
+    /// # Errors
+    /// `NoSuchGroup`.
+    pub async fn resume_group(&self, name: &str) -> Result<(), Error> {
+        self.done(FrameKind::ResumeGroup, &named(name)).await
     }
 
     /// Begins a new pass of a group over one queue of a topic, or over all: running leases are void.
@@ -169,15 +180,22 @@ impl Client {
     }
 
     /// Loads a plugin's module (a WebAssembly component, or a core module that carries its component type) and binds it to a name from
-    /// now on. Limits left out take the broker's defaults.
+    /// now on. Limits left out take the broker's defaults. `on_failure` says what becomes of a message that the plugin fails on.
     ///
     /// # Errors
     /// `BadPlugin` with the reason, `BadName`.
-    pub async fn load_plugin(&self, name: &str, module: impl Into<Bytes>, limits: Option<PluginLimits>) -> Result<PluginInfo, Error> {
+    pub async fn load_plugin(
+        &self,
+        name: &str,
+        module: impl Into<Bytes>,
+        limits: Option<PluginLimits>,
+        on_failure: OnFailure,
+    ) -> Result<PluginInfo, Error> {
         let load = control::LoadPlugin {
             name: name.to_owned(),
             module: module.into(),
             limits,
+            on_failure: on_failure.into(),
         };
         self.query(FrameKind::LoadPlugin, &load, FrameKind::Plugin).await
     }

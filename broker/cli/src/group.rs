@@ -1,15 +1,16 @@
-//! `sluice group`: create, list, describe and delete consumer groups, and seek.
+//! `sluice group`: create, list, describe and delete consumer groups, seek, and resume.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use sluice_client::admin::{Backoff, CursorInfo, GroupInfo, GroupSettings, SeekTo, filter_of};
+use sluice_client::admin::{Alarm, Backoff, CursorInfo, GroupInfo, GroupSettings, SeekTo, filter_of};
 use sluice_client::{Client, Filter};
 use sluice_protocol::control::{StartPoint, backoff, start_point};
 
 use crate::connect::Broker;
 use crate::failure::Failure;
+use crate::message::hex;
 use crate::output::Output;
 use crate::times;
 
@@ -39,6 +40,11 @@ pub(crate) enum Group {
     },
     /// Delete a group with its place in all topics
     Delete {
+        /// Name of the group
+        name: String,
+    },
+    /// Go on with a group that is held for the fault of a plugin: what was set aside or held is judged again
+    Resume {
         /// Name of the group
         name: String,
     },
@@ -107,6 +113,13 @@ impl Group {
                 output.show(
                     || json!({ "group": name, "deleted": true }),
                     || vec![format!("group {name} deleted")],
+                )?;
+            }
+            Group::Resume { name } => {
+                client.resume_group(&name).await?;
+                output.show(
+                    || json!({ "group": name, "resumed": true }),
+                    || vec![format!("group {name} goes on")],
                 )?;
             }
             Group::Seek { name, topic, queue, to } => {
@@ -194,12 +207,26 @@ fn cursor_row(cursor: &CursorInfo) -> Vec<Value> {
         json!(cursor.retrying),
         json!(cursor.matched),
         json!(cursor.failed),
+        json!(cursor.set_aside),
+        json!(cursor.culprits_held),
         held,
     ]
 }
 
 const CURSOR: &[&str] = &[
-    "topic", "queue", "pass", "cursor", "frontier", "end", "leased", "retrying", "matched", "failed", "held",
+    "topic",
+    "queue",
+    "pass",
+    "cursor",
+    "frontier",
+    "end",
+    "leased",
+    "retrying",
+    "matched",
+    "failed",
+    "set_aside",
+    "culprits_held",
+    "held",
 ];
 
 fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
@@ -211,7 +238,13 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
         };
         let member =
             |member: &sluice_client::admin::MemberInfo| json!({ "name": member.name, "topic": member.topic, "leased": member.leased });
+        let alarm = |alarm: &Alarm| {
+            json!({
+                "topic": alarm.topic, "digest": hex(&alarm.digest), "reason": alarm.reason, "since_ms": alarm.since_wall_ms,
+            })
+        };
         let json = json!({
+            "alarms": group.alarms.iter().map(alarm).collect::<Vec<_>>(),
             "group": group.name, "lag": group.lag, "attempts_max": attempts, "subscriptions": subscriptions(group),
             "members": group.members.iter().map(member).collect::<Vec<_>>(),
             "cursors": group.cursors.iter().map(cursor).collect::<Vec<_>>(),
@@ -223,6 +256,16 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
     output.line(format!("attempts       {attempts}"))?;
     for subscription in subscriptions(group) {
         output.line(format!("subscription   {subscription}"))?;
+    }
+    for alarm in &group.alarms {
+        output.line(format!(
+            "HELD           {} since {}: {} (plugin {}); go on with `sluice group resume {}` or by loading another version",
+            alarm.topic,
+            times::shown(alarm.since_wall_ms),
+            alarm.reason,
+            hex(&alarm.digest),
+            group.name
+        ))?;
     }
     for member in &group.members {
         output.line(format!(

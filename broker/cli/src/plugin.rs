@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use sluice_client::admin::PluginInfo;
+use sluice_client::admin::{OnFailure, PluginInfo};
 
 use crate::connect::Broker;
 use crate::failure::Failure;
@@ -22,6 +22,9 @@ pub(crate) enum Plugin {
         /// The name that subscriptions use
         #[arg(long)]
         name: String,
+        /// What becomes of a message that the plugin fails on though it judges others
+        #[arg(long, value_enum, default_value_t = Fate::DeadLetter)]
+        on_failure: Fate,
     },
     /// List the plugins that are bound
     List,
@@ -30,6 +33,40 @@ pub(crate) enum Plugin {
         /// Its name
         name: String,
     },
+}
+
+/// What becomes of a message that a plugin fails on.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Fate {
+    /// To the group's dead-letter topic, with the reason
+    DeadLetter,
+    /// Stays where it is until the group is resumed
+    Hold,
+    /// Delivered as if it matched
+    Deliver,
+    /// Not delivered
+    Skip,
+}
+
+impl From<Fate> for OnFailure {
+    fn from(fate: Fate) -> Self {
+        match fate {
+            Fate::DeadLetter => Self::DeadLetter,
+            Fate::Hold => Self::Hold,
+            Fate::Deliver => Self::Deliver,
+            Fate::Skip => Self::Skip,
+        }
+    }
+}
+
+/// The fate as the option names it.
+fn fate_name(on_failure: OnFailure) -> &'static str {
+    match on_failure {
+        OnFailure::DeadLetter => "dead-letter",
+        OnFailure::Hold => "hold",
+        OnFailure::Deliver => "deliver",
+        OnFailure::Skip => "skip",
+    }
 }
 
 impl Plugin {
@@ -44,7 +81,10 @@ impl Plugin {
         };
         let client = broker.connect().await?;
         match self {
-            Plugin::Load { name, .. } => describe(&client.load_plugin(&name, module, None).await?, output)?,
+            Plugin::Load { name, on_failure, .. } => {
+                let loaded = client.load_plugin(&name, module, None, on_failure.into()).await?;
+                describe(&loaded, output)?;
+            }
             Plugin::List => {
                 let rows: Vec<Vec<Value>> = client.plugins().await?.iter().map(row).collect();
                 output.table(&["plugin", "digest", "built_in", "bound"], &rows)?;
@@ -71,7 +111,7 @@ fn describe(plugin: &PluginInfo, output: &mut Output) -> Result<(), Failure> {
         json!({
             "plugin": plugin.name, "digest": hex(&plugin.digest), "built_in": plugin.built_in, "bound_ms": plugin.bound_wall_ms,
             "fuel_per_run": limits.fuel_per_run, "fuel_per_message": limits.fuel_per_message, "run_ms": limits.run_ms,
-            "memory_bytes": limits.memory_bytes,
+            "memory_bytes": limits.memory_bytes, "on_failure": fate_name(plugin.on_failure()),
         })
     };
     output.show(json, || {
@@ -82,6 +122,7 @@ fn describe(plugin: &PluginInfo, output: &mut Output) -> Result<(), Failure> {
             format!("fuel      {} a run and {} a message", limits.fuel_per_run, limits.fuel_per_message),
             format!("time      {} ms a run", limits.run_ms),
             format!("memory    {} bytes", limits.memory_bytes),
+            format!("failures  {}", fate_name(plugin.on_failure())),
         ]
     })
 }

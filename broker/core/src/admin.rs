@@ -1,6 +1,6 @@
 //! What operators do: topics, groups, seeks, bindings. What they ask is answered in `shown`.
 
-use sluice_log::record::{Backoff, Change, GroupSettings, PluginLimits, TopicSettings};
+use sluice_log::record::{Backoff, Change, Filter, GroupSettings, OnFailure, PluginLimits, TopicSettings};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Digest, GroupId, Position, TopicId};
 use sluice_protocol::limits::INVISIBLE_MS_MAX;
@@ -42,7 +42,13 @@ impl Core {
                     None,
                 );
             }
-            Admin::BindPlugin { name, digest, limits } => self.bind_plugin(name, digest, limits),
+            Admin::BindPlugin {
+                name,
+                digest,
+                limits,
+                on_failure,
+            } => self.bind_plugin(name, digest, limits, on_failure),
+            Admin::ResumeGroup { name } => self.resume_group(&name),
             Admin::ListPlugins => Ok((shown, self.list_plugins())),
         };
         match outcome {
@@ -112,8 +118,9 @@ impl Core {
         Ok((depends, Answer::Done))
     }
 
-    /// Serves a name by a version of a plugin; what it judges is judged anew from the recorded frontiers on.
-    fn bind_plugin(&mut self, name: String, digest: Digest, limits: PluginLimits) -> Outcome {
+    /// Serves a name by a version of a plugin; what it judges is judged anew from the recorded frontiers on, and so is what was held for
+    /// a failure.
+    fn bind_plugin(&mut self, name: String, digest: Digest, limits: PluginLimits, on_failure: OnFailure) -> Outcome {
         check_user_name(&name)?;
         let PluginLimits {
             fuel_per_run,
@@ -130,22 +137,41 @@ impl Core {
                 format!("there are {BINDINGS_MAX} bound plugins at most"),
             ));
         }
-        let depends = self.record(Change::PluginBound {
+        let mut depends = self.record(Change::PluginBound {
             name: name.clone(),
             digest,
             limits,
+            on_failure,
         });
         let judged: Vec<_> = self
             .state
             .subscriptions
             .iter()
-            .filter(
-                |(_, subscription)| matches!(&subscription.ruling, sluice_log::record::Filter::Plugin { plugin, .. } if *plugin == name),
-            )
+            .filter(|(_, subscription)| matches!(&subscription.ruling, Filter::Plugin { plugin, .. } if *plugin == name))
             .map(|(&(group, topic), _)| (topic, group))
             .collect();
         for key in judged {
+            depends = self.resume(key).unwrap_or(depends);
             self.rule_anew(key, depends);
+        }
+        Ok((depends, Answer::Done))
+    }
+
+    /// Goes on with a group that is held; where nothing is held nothing changes, so it may be asked again.
+    fn resume_group(&mut self, name: &str) -> Outcome {
+        let group = self.group_id(name)?;
+        let mut depends = self.journal.last();
+        let topics: Vec<TopicId> = self
+            .state
+            .subscriptions
+            .range((group, TopicId(0))..=(group, TopicId(u64::MAX)))
+            .map(|(&(_, topic), _)| topic)
+            .collect();
+        for topic in topics {
+            if let Some(resumed) = self.resume((topic, group)) {
+                depends = resumed;
+                self.rule_anew((topic, group), depends);
+            }
         }
         Ok((depends, Answer::Done))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sluice_log::record::{Change, Record};
+use sluice_log::record::{Change, Fate, Record};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{Epoch, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 use sluice_protocol::units::Now;
@@ -233,13 +233,14 @@ impl Core {
             mono_ms: self.now.mono_ms.max(stamp.mono_ms),
         };
         let record = Record { at, change };
-        if let Change::Appended { queue, .. } | Change::DeadLettered { to: queue, .. } = &record.change {
-            let durable = self.visible_end(*queue);
-            self.visible.ends.entry(*queue).or_insert(durable);
+        let grown = grown_by(&record.change);
+        if let Some(queue) = grown {
+            let durable = self.visible_end(queue);
+            self.visible.ends.entry(queue).or_insert(durable);
         }
         self.journal.add(record.encode());
         self.state.apply(position, &record);
-        if let Change::Appended { queue, .. } | Change::DeadLettered { to: queue, .. } = record.change
+        if let Some(queue) = grown
             && let Some(entry) = self.state.queues.get(&queue)
         {
             self.visible.appended.push_back((position, queue, entry.end));
@@ -300,5 +301,20 @@ impl Core {
             wall_ms: now.wall_ms,
             mono_ms: now.mono_ms.max(self.now.mono_ms),
         };
+    }
+}
+
+/// The queue at whose end a change stores messages.
+fn grown_by(change: &Change) -> Option<QueueId> {
+    if let Change::Appended { queue, .. }
+    | Change::DeadLettered { to: queue, .. }
+    | Change::CulpritDecided {
+        fate: Fate::DeadLettered { to: queue, .. },
+        ..
+    } = change
+    {
+        Some(*queue)
+    } else {
+        None
     }
 }

@@ -2,7 +2,7 @@
 
 use sluice_log::record::{Backoff, GroupSettings, StartPoint, TopicSettings};
 
-use crate::limits::{FRAME_RECORDS_BYTES_MAX, GRANT_MESSAGES_MAX};
+use crate::limits::{CULPRIT_QUORUM, FRAME_RECORDS_BYTES_MAX, GRANT_MESSAGES_MAX};
 
 /// The settings of the core, each with the default that [`CoreConfig::default`] gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub struct CoreConfig {
     pub grant_messages: u64,
     /// Bytes of records after which a frame is closed. Default: 16 MiB.
     pub frame_records_bytes: u64,
+    /// Messages that must have been judged with one that a plugin failed on before it is decided about, unless its time is over.
+    /// Default: 1,024.
+    pub culprit_quorum: u64,
 }
 
 impl Default for CoreConfig {
@@ -47,6 +50,7 @@ impl Default for CoreConfig {
             producer_memory_bytes: 64 << 20,
             grant_messages: GRANT_MESSAGES_MAX,
             frame_records_bytes: FRAME_RECORDS_BYTES_MAX,
+            culprit_quorum: CULPRIT_QUORUM,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Consuming: who reads what, up to where it was judged, and what each stream was given. All of it is forgotten by a restart.
 
+mod culprits;
 mod dispatch;
 mod give_up;
 mod judge;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use sluice_log::record::{CursorId, Filter, Holder, OffsetRange};
 use sluice_protocol::ids::{GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
+use self::culprits::{Suspect, Trial};
 use self::give_up::GivingUp;
 use self::judge::Asked;
 use self::locate::Locating;
@@ -25,6 +27,7 @@ use crate::input::{ConnectionId, RequestId, SubscriptionId};
 use crate::limits::WINDOWS_MAX;
 use crate::planted::{self, Bug};
 use crate::state::State;
+use crate::state::lane::Lane;
 
 /// One group's reading of one topic.
 pub(crate) type ReadingKey = (TopicId, GroupId);
@@ -77,6 +80,8 @@ pub(crate) struct Reading {
     /// When a member was seen last.
     seen_mono_ms: u64,
     pub(crate) lanes: Vec<LaneRun>,
+    /// How the plugin did here.
+    trial: Trial,
     /// The lane that is served first.
     next_lane: usize,
     wake_mono_ms: Option<u64>,
@@ -106,6 +111,12 @@ pub(crate) struct LaneRun {
     pub(crate) failed: u64,
     /// Why nothing is judged.
     pub(crate) held: Option<Held>,
+    /// What a plugin failed on and is to be decided about. The recorded frontier does not pass it.
+    pub(crate) aside: BTreeMap<u64, Suspect>,
+    /// Runs that the wall-clock backstop stopped since one was judged.
+    stops: u32,
+    /// One past what was handed out, settled or held beyond the place when judging began anew.
+    taken_end: u64,
     /// The last seek, which the messages handed out depend on too.
     barrier: Position,
     /// What is being fetched for the dead-letter topic.
@@ -160,16 +171,28 @@ impl LaneRun {
         }
     }
 
-    /// Throws verdicts away: all is judged anew from `place` on.
-    fn rewind(&mut self, place: QueueOffset) {
+    /// Throws verdicts away: all that is free in the lane is judged anew from `place` on.
+    fn rewind(&mut self, durable: &Lane, place: QueueOffset) {
         self.place = place;
         self.judged = place;
+        self.taken_end = durable.taken_end();
         self.matched.clear();
+        self.aside.clear();
+        self.stops = 0;
         if planted::is(Bug::StaleVerdicts) {
             return;
         }
         self.asked = None;
         self.held = None;
+    }
+
+    /// The first offset neither handed out, skipped nor set aside; what a crash goes back to once it is recorded.
+    pub(crate) fn frontier(&self) -> QueueOffset {
+        if planted::is(Bug::SetAsideForgotten) {
+            return self.place;
+        }
+        let aside = self.aside.first_key_value().map(|(&offset, _)| QueueOffset(offset));
+        aside.map_or(self.place, |aside| aside.min(self.place))
     }
 
     /// Messages that matched and wait.

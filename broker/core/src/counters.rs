@@ -27,6 +27,18 @@ pub struct Counters {
     pub evaluation_errors: u64,
     /// Runs that could not be judged.
     pub judge_failures: u64,
+    /// Messages on which a plugin failed, by how: it trapped, ...
+    pub culprits_trapped: u64,
+    /// ... used up its fuel, ...
+    pub culprits_out_of_fuel: u64,
+    /// ... wanted too much memory, ...
+    pub culprits_out_of_memory: u64,
+    /// ... or answered what is no answer.
+    pub culprits_bad_answer: u64,
+    /// Of these messages, those that were decided about.
+    pub culprits_decided: u64,
+    /// Subscriptions held for the fault of a plugin.
+    pub alarms: u64,
     /// Messages that a group had not settled when retention took them.
     pub lost_to_retention: u64,
     /// Producers forgotten to keep within the memory limit.

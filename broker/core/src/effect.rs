@@ -1,7 +1,7 @@
 //! Everything the core asks of the world, in one enum: what to write, judge, deliver and answer.
 
 use bytes::Bytes;
-use sluice_log::record::{CursorId, Filter, GroupSettings, LeaseRange, PluginLimits, TopicSettings};
+use sluice_log::record::{CursorId, Filter, GroupSettings, LeaseRange, OnFailure, PluginLimits, TopicSettings};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueOffset, Sequence, TopicId};
 
@@ -105,8 +105,10 @@ pub struct DeadLetter {
     pub group: String,
     /// How often it was delivered.
     pub attempts: u16,
-    /// Why it was not settled the last time.
-    pub reason: &'static str,
+    /// Why it was not settled the last time, or how the plugin failed on it.
+    pub reason: String,
+    /// The version of the plugin that failed on it.
+    pub plugin: Option<Digest>,
 }
 
 /// A checkpoint is begun, filled slice by slice between turns, and finished. The shell answers the finish alone.
@@ -227,6 +229,21 @@ pub struct GroupInfo {
     pub members: u32,
     /// Messages not yet settled or skipped, over all cursors; in a description over those of the page.
     pub lag: u64,
+    /// The topics in which nothing is judged before the group is resumed.
+    pub alarms: Vec<AlarmInfo>,
+}
+
+/// A plugin's fault as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AlarmInfo {
+    /// The topic.
+    pub topic: String,
+    /// The version of the plugin.
+    pub digest: Digest,
+    /// How it failed.
+    pub reason: String,
+    /// Since when the group is held there (wall clock, milliseconds).
+    pub since_wall_ms: i64,
 }
 
 /// A group's place in one queue as operators see it.
@@ -252,6 +269,10 @@ pub struct CursorInfo {
     pub matched: u64,
     /// Messages whose evaluation failed since the broker started.
     pub failed: u64,
+    /// Messages on which a plugin failed and about which nothing is decided yet.
+    pub set_aside: u64,
+    /// Messages on which a plugin failed and that are held.
+    pub culprits_held: u64,
     /// Why nothing is judged at present, when that is so.
     pub held: Option<String>,
 }
@@ -276,6 +297,8 @@ pub struct PluginInfo {
     pub digest: Digest,
     /// What it may use.
     pub limits: PluginLimits,
+    /// What becomes of a message on which it fails though it judges others.
+    pub on_failure: OnFailure,
     /// When it was bound (wall clock, milliseconds).
     pub bound_wall_ms: i64,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sluice_log::record::{Filter, GroupSettings, PluginLimits, StartPoint, TopicSettings};
+use sluice_log::record::{Filter, GroupSettings, OnFailure, PluginLimits, StartPoint, TopicSettings};
 use sluice_protocol::batch::Batch;
 use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
@@ -145,13 +145,52 @@ pub struct Verdicts {
     pub deliver: Vec<QueueOffset>,
     /// How many of the others were evaluation errors.
     pub failed: u32,
+    /// How many of all these messages the plugin was asked about: not those that a pruning hint ruled out.
+    pub evaluated: u32,
+    /// The messages on which the plugin failed alone too, by ascending offset. None of them is delivered.
+    pub culprits: Vec<Culprit>,
 }
 
-/// Why a run could not be judged at all: the fault is the plugin's (trap, fuel, time, memory) or it is not loaded.
+/// A message on which a fresh instance of the plugin fails, alone and within the limits of one message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Culprit {
+    /// The message.
+    pub offset: QueueOffset,
+    /// How the plugin failed.
+    pub kind: CulpritKind,
+    /// The same, for operators.
+    pub reason: String,
+}
+
+/// How a plugin fails on a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CulpritKind {
+    /// It trapped.
+    Trap,
+    /// It used up its fuel.
+    Fuel,
+    /// It wanted more memory than it may have.
+    Memory,
+    /// It answered what the contract does not have.
+    Answer,
+}
+
+/// Why nothing is known of any of the messages asked about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JudgeFailure {
+    /// Whose failure it is.
+    pub kind: JudgeFailureKind,
     /// What went wrong, for operators.
     pub reason: String,
+}
+
+/// Whose failure it is that nothing could be judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JudgeFailureKind {
+    /// The wall-clock backstop stopped the plugin, on a fresh instance too. It says nothing of any message.
+    Stopped,
+    /// The plugin was not asked: it is not loaded or does not take the expression, no instance starts, or the messages cannot be read.
+    Unasked,
 }
 
 /// What operators do and ask.
@@ -190,7 +229,10 @@ pub enum Admin {
         name: String,
         digest: Digest,
         limits: PluginLimits,
+        on_failure: OnFailure,
     },
+    /// Go on with a group that is held for the fault of a plugin: what was set aside or held is judged again.
+    ResumeGroup { name: String },
     /// List bindings.
     ListPlugins,
 }

@@ -58,6 +58,16 @@ pub const FRONTIER_MS_MAX: u64 = 1_000;
 pub const JUDGE_WAIT_MS_MIN: u64 = 1_000;
 /// ... up to this.
 pub const JUDGE_WAIT_MS_MAX: u64 = 60_000;
+/// A message that a plugin failed on is decided about when so many were judged with it, ...
+pub const CULPRIT_QUORUM: u64 = 1_024;
+/// ... or after so many milliseconds, ...
+pub const CULPRIT_MS_MAX: u64 = 10_000;
+/// ... where the plugin failed on at most so many, and judged more than it failed on.
+pub const CULPRITS_MAX: u64 = 16;
+/// So many runs of a queue that the wall-clock backstop stopped one after the other are the plugin's fault.
+pub const STOPS_MAX: u32 = 3;
+/// How a plugin failed is told in at most so many bytes; what is longer is cut.
+pub const REASON_BYTES_MAX: usize = 512;
 /// A receive that would get nothing waits for the verdicts under way until it is this old, in milliseconds.
 pub const FIRST_VERDICTS_MS: u64 = 1_000;
 /// Messages of one cursor that are fetched for the dead-letter topic at one time.

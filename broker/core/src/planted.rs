@@ -33,11 +33,14 @@ pub enum Bug {
     HeldForever,
     CheckpointForgetsWindow,
     CheckpointReplaysLate,
+    CulpritAtOnce,
+    BrokenPluginDeadLetters,
+    SetAsideForgotten,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 29] = [
+    pub const ALL: [(&str, Self); 32] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -67,6 +70,9 @@ impl Bug {
         ("held-forever", Self::HeldForever),
         ("checkpoint-forgets-window", Self::CheckpointForgetsWindow),
         ("checkpoint-replays-late", Self::CheckpointReplaysLate),
+        ("culprit-at-once", Self::CulpritAtOnce),
+        ("broken-plugin-dead-letters", Self::BrokenPluginDeadLetters),
+        ("set-aside-forgotten", Self::SetAsideForgotten),
     ];
 }
 

@@ -54,6 +54,48 @@ impl OffsetSet {
         self.ranges.range(..=offset).next_back().is_some_and(|(_, &end)| offset < end)
     }
 
+    /// One past the highest offset; 0 when there is none.
+    pub fn end(&self) -> u64 {
+        self.ranges.last_key_value().map_or(0, |(_, &end)| end)
+    }
+
+    /// The lowest offset.
+    pub fn first(&self) -> Option<u64> {
+        self.ranges.first_key_value().map(|(&first, _)| first)
+    }
+
+    /// The parts of the set that lie within `within`, ascending.
+    pub fn within(&self, within: OffsetRange) -> impl Iterator<Item = OffsetRange> + '_ {
+        let before = self.ranges.range(..within.first.0).next_back();
+        let pieces = before
+            .into_iter()
+            .chain(self.ranges.range(within.first.0..within.end.0.max(within.first.0)));
+        pieces.filter_map(move |(&first, &end)| {
+            let (first, end) = (first.max(within.first.0), end.min(within.end.0));
+            (first < end).then(|| range(first, end))
+        })
+    }
+
+    /// Removes every offset of a range.
+    pub fn remove(&mut self, first: u64, end: u64) {
+        let pieces: Vec<OffsetRange> = self.within(range(first, end.max(first))).collect();
+        for piece in pieces {
+            let (start, stop) = self
+                .ranges
+                .range(..=piece.first.0)
+                .next_back()
+                .map(|(&start, &stop)| (start, stop))
+                .expect("a piece lies within a range");
+            self.ranges.remove(&start);
+            self.count -= len(piece);
+            for (first, end) in [(start, piece.first.0), (piece.end.0, stop)] {
+                if first < end {
+                    self.ranges.insert(first, end);
+                }
+            }
+        }
+    }
+
     /// Adds every offset of a range.
     pub fn insert(&mut self, mut first: u64, mut end: u64) {
         if first >= end {
@@ -146,6 +188,11 @@ impl<V: Timed + Clone> Spans<V> {
     /// The lowest offset.
     pub fn first(&self) -> Option<u64> {
         self.spans.first_key_value().map(|(&first, _)| first)
+    }
+
+    /// One past the highest offset; 0 when there is none.
+    pub fn end(&self) -> u64 {
+        self.spans.last_key_value().map_or(0, |(_, (end, _))| *end)
     }
 
     /// The earliest time at which one falls due.
@@ -283,11 +330,14 @@ mod tests {
         }
 
         #[test]
-        fn an_offset_set_is_a_set(steps in prop::collection::vec((0u64..60, 0u64..12, any::<bool>()), 0..40), from in 0u64..60, length in 0u64..30) {
+        fn an_offset_set_is_a_set(steps in prop::collection::vec((0u64..60, 0u64..12, 0u8..3), 0..40), from in 0u64..60, length in 0u64..30) {
             let mut set = OffsetSet::default();
             let mut model = BTreeSet::new();
-            for (first, length, insert) in steps {
-                if insert {
+            for (first, length, step) in steps {
+                if step == 0 {
+                    set.remove(first, first + length);
+                    model.retain(|offset| !(first..first + length).contains(offset));
+                } else if step == 1 {
                     set.insert(first, first + length);
                     model.extend(first..first + length);
                 } else {
@@ -295,8 +345,11 @@ mod tests {
                     model.retain(|&offset| offset >= first / 3);
                 }
                 prop_assert_eq!(set.count(), model.len() as u64);
+                prop_assert_eq!((set.first(), set.end()), (model.first().copied(), model.last().map_or(0, |last| last + 1)));
                 prop_assert!((0..80).all(|offset| set.contains(offset) == model.contains(&offset)));
             }
+            let within: Vec<u64> = set.within(range(from, from + length)).flat_map(|r| r.first.0..r.end.0).collect();
+            prop_assert_eq!(within, (from..from + length).filter(|offset| model.contains(offset)).collect::<Vec<_>>());
             let gaps: Vec<u64> = set.gaps(range(from, from + length)).iter().flat_map(|r| r.first.0..r.end.0).collect();
             prop_assert_eq!(gaps, (from..from + length).filter(|offset| !model.contains(offset)).collect::<Vec<_>>());
         }

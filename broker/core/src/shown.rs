@@ -7,8 +7,10 @@ use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{GroupId, QueueOffset, TopicId};
 
 use crate::broker::Core;
-use crate::effect::{Answer, CursorInfo, GroupInfo, KeptTopic, MemberInfo, PluginInfo, QueueInfo, TopicInfo};
+use crate::consume::LaneRun;
+use crate::effect::{AlarmInfo, Answer, CursorInfo, GroupInfo, KeptTopic, MemberInfo, PluginInfo, QueueInfo, TopicInfo};
 use crate::limits::{LISTED_MAX, LISTED_SUBSCRIPTIONS_MAX, PAGE_MEMBERS_MAX, PAGE_WEIGHT_MAX};
+use crate::ranges::{len, range};
 use crate::state::cursor::Cursor;
 
 /// What a page of a group's description is about.
@@ -16,6 +18,7 @@ use crate::state::cursor::Cursor;
 struct Part {
     topics: Vec<TopicId>,
     subscriptions: Vec<(String, Filter)>,
+    alarms: Vec<AlarmInfo>,
     next: Option<TopicId>,
 }
 
@@ -60,7 +63,11 @@ impl Core {
             let listed = self.state.topics_of(id).take(LISTED_SUBSCRIPTIONS_MAX);
             let subscriptions: Vec<_> = listed.filter_map(|topic| self.subscription(id, topic)).collect();
             weight += subscriptions.iter().map(weight_of).sum::<usize>() + self.state.topics_of(id).count();
-            groups.extend(self.group_info(id, subscriptions, self.state.topics_of(id)));
+            let part = Part {
+                subscriptions,
+                ..Part::default()
+            };
+            groups.extend(self.group_info(id, part, self.state.topics_of(id)));
         }
         Answer::Groups { groups, next }
     }
@@ -68,16 +75,18 @@ impl Core {
     /// A group with the part of its description that begins at this topic.
     pub(crate) fn describe_group(&self, name: &str, from: TopicId) -> Result<Answer, Refusal> {
         let id = self.group_id(name)?;
-        let part = self.part_of(id, from);
-        let cursors = part.topics.iter().flat_map(|&topic| self.state.cursors_on(id, topic));
+        let mut part = self.part_of(id, from);
+        let topics = std::mem::take(&mut part.topics);
+        let cursors = topics.iter().flat_map(|&topic| self.state.cursors_on(id, topic));
         let cursors = cursors.filter_map(|(cursor, entry)| self.cursor_info(cursor, entry)).collect();
-        let members = self.member_infos(id, &part.topics);
-        let group = self.group_info(id, part.subscriptions, part.topics.iter().copied());
+        let members = self.member_infos(id, &topics);
+        let next = part.next;
+        let group = self.group_info(id, part, topics.iter().copied());
         Ok(Answer::Group {
             group: Box::new(group.expect("a group with a name has an entry")),
             cursors,
             members,
-            next: part.next,
+            next,
         })
     }
 
@@ -94,6 +103,9 @@ impl Core {
             weight += subscription.as_ref().map_or(0, weight_of) * (1 + queues);
             part.topics.push(topic);
             part.subscriptions.extend(subscription);
+            let alarm = self.alarm(group, topic);
+            weight += alarm.as_ref().map_or(0, |alarm| 64 + alarm.topic.len() + alarm.reason.len());
+            part.alarms.extend(alarm);
         }
         part
     }
@@ -101,6 +113,16 @@ impl Core {
     fn subscription(&self, group: GroupId, topic: TopicId) -> Option<(String, Filter)> {
         let ruling = self.state.subscriptions.get(&(group, topic))?.ruling.clone();
         Some((self.state.topics.get(&topic)?.name.clone(), ruling))
+    }
+
+    fn alarm(&self, group: GroupId, topic: TopicId) -> Option<AlarmInfo> {
+        let alarm = self.state.subscriptions.get(&(group, topic))?.alarm.clone()?;
+        Some(AlarmInfo {
+            topic: self.state.topics.get(&topic)?.name.clone(),
+            digest: alarm.digest,
+            reason: alarm.reason,
+            since_wall_ms: alarm.since_wall_ms,
+        })
     }
 
     pub(crate) fn describe_topic(&self, name: &str) -> Result<Answer, Refusal> {
@@ -123,6 +145,7 @@ impl Core {
             name: name.clone(),
             digest: bound.digest,
             limits: bound.limits,
+            on_failure: bound.on_failure,
             bound_wall_ms: bound.bound_wall_ms,
         });
         Answer::Plugins {
@@ -148,33 +171,37 @@ impl Core {
     }
 
     /// A group; its lag is that on these topics.
-    fn group_info(&self, id: GroupId, subscriptions: Vec<(String, Filter)>, topics: impl Iterator<Item = TopicId>) -> Option<GroupInfo> {
+    fn group_info(&self, id: GroupId, part: Part, topics: impl Iterator<Item = TopicId>) -> Option<GroupInfo> {
         let group = self.state.groups.get(&id)?;
         let cursors = topics.flat_map(|topic| self.state.cursors_on(id, topic));
         let lag = cursors.map(|(cursor, entry)| self.lag(cursor, entry)).sum();
         Some(GroupInfo {
             name: group.name.clone(),
             settings: group.settings.clone(),
-            subscriptions,
+            subscriptions: part.subscriptions,
             subscription_count: self.state.topics_of(id).count() as u32,
             members: self.consuming.member_names(id, self.state.topics_of(id)).len() as u32,
             lag,
+            alarms: part.alarms,
         })
     }
 
     /// The messages of a cursor that are neither settled nor skipped.
     fn lag(&self, cursor: CursorId, entry: &Cursor) -> u64 {
         let lane = &entry.lane;
-        let end = self.state.queues.get(&cursor.queue).map_or(0, |queue| queue.end.0);
-        let place = self.consuming.lane(cursor).map_or(lane.frontier, |run| run.place);
-        (end.saturating_sub(place.0) + lane.leases.count() + lane.retries.count()).saturating_sub(lane.ahead.count())
+        let run = self.consuming.lane(cursor);
+        let place = run.map_or(lane.frontier, |run| run.place).0;
+        let end = self.state.queues.get(&cursor.queue).map_or(0, |queue| queue.end.0).max(place);
+        let free: u64 = lane.free_within(range(place, end)).into_iter().map(len).sum();
+        let aside = run.map_or(0, |run| run.aside.range(..place).count() as u64);
+        free + aside + lane.held.count() + lane.open()
     }
 
     fn cursor_info(&self, cursor: CursorId, entry: &Cursor) -> Option<CursorInfo> {
         let lane = &entry.lane;
         let run = self.consuming.lane(cursor);
-        let frontier = run.map_or(lane.frontier, |run| run.place);
-        let lowest = [lane.leases.first(), lane.retries.first()]
+        let frontier = run.map_or(lane.frontier, LaneRun::frontier);
+        let lowest = [lane.leases.first(), lane.retries.first(), lane.held.first()]
             .into_iter()
             .flatten()
             .fold(frontier.0, u64::min);
@@ -189,6 +216,8 @@ impl Core {
             retrying: lane.retries.count(),
             matched: run.map_or(0, |run| run.matched()),
             failed: run.map_or(0, |run| run.failed),
+            set_aside: run.map_or(0, |run| run.aside.len() as u64),
+            culprits_held: lane.held.count(),
             held: run.and_then(|run| run.held.as_ref()).map(|held| held.reason.clone()),
         })
     }
@@ -200,7 +229,7 @@ impl Core {
         for (cursor, entry) in topics.iter().flat_map(|&topic| self.state.cursors_on(group, topic)) {
             for (offsets, lease) in entry.lane.leases.iter() {
                 let (Holder::Stream { member } | Holder::Receive { member }) = &*lease.holder;
-                *leased.entry((cursor.queue.topic, member)).or_default() += crate::ranges::len(offsets);
+                *leased.entry((cursor.queue.topic, member)).or_default() += len(offsets);
             }
         }
         let infos = leased.into_iter().take(PAGE_MEMBERS_MAX).filter_map(|((topic, name), leased)| {

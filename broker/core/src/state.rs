@@ -15,7 +15,7 @@ pub mod topic;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Record};
+use sluice_log::record::{Change, CursorId, Fate, Record};
 use sluice_protocol::ids::{GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
 use crate::planted::{self, Bug};
@@ -27,7 +27,7 @@ use self::meta::Meta;
 use self::producer::Producers;
 use self::queue::Queue;
 use self::readers::Readers;
-use self::subscription::Subscription;
+use self::subscription::{Alarm, Subscription};
 use self::topic::Topic;
 
 /// All durable state of one shard.
@@ -178,7 +178,12 @@ impl State {
                 }
                 self.readers.add(*topic, *group);
             }
-            Change::PluginBound { name, digest, limits } => Binding::bind(&mut self.bindings, position, name, *digest, *limits, at),
+            Change::PluginBound {
+                name,
+                digest,
+                limits,
+                on_failure,
+            } => Binding::new(position, *digest, *limits, *on_failure, at).bind(&mut self.bindings, name),
             Change::Appended { queue, first, batch } => {
                 self.append(position, *queue, *first, batch);
                 self.producers.appended(position, *queue, *first, batch);
@@ -224,6 +229,57 @@ impl State {
             | Change::Settled { .. }
             | Change::Returned { .. }
             | Change::Extended { .. } => self.apply_to_lane(position, &record.change),
+            Change::CulpritDecided { .. } | Change::SubscriptionHeld { .. } | Change::SubscriptionResumed { .. } => {
+                self.apply_failure(position, record);
+            }
+        }
+    }
+
+    /// The part of [`State::apply`] that concerns the failures of plugins.
+    fn apply_failure(&mut self, position: Position, record: &Record) {
+        let at = record.at;
+        // Only these kinds come here.
+        if let Change::CulpritDecided {
+            cursor,
+            pass,
+            offset,
+            fate,
+            ..
+        } = &record.change
+        {
+            self.update_pass(position, *cursor, *pass, |lane| lane.decided(*offset, fate, at));
+            if let Fate::DeadLettered { to, at_offset, batch } = fate {
+                self.append(position, *to, *at_offset, batch);
+            }
+        } else if let Change::SubscriptionHeld {
+            group,
+            topic,
+            digest,
+            reason,
+        } = &record.change
+        {
+            if let Some(subscription) = self.subscriptions.get_mut(&(*group, *topic)) {
+                let alarm = Alarm {
+                    digest: *digest,
+                    reason: reason.clone(),
+                    since_wall_ms: at.wall_ms,
+                };
+                subscription.set_alarm(position, Some(alarm));
+            }
+        } else if let Change::SubscriptionResumed { group, topic } = &record.change {
+            if let Some(subscription) = self.subscriptions.get_mut(&(*group, *topic)) {
+                subscription.set_alarm(position, None);
+            }
+            let at = |index| CursorId {
+                group: *group,
+                queue: QueueId {
+                    topic: *topic,
+                    index: QueueIndex(index),
+                },
+            };
+            for (_, cursor) in self.cursors.range_mut(at(0)..=at(u16::MAX)) {
+                cursor.update(position, |lane, _| lane.release_held());
+            }
         }
     }
 
@@ -280,7 +336,10 @@ impl State {
             | Change::DeadLettered { .. }
             | Change::Sought { .. }
             | Change::Trimmed { .. }
-            | Change::ProducerForgotten { .. } => {}
+            | Change::ProducerForgotten { .. }
+            | Change::CulpritDecided { .. }
+            | Change::SubscriptionHeld { .. }
+            | Change::SubscriptionResumed { .. } => {}
         }
     }
 

@@ -4,9 +4,9 @@ mod harness;
 
 use harness::Harness;
 use sluice_core::effect::{Answer, Effect, JudgeId, Rule};
-use sluice_core::input::{Admin, ConnectionId, Consume, Input, JudgeFailure, RequestId, SubscriptionId, Verdicts};
+use sluice_core::input::{Admin, ConnectionId, Consume, Input, JudgeFailure, JudgeFailureKind, RequestId, SubscriptionId, Verdicts};
 use sluice_core::limits::WINDOWS_MAX;
-use sluice_log::record::{Filter, PluginLimits};
+use sluice_log::record::{Filter, OnFailure, PluginLimits};
 use sluice_protocol::errors::ErrorCode;
 use sluice_protocol::ids::{Digest, QueueOffset, TopicId};
 
@@ -28,6 +28,7 @@ fn bind(harness: &mut Harness, version: u8) {
         name: "p".to_owned(),
         digest: Digest([version; 32]),
         limits,
+        on_failure: OnFailure::DeadLetter,
     });
     harness.sync();
 }
@@ -62,6 +63,8 @@ fn verdicts(harness: &mut Harness, judge: JudgeId, from: u64, to: u64, deliver: 
         to: QueueOffset(to),
         deliver,
         failed: 0,
+        evaluated: (to - from) as u32,
+        culprits: Vec::new(),
     });
     harness.input(Input::Verdicts { judge, outcome });
 }
@@ -106,7 +109,10 @@ fn a_failed_judge_holds_the_cursor_and_is_asked_again_later() {
         assert_eq!(asked.len(), 1);
         harness.input(Input::Verdicts {
             judge: asked[0].0,
-            outcome: Err(JudgeFailure { reason: "trap".to_owned() }),
+            outcome: Err(JudgeFailure {
+                kind: JudgeFailureKind::Unasked,
+                reason: "not loaded".to_owned(),
+            }),
         });
         let request = harness.admin(Admin::DescribeGroup {
             name: "g".to_owned(),
@@ -116,7 +122,7 @@ fn a_failed_judge_holds_the_cursor_and_is_asked_again_later() {
         let Some(Ok(Answer::Group { cursors, .. })) = harness.answer(request) else {
             panic!("no group")
         };
-        assert_eq!(cursors[0].held.as_deref(), Some("trap"));
+        assert_eq!(cursors[0].held.as_deref(), Some("not loaded"));
         harness.wait(wait_ms - 1);
         assert!(questions(&mut harness).is_empty());
         harness.wait(1);

@@ -87,6 +87,7 @@ fn history() -> Vec<Change> {
                 run_ms: 1_000,
                 memory_bytes: 16 << 20,
             },
+            on_failure: OnFailure::Skip,
         },
         Change::Appended {
             queue: queue(TOPIC),
@@ -140,9 +141,33 @@ fn history() -> Vec<Change> {
     ]
 }
 
-fn state() -> State {
+/// What version 2 holds beyond the above: a message that is held for a failure, and an alarm.
+fn failures() -> Vec<Change> {
+    let cursor = CursorId {
+        group: GROUP,
+        queue: queue(TOPIC),
+    };
+    vec![
+        Change::CulpritDecided {
+            cursor,
+            pass: Pass(1),
+            offset: QueueOffset(5),
+            digest: Digest([0xab; 32]),
+            reason: "it trapped".to_owned(),
+            fate: Fate::Held,
+        },
+        Change::SubscriptionHeld {
+            group: GROUP,
+            topic: TOPIC,
+            digest: Digest([0xab; 32]),
+            reason: "it ran too long".to_owned(),
+        },
+    ]
+}
+
+fn state(changes: Vec<Change>) -> State {
     let mut state = State::default();
-    for (nth, change) in history().into_iter().enumerate() {
+    for (nth, change) in changes.into_iter().enumerate() {
         let at = Now {
             wall_ms: 1_700_000_000_000 + nth as i64,
             mono_ms: nth as u64,
@@ -167,21 +192,42 @@ fn written(state: &State) -> Vec<u8> {
     out.finish().to_vec()
 }
 
+/// What a golden file's entries make.
+fn restored(golden: &[u8]) -> State {
+    let (mut restored, mut from) = (State::default(), Reader::new(golden));
+    while from.remaining() > 0 {
+        let bytes = from.u32().expect("a length") as usize;
+        restored.restore(from.bytes(bytes).expect("an entry")).expect("an entry");
+    }
+    restored
+}
+
+fn path(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "golden", name].iter().collect()
+}
+
 #[test]
 fn every_kind_of_entry_is_written_and_read_as_ever() {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "golden", "entries-1.bin"].iter().collect();
-    let state = state();
+    let path = path("entries-2.bin");
+    let state = state([history(), failures()].concat());
     let entries = written(&state);
     if env::var_os("SLUICE_ADD_GOLDENS").is_some() && !path.exists() {
         fs::create_dir_all(path.parent().expect("a folder")).expect("make the folder");
         fs::write(&path, &entries).expect("write the golden file");
     }
     let golden = fs::read(&path).expect("read the golden file");
-    assert!(golden == entries, "golden/entries-1.bin holds other bytes than are written now");
-    let (mut restored, mut from) = (State::default(), Reader::new(&golden));
-    while from.remaining() > 0 {
-        let bytes = from.u32().expect("a length") as usize;
-        restored.restore(from.bytes(bytes).expect("an entry")).expect("an entry");
+    assert!(golden == entries, "golden/entries-2.bin holds other bytes than are written now");
+    assert_eq!(restored(&golden), state);
+}
+
+#[test]
+fn entries_of_version_1_are_read_as_they_were_meant() {
+    let mut changes = history();
+    for change in &mut changes {
+        if let Change::PluginBound { on_failure, .. } = change {
+            *on_failure = OnFailure::DeadLetter;
+        }
     }
-    assert_eq!(restored, state);
+    let golden = fs::read(path("entries-1.bin")).expect("read the golden file");
+    assert_eq!(restored(&golden), state(changes));
 }

@@ -58,7 +58,8 @@ fn after_the_last_attempt_a_message_goes_to_the_dead_letter_topic_once() {
                 topic: "t".to_owned(),
                 group: "g".to_owned(),
                 attempts: 2,
-                reason
+                reason: reason.to_owned(),
+                plugin: None,
             }
         )
     );

@@ -94,6 +94,15 @@ fn lane_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn fate() -> impl Strategy<Value = Fate> {
+    let dead = (0u64..3, 0u64..20).prop_map(|(topic, offset)| Fate::DeadLettered {
+        to: queue(topic, 0),
+        at_offset: QueueOffset(offset),
+        batch: batch(9, offset, 1),
+    });
+    prop_oneof![dead, Just(Fate::Held), Just(Fate::Delivered), Just(Fate::Skipped)]
+}
+
 /// Numbers of topics, groups and epochs are given when the history is made: they are never used again.
 fn change() -> impl Strategy<Value = Change> {
     let settings = TopicSettings {
@@ -129,6 +138,7 @@ fn change() -> impl Strategy<Value = Change> {
             name,
             digest: Digest([digest; 32]),
             limits: PluginLimits { fuel_per_run: 1, fuel_per_message: 1, run_ms: 1, memory_bytes: 1 },
+            on_failure: OnFailure::Hold,
         }),
         5 => (0u64..3, 0u16..2, 0u64..20, 0u128..3, 0u64..40, 1u64..4).prop_map(|(topic, index, first, producer, sequence, count)| {
             Change::Appended { queue: queue(topic, index), first: QueueOffset(first), batch: batch(producer, sequence * 40, count) }
@@ -148,6 +158,24 @@ fn change() -> impl Strategy<Value = Change> {
             starts: vec![QueueStart { queue: queue(topic, 1), offset: QueueOffset(offset) }],
         }),
         1 => (0u64..3, 0u16..2, 0u64..9).prop_map(|(topic, index, start)| Change::Trimmed { queue: queue(topic, index), start: QueueOffset(start) }),
+        3 => (cursor(), 0u64..20, fate()).prop_map(|(cursor, offset, fate)| Change::CulpritDecided {
+            cursor,
+            pass: Pass(1),
+            offset: QueueOffset(offset),
+            digest: Digest([1; 32]),
+            reason: "trap".to_owned(),
+            fate,
+        }),
+        1 => (0u64..2, 0u64..3).prop_map(|(group, topic)| Change::SubscriptionHeld {
+            group: GroupId(group),
+            topic: TopicId(topic),
+            digest: Digest([1; 32]),
+            reason: "trap".to_owned(),
+        }),
+        1 => (0u64..2, 0u64..3).prop_map(|(group, topic)| Change::SubscriptionResumed {
+            group: GroupId(group),
+            topic: TopicId(topic),
+        }),
         1 => (0u128..3).prop_map(|producer| Change::ProducerForgotten { producer: ProducerId(producer) }),
         12 => lane_change(),
     ]

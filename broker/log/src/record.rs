@@ -1,14 +1,16 @@
 //! What the log's frames hold: one record for each change of state, and nothing that is not one.
 
 mod codec;
+mod failure;
 mod fields;
+mod stored;
 
 use bytes::Bytes;
 use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, QueueId, QueueOffset, TopicId};
 use sluice_protocol::units::Now;
 
-pub(crate) use codec::{Origin, StoredBatch, stored};
 pub use codec::{RECORD_HEADER_BYTES, RecordError, kind_name, peek};
+pub(crate) use stored::{Origin, StoredBatch, stored};
 
 /// One change of state. `State::apply(position, &record)` in the core is the only reader that acts on it.
 ///
@@ -56,6 +58,7 @@ pub enum Change {
         name: String,
         digest: Digest,
         limits: PluginLimits,
+        on_failure: OnFailure,
     },
     /// Messages were stored at the end of a queue: a whole flat batch, its first row at `first`.
     Appended { queue: QueueId, first: QueueOffset, batch: Bytes },
@@ -117,6 +120,28 @@ pub enum Change {
     Trimmed { queue: QueueId, start: QueueOffset },
     /// A producer's window of sequences was dropped to keep within the memory limit.
     ProducerForgotten { producer: ProducerId },
+    /// A message on which a plugin fails though it judges others got what the binding says.
+    CulpritDecided {
+        cursor: CursorId,
+        pass: Pass,
+        offset: QueueOffset,
+        /// The version that failed on it.
+        digest: Digest,
+        /// How it failed.
+        reason: String,
+        fate: Fate,
+    },
+    /// The fault is the plugin's: nothing is judged for the group in this topic before it is resumed.
+    SubscriptionHeld {
+        group: GroupId,
+        topic: TopicId,
+        /// The version that failed.
+        digest: Digest,
+        /// How it failed.
+        reason: String,
+    },
+    /// The group goes on in this topic: what was set aside or held for a plugin's failure is judged again.
+    SubscriptionResumed { group: GroupId, topic: TopicId },
 }
 
 /// A group's place in one queue.
@@ -199,6 +224,34 @@ pub struct PluginLimits {
     pub run_ms: u32,
     /// Linear memory of one instance.
     pub memory_bytes: u64,
+}
+
+/// What becomes of a message on which a plugin fails though it judges others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// It goes to the group's dead-letter topic with the reason.
+    #[default]
+    DeadLetter,
+    /// It stays where it is and is judged again when the group is resumed.
+    Hold,
+    /// It is delivered as if it matched.
+    Deliver,
+    /// It is not delivered.
+    Skip,
+}
+
+/// What became of such a message.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is settled at its origin and its copy stored at the end of a dead-letter queue.
+    DeadLettered { to: QueueId, at_offset: QueueOffset, batch: Bytes },
+    /// It stays where it is.
+    Held,
+    /// It is due for its first delivery.
+    Delivered,
+    /// It is settled.
+    Skipped,
 }
 
 /// What belongs to a topic.

@@ -62,6 +62,15 @@ fn leases() -> impl Strategy<Value = Vec<LeaseRange>> {
     })
 }
 
+fn fate(queue: impl Strategy<Value = QueueId>, batch: impl Strategy<Value = Bytes>) -> impl Strategy<Value = Fate> {
+    let dead = (queue, any::<u64>(), batch).prop_map(|(to, at, batch)| Fate::DeadLettered {
+        to,
+        at_offset: QueueOffset(at),
+        batch,
+    });
+    prop_oneof![dead, Just(Fate::Held), Just(Fate::Delivered), Just(Fate::Skipped)]
+}
+
 /// Any change whose fields vary in length or form.
 fn changes() -> impl Strategy<Value = Change> {
     let queue = (any::<u64>(), any::<u16>()).prop_map(|(topic, index)| QueueId {
@@ -151,7 +160,7 @@ fn changes() -> impl Strategy<Value = Change> {
                 reason: ReturnReason::Closed,
             }
         }),
-        (cursor, queue, numbers, batch).prop_map(|(cursor, to, (pass, offset, at), batch)| {
+        (cursor.clone(), queue.clone(), numbers, batch.clone()).prop_map(|(cursor, to, (pass, offset, at), batch)| {
             Change::DeadLettered {
                 cursor,
                 pass: Pass(pass),
@@ -160,6 +169,24 @@ fn changes() -> impl Strategy<Value = Change> {
                 at_offset: QueueOffset(at),
                 batch,
             }
+        }),
+        (cursor, fate(queue, batch), numbers, any::<[u8; 32]>(), ".{0,40}").prop_map(
+            |(cursor, fate, (pass, offset, _), digest, reason)| {
+                Change::CulpritDecided {
+                    cursor,
+                    pass: Pass(pass),
+                    offset: QueueOffset(offset),
+                    digest: Digest(digest),
+                    reason,
+                    fate,
+                }
+            }
+        ),
+        (any::<(u64, u64)>(), any::<[u8; 32]>(), ".{0,40}").prop_map(|((group, topic), digest, reason)| Change::SubscriptionHeld {
+            group: GroupId(group),
+            topic: TopicId(topic),
+            digest: Digest(digest),
+            reason,
         }),
         (any::<(u64, u64, u32)>(), starts).prop_map(|((group, topic, pass), starts)| {
             Change::Sought {

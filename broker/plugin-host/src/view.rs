@@ -108,6 +108,37 @@ impl ViewWriter {
         }
     }
 
+    /// One message of the run that was finished last, as a run of its own.
+    ///
+    /// # Panics
+    ///
+    /// When the run has no such message.
+    pub fn alone(&mut self, message: usize) -> View<'_> {
+        assert!(message < self.messages, "message {message} of a run of {}", self.messages);
+        let columns = &self.columns[..self.columns_in_use];
+        let view = &mut self.view;
+        view.clear();
+        view.resize(HEADER_BYTES + DIRECTORY_ENTRY_BYTES * columns.len(), 0);
+        for (place, column) in columns.iter().enumerate() {
+            let validity_at = view.len();
+            let valid = column.validity[message / 64] >> (message % 64) & 1;
+            view.extend_from_slice(&valid.to_le_bytes());
+            let begin = message.checked_sub(1).map_or(0, |before| column.ends[before]) as usize;
+            let value = &column.bytes[begin..column.ends[message] as usize];
+            let offsets_at = view.len();
+            extend_with_words(view, &[0, value.len() as u32]);
+            align(view);
+            let bytes_at = view.len();
+            view.extend_from_slice(value);
+            align(view);
+            let entry = HEADER_BYTES + DIRECTORY_ENTRY_BYTES * place;
+            write_words(&mut view[entry..], [validity_at, offsets_at, bytes_at, value.len()]);
+        }
+        let length = view.len();
+        write_words(view, [VERSION as usize, 1, columns.len(), length]);
+        View { bytes: view, messages: 1 }
+    }
+
     /// Ends the run; `None` when it has no messages.
     pub fn finish(&mut self) -> Option<View<'_>> {
         if self.messages == 0 {

@@ -83,6 +83,8 @@ pub enum FrameKind {
     DescribePlugin = 75,
     /// `GetMessage`; answered by `Found`.
     GetMessage = 76,
+    /// `Named`, a group that is held; answered by `Done`.
+    ResumeGroup = 77,
 
     /// `Empty`: carried out.
     Done = 96,
@@ -137,6 +139,7 @@ impl FrameKind {
         Self::ListPlugins,
         Self::DescribePlugin,
         Self::GetMessage,
+        Self::ResumeGroup,
         Self::Done,
         Self::Topics,
         Self::Topic,

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use sluice_core::input::{Action, Admin, Consume, Numbers, SeekTo};
-use sluice_log::record::{Backoff, Filter, GroupSettings, PluginLimits, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, Filter, GroupSettings, OnFailure, PluginLimits, StartPoint, TopicSettings};
 use sluice_protocol::control;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{QueueIndex, QueueOffset};
@@ -282,6 +282,20 @@ pub(crate) fn plugin_limits(limits: Option<control::PluginLimits>, defaults: Plu
         run_ms: u32::try_from(run_ms).expect("run_ms is at most 60,000 or the default, which is a u32"),
         memory_bytes: or(asked.memory_bytes, defaults.memory_bytes, 256 << 20, "memory_bytes")?,
     })
+}
+
+/// What becomes of the messages that a plugin fails on.
+///
+/// # Errors
+/// `BadSetting` for what this broker does not know.
+pub(crate) fn on_failure(asked: i32) -> Result<OnFailure, Refusal> {
+    match control::OnFailure::try_from(asked) {
+        Ok(control::OnFailure::DeadLetter) => Ok(OnFailure::DeadLetter),
+        Ok(control::OnFailure::Hold) => Ok(OnFailure::Hold),
+        Ok(control::OnFailure::Deliver) => Ok(OnFailure::Deliver),
+        Ok(control::OnFailure::Skip) => Ok(OnFailure::Skip),
+        Err(_) => Err(bad_setting(format!("on_failure = {asked} is not known"))),
+    }
 }
 
 /// Refuses a list of handles that is empty, too long or names one twice.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sluice_core::effect::{self, Answer};
-use sluice_log::record::{Backoff, Filter, GroupSettings, PluginLimits, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, Filter, GroupSettings, OnFailure, PluginLimits, StartPoint, TopicSettings};
 use sluice_protocol::control;
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::frame::{self, FrameKind};
@@ -88,6 +88,13 @@ pub(crate) fn plugin_info(plugin: &effect::PluginInfo, built_in: bool) -> contro
         }),
         bound_wall_ms: plugin.bound_wall_ms,
         built_in,
+        on_failure: match plugin.on_failure {
+            OnFailure::DeadLetter => control::OnFailure::DeadLetter,
+            OnFailure::Hold => control::OnFailure::Hold,
+            OnFailure::Deliver => control::OnFailure::Deliver,
+            OnFailure::Skip => control::OnFailure::Skip,
+        }
+        .into(),
     }
 }
 
@@ -146,6 +153,16 @@ fn group_info(
         members: members.into_iter().map(member).collect(),
         next,
         subscription_count: group.subscription_count,
+        alarms: group.alarms.into_iter().map(alarm).collect(),
+    }
+}
+
+fn alarm(info: effect::AlarmInfo) -> control::Alarm {
+    control::Alarm {
+        topic: info.topic,
+        digest: Bytes::copy_from_slice(&info.digest.0),
+        reason: info.reason,
+        since_wall_ms: info.since_wall_ms,
     }
 }
 
@@ -162,6 +179,8 @@ fn cursor_info(info: effect::CursorInfo) -> control::CursorInfo {
         matched: info.matched,
         failed: info.failed,
         held: info.held.unwrap_or_default(),
+        set_aside: info.set_aside,
+        culprits_held: info.culprits_held,
     }
 }
 

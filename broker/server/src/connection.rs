@@ -223,7 +223,8 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::LoadPlugin
         | FrameKind::ListPlugins
         | FrameKind::DescribePlugin
-        | FrameKind::GetMessage => {
+        | FrameKind::GetMessage
+        | FrameKind::ResumeGroup => {
             let mut answer: Vec<Bytes> = request::answer(client, kind, &frame, reader).await?;
             send.write_all_chunks(&mut answer).await.map_err(|_| Broken::Gone)?;
             frames::finish(send).await;

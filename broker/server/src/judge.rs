@@ -1,7 +1,10 @@
-//! Judging stored messages: the index drops what a pruning hint rules out, the rest goes to the plugin as columnar runs.
+//! Judging stored messages: the index drops what a pruning hint rules out, the rest goes to the plugin as columnar runs - and where a run
+//! fails, message by message.
 
 use std::ops::Range;
 
+use sluice_core::input::{Culprit, CulpritKind};
+use sluice_core::limits::{CULPRIT_QUORUM, CULPRITS_MAX};
 use sluice_log::{BatchPlace, LogError, LogReader, ReadAhead};
 use sluice_plugin_host::{Attribute, FilterHandle, Hint, Host, Room, RunFailure, ViewWriter, Worker};
 use sluice_protocol::batch::{Attributes, BatchError, NameIndex, Row, tag_hash};
@@ -27,6 +30,32 @@ pub struct Judged {
     pub failed: u32,
     /// How many were dropped by the hint, without a call.
     pub pruned: u64,
+    /// How many the plugin was asked about.
+    pub evaluated: u32,
+    /// Those on which it failed alone too, ascending.
+    pub culprits: Vec<Culprit>,
+    /// One past the last that was judged: where a plugin fails a stretch may end early.
+    pub to: QueueOffset,
+}
+
+/// Why a stretch ends before its end.
+enum Ended {
+    /// All before this message is judged; the failure, if any, is met again when it is asked about.
+    At(QueueOffset, Option<RunFailure>),
+    /// Nothing is known.
+    Failed(JudgeError),
+}
+
+impl From<LogError> for Ended {
+    fn from(error: LogError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<BatchError> for Ended {
+    fn from(error: BatchError) -> Self {
+        Self::Failed(error.into())
+    }
 }
 
 /// Why a stretch could not be judged.
@@ -87,6 +116,19 @@ impl Judge {
         to: QueueOffset,
     ) -> Result<Judged, JudgeError> {
         let mut judged = Judged::default();
+        let ended = self.stretch(reader, filter, queue, from..to, &mut judged);
+        judged.end(from, to, ended)
+    }
+
+    fn stretch(
+        &mut self,
+        reader: &LogReader,
+        filter: &FilterHandle,
+        queue: QueueId,
+        asked: Range<QueueOffset>,
+        judged: &mut Judged,
+    ) -> Result<(), Ended> {
+        let (from, to) = (asked.start, asked.end);
         let pruning = Pruning::new(filter.hint());
         self.begin(filter);
         if let Pruning::Tags { hashes, .. } = &pruning {
@@ -105,14 +147,7 @@ impl Judge {
                 };
                 self.slots.resolve(&attributes, filter.columns());
                 for offset in &candidates[..here] {
-                    self.row(
-                        &attributes,
-                        (offset.0 - place.first.0) as u32,
-                        *offset,
-                        filter,
-                        &pruning,
-                        &mut judged,
-                    )?;
+                    self.row(&attributes, (offset.0 - place.first.0) as u32, *offset, filter, &pruning, judged)?;
                 }
                 candidates = &candidates[here..];
             }
@@ -127,11 +162,10 @@ impl Judge {
                 };
                 self.slots.resolve(&attributes, filter.columns());
                 let rows = rows_within(place, from, to);
-                self.rows(&attributes, rows, place.first, filter, &pruning, &mut judged)?;
+                self.rows(&attributes, rows, place.first, filter, &pruning, judged)?;
             }
         }
-        self.flush(filter, &mut judged)?;
-        Ok(judged)
+        self.flush(filter, judged)
     }
 
     /// Judges all messages of batches that lie in memory, as `stored` does; the offsets are counted from 0.
@@ -140,16 +174,20 @@ impl Judge {
     /// [`JudgeError`].
     pub fn batches<'a>(&mut self, filter: &FilterHandle, batches: impl IntoIterator<Item = &'a Attributes>) -> Result<Judged, JudgeError> {
         let mut judged = Judged::default();
-        let pruning = Pruning::new(filter.hint());
-        self.begin(filter);
-        let mut first = QueueOffset(0);
-        for attributes in batches {
-            self.slots.resolve(attributes, filter.columns());
-            self.rows(attributes, 0..attributes.count(), first, filter, &pruning, &mut judged)?;
-            first = QueueOffset(first.0 + u64::from(attributes.count()));
-        }
-        self.flush(filter, &mut judged)?;
-        Ok(judged)
+        let mut end = QueueOffset(0);
+        let in_memory = || -> Result<(), Ended> {
+            let pruning = Pruning::new(filter.hint());
+            self.begin(filter);
+            for attributes in batches {
+                let first = end;
+                end.0 += u64::from(attributes.count());
+                self.slots.resolve(attributes, filter.columns());
+                self.rows(attributes, 0..attributes.count(), first, filter, &pruning, &mut judged)?;
+            }
+            self.flush(filter, &mut judged)
+        };
+        let ended = in_memory();
+        judged.end(QueueOffset(0), end, ended)
     }
 
     fn begin(&mut self, filter: &FilterHandle) {
@@ -165,7 +203,7 @@ impl Judge {
         filter: &FilterHandle,
         pruning: &Pruning<'_>,
         judged: &mut Judged,
-    ) -> Result<(), JudgeError> {
+    ) -> Result<(), Ended> {
         for row in rows {
             self.row(attributes, row, QueueOffset(first.0 + u64::from(row)), filter, pruning, judged)?;
         }
@@ -181,7 +219,7 @@ impl Judge {
         filter: &FilterHandle,
         pruning: &Pruning<'_>,
         judged: &mut Judged,
-    ) -> Result<(), JudgeError> {
+    ) -> Result<(), Ended> {
         let Some(row) = attributes.row(row) else { return Ok(()) };
         if !pruning.may_match(&row) {
             judged.pruned += 1;
@@ -199,17 +237,58 @@ impl Judge {
         }
     }
 
-    fn flush(&mut self, filter: &FilterHandle, judged: &mut Judged) -> Result<(), JudgeError> {
+    fn flush(&mut self, filter: &FilterHandle, judged: &mut Judged) -> Result<(), Ended> {
         let Some(view) = self.writer.finish() else { return Ok(()) };
-        let verdicts = self.worker.evaluate(filter, view)?;
-        for (word, mut bits) in verdicts.deliver.into_iter().enumerate() {
-            while bits != 0 {
-                let message = word * 64 + bits.trailing_zeros() as usize;
-                judged.deliver.push(self.offsets[message]);
-                bits &= bits - 1;
+        match self.worker.evaluate(filter, view) {
+            Ok(verdicts) => {
+                judged.evaluated += self.offsets.len() as u32;
+                for (word, mut bits) in verdicts.deliver.into_iter().enumerate() {
+                    while bits != 0 {
+                        let message = word * 64 + bits.trailing_zeros() as usize;
+                        judged.deliver.push(self.offsets[message]);
+                        bits &= bits - 1;
+                    }
+                }
+                judged.failed += verdicts.failed_count();
+            }
+            Err(failure) => self.one_by_one(filter, failure, judged)?,
+        }
+        // With as many as it takes to decide about what the plugin failed on the core is to hear of it.
+        match self.offsets.last() {
+            Some(last) if !judged.culprits.is_empty() && u64::from(judged.evaluated) >= CULPRIT_QUORUM => {
+                Err(Ended::At(QueueOffset(last.0 + 1), None))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Judges each message of a run on which fresh instances fail alone, to find those that are to blame. What the clock stopped, or had no
+    /// instance, is no message's fault: the stretch ends there.
+    fn one_by_one(&mut self, filter: &FilterHandle, failure: RunFailure, judged: &mut Judged) -> Result<(), Ended> {
+        if culprit_kind(&failure).is_none() {
+            return Err(Ended::At(self.offsets[0], Some(failure)));
+        }
+        for (message, &offset) in self.offsets.iter().enumerate() {
+            match self.worker.evaluate(filter, self.writer.alone(message)) {
+                Ok(verdicts) => {
+                    judged.deliver.extend(verdicts.is_delivered(0).then_some(offset));
+                    judged.failed += verdicts.failed_count();
+                }
+                Err(failure) => match culprit_kind(&failure) {
+                    Some(kind) => judged.culprits.push(Culprit {
+                        offset,
+                        kind,
+                        reason: failure.to_string(),
+                    }),
+                    None => return Err(Ended::At(offset, Some(failure))),
+                },
+            }
+            judged.evaluated += 1;
+            // More are the plugin's fault whatever follows.
+            if judged.culprits.len() as u64 > CULPRITS_MAX {
+                return Err(Ended::At(QueueOffset(offset.0 + 1), None));
             }
         }
-        judged.failed += verdicts.failed_count();
         Ok(())
     }
 }
@@ -220,6 +299,30 @@ fn unless_gone(attributes: Result<Attributes, LogError>) -> Result<Option<Attrib
         Ok(attributes) => Ok(Some(attributes)),
         Err(LogError::Gone { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+impl Judged {
+    /// What is known of the messages `from..to`, whose judging ended so.
+    fn end(mut self, from: QueueOffset, to: QueueOffset, ended: Result<(), Ended>) -> Result<Self, JudgeError> {
+        self.to = match ended {
+            Ok(()) => to,
+            Err(Ended::At(at, Some(failure))) if at <= from => return Err(failure.into()),
+            Err(Ended::At(at, _)) => at.min(to),
+            Err(Ended::Failed(error)) => return Err(error),
+        };
+        Ok(self)
+    }
+}
+
+/// How a plugin failed on a message that it was given alone; `None` when that says nothing of the message.
+fn culprit_kind(failure: &RunFailure) -> Option<CulpritKind> {
+    match failure {
+        RunFailure::Trap(_) => Some(CulpritKind::Trap),
+        RunFailure::Fuel(_) => Some(CulpritKind::Fuel),
+        RunFailure::Memory(_) => Some(CulpritKind::Memory),
+        RunFailure::BadOutput(_) => Some(CulpritKind::Answer),
+        RunFailure::Time(_) | RunFailure::NoInstance(_) => None,
     }
 }
 

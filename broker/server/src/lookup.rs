@@ -63,14 +63,16 @@ fn dead_letter(reader: &LogReader, source: QueueId, offset: QueueOffset, dead: &
     };
     let body = reader.read(place, range.start as u32..range.end as u32)?;
     let (queue, offset, attempts) = (source.index.0.to_string(), offset.0.to_string(), dead.attempts.to_string());
-    let origin = [
+    let plugin = dead.plugin.map(|digest| digest.to_string());
+    let mut origin = vec![
         ("sluice.origin.topic", dead.topic.as_str()),
         ("sluice.origin.queue", queue.as_str()),
         ("sluice.origin.offset", offset.as_str()),
         ("sluice.origin.group", dead.group.as_str()),
         ("sluice.attempts", attempts.as_str()),
-        ("sluice.reason", dead.reason),
+        ("sluice.reason", dead.reason.as_str()),
     ];
+    origin.extend(plugin.as_deref().map(|digest| ("sluice.plugin", digest)));
     let mut merger = BatchMerger::new();
     merger.add_with_properties(&attributes, row, body, &origin)?;
     Ok(Some(merger.take().into_bytes()))

@@ -96,6 +96,7 @@ fn admin(serving: &Serving, kind: FrameKind, frame: &Frame) -> Result<Admin, Bro
             Admin::DescribeGroup { name, from: TopicId(from) }
         }
         FrameKind::Seek => admission::seek(message(frame, kind)?)?,
+        FrameKind::ResumeGroup => Admin::ResumeGroup { name: named()? },
         FrameKind::ListPlugins => Admin::ListPlugins,
         other => return Err(unexpected(other)),
     })
@@ -189,8 +190,10 @@ async fn get_message(client: &Arc<Client>, GetMessage { id }: GetMessage) -> Res
     Ok(delivery::found(serving, name.ok_or_else(no_such)?, queue, offset).await?)
 }
 
-async fn load_plugin(client: &Arc<Client>, LoadPlugin { name, module, limits }: LoadPlugin) -> Result<Bytes, Broken> {
+async fn load_plugin(client: &Arc<Client>, load: LoadPlugin) -> Result<Bytes, Broken> {
     let serving = &client.serving;
+    let on_failure = admission::on_failure(load.on_failure)?;
+    let LoadPlugin { name, module, limits, .. } = load;
     names::check_user_name(&name)?;
     let limits = admission::plugin_limits(limits, serving.plugins.defaults())?;
     let alone = serving.plugins.alone().await;
@@ -202,6 +205,7 @@ async fn load_plugin(client: &Arc<Client>, LoadPlugin { name, module, limits }: 
             name: name.clone(),
             digest,
             limits,
+            on_failure,
         },
     )
     .await?;

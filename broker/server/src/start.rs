@@ -7,7 +7,7 @@ use std::thread;
 use sluice_core::effect::{Answer, PluginInfo};
 use sluice_core::input::{Admin, Input};
 use sluice_core::{Core, CoreConfig};
-use sluice_log::record::TopicSettings;
+use sluice_log::record::{OnFailure, TopicSettings};
 use sluice_log::{FileStorage, Log, LogConfig, LogError, LogReader, LogWriter, Recovery, Start, Storage};
 use sluice_plugin_host::{Host, HostConfig, HostError};
 use sluice_protocol::errors::Refusal;
@@ -380,6 +380,7 @@ async fn bind_built_ins(shard: &Shard, plugins: &Plugins) -> Result<(), Refusal>
                 name: name.to_owned(),
                 digest,
                 limits: plugins.defaults(),
+                on_failure: OnFailure::DeadLetter,
             };
             shard.ask(|request| Input::Admin { request, admin }).await?;
         }

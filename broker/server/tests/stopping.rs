@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use sluice_client::admin::TopicSettings;
+use sluice_client::admin::{OnFailure, TopicSettings};
 use sluice_client::{ConsumerConfig, NewMessage, ProducerConfig};
 use sluice_protocol::control::{Confirm, PublishStart, Refused, StreamEnded, Subscribe};
 use sluice_protocol::errors::ErrorCode;
@@ -175,9 +175,16 @@ async fn a_plugin_larger_than_other_frames_is_loaded() {
         module.resize(module.len() + bytes - 2, 0);
         module
     };
-    let loaded = client.load_plugin("large", padded(12 << 20), None).await.unwrap();
+    let loaded = client
+        .load_plugin("large", padded(12 << 20), None, OnFailure::DeadLetter)
+        .await
+        .unwrap();
     assert_eq!((loaded.name.as_str(), loaded.built_in), ("large", false));
-    let refused = client.load_plugin("larger", padded(33 << 20), None).await.unwrap_err().to_string();
+    let refused = client
+        .load_plugin("larger", padded(33 << 20), None, OnFailure::DeadLetter)
+        .await
+        .unwrap_err()
+        .to_string();
     // The refusal, or its code as that with which the broker stops reading: whichever the client sees first.
     assert!(refused.contains("LimitExceeded") || refused.contains("error 5"), "{refused}");
     client.close().await;

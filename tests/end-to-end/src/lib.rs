@@ -173,6 +173,27 @@ impl Broker {
         child.wait().expect("a child can be waited for").success()
     }
 
+    /// The memory that the broker has resident.
+    pub fn rss_bytes(&self) -> u64 {
+        self.memory_bytes("VmRSS:")
+    }
+
+    /// The most memory that the broker had resident since it started.
+    pub fn peak_rss_bytes(&self) -> u64 {
+        self.memory_bytes("VmHWM:")
+    }
+
+    fn memory_bytes(&self, kind: &str) -> u64 {
+        let pid = self.child.as_ref().expect("the broker runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process has a status");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(kind))
+            .expect("it says what is resident");
+        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number of kilobytes");
+        kilobytes * 1_024
+    }
+
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")

@@ -17,6 +17,8 @@ impl World {
     pub(crate) fn finish(&mut self) {
         self.healed = true;
         self.network.losses_per_mille = 0;
+        self.mood = crate::failing::Mood::Well;
+        self.oracle.asked.trials.heal();
         self.storage.full_after(None);
         self.storage.limit(None);
         for _ in 0..STEPS_TO_HEAL {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sluice_core::effect::{DeadLetter, Delivery, Effect, FetchId, JudgeId, LocateId, Rule, Taker};
-use sluice_core::input::{Input, JudgeFailure, Verdicts};
+use sluice_core::input::{Input, Verdicts};
 use sluice_log::record::CursorId;
 use sluice_protocol::batch::tag_hash;
 use sluice_protocol::ids::{QueueId, QueueOffset};
@@ -69,12 +69,7 @@ impl World {
     }
 
     fn judge(&mut self, judge: JudgeId, cursor: CursorId, rule: &Rule, from: QueueOffset, to: QueueOffset) {
-        if !self.healed && self.random.chance(1, 15) {
-            self.oracle.court.exercise(Law::JudgeFailed);
-            let outcome = Err(JudgeFailure {
-                reason: "the simulated plugin trapped".to_owned(),
-            });
-            self.turn(vec![Input::Verdicts { judge, outcome }]);
+        if self.fails_to_judge(judge) {
             return;
         }
         let mut asked_to = to;
@@ -91,6 +86,8 @@ impl World {
             to: asked_to,
             deliver: Vec::new(),
             failed: 0,
+            evaluated: 0,
+            culprits: Vec::new(),
         };
         let places = match shell.reader.batches(cursor.queue, from, asked_to) {
             Ok(places) => places,
@@ -111,6 +108,7 @@ impl World {
                 Err(error) => return self.broken(&format!("judge {cursor:?}: {error}")),
             }
         }
+        self.fail_on_some(rule, cursor.queue, &mut verdicts);
         self.turn(vec![Input::Verdicts {
             judge,
             outcome: Ok(verdicts),

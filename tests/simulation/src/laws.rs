@@ -107,12 +107,34 @@ pub enum Law {
     SequenceTooOld,
     /// Situation: a crash that lost frames which counted as durable without a sync.
     LazyLoss,
+    /// A message that the plugin failed on is decided about only when enough was judged with it, and most of that well.
+    CulpritByTheRule,
+    /// Such a message gets what the binding says, and a group of a dead-letter topic never dead-letters from it.
+    FateAsBound,
+    /// While the plugin fails on everything nothing is decided, and the groups for which it is asked are held.
+    BrokenDecidesNothing,
+    /// A group is held for a fault of its plugin alone.
+    HeldForAFault,
+    /// The frontier does not pass a message that is set aside.
+    SetAsideIsNotPassed,
+    /// Situation: a message that the plugin failed on.
+    CulpritFound,
+    /// Situation: a decision before the time was over, because enough was judged.
+    QuorumReached,
+    /// Situation: a run stopped by the wall-clock backstop.
+    RunStopped,
+    /// Situation: a held group that went on.
+    HeldResumed,
+    /// Situation: a delivery to a group while another one was held.
+    OthersGoOn,
+    /// Situation: held messages that were judged again.
+    CulpritReleased,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 51] = [
+pub const LAWS: [(Law, u64); 62] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -164,6 +186,17 @@ pub const LAWS: [(Law, u64); 51] = [
     (ProducerForgotten, 20),
     (SequenceTooOld, 10),
     (LazyLoss, 5),
+    (CulpritByTheRule, 50),
+    (FateAsBound, 50),
+    (BrokenDecidesNothing, 50),
+    (HeldForAFault, 20),
+    (SetAsideIsNotPassed, 50),
+    (CulpritFound, 200),
+    (QuorumReached, 10),
+    (RunStopped, 50),
+    (HeldResumed, 20),
+    (OthersGoOn, 100),
+    (CulpritReleased, 1),
 ];
 
 /// How often each law was put to the test.

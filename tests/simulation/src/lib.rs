@@ -4,6 +4,7 @@ pub mod clients;
 pub mod clock;
 pub mod content;
 pub mod disk;
+pub mod failing;
 pub mod finish;
 pub mod fleet;
 pub mod history;

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 42] = [
+pub const BUGS: [Planted; 45] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -118,6 +118,9 @@ pub const BUGS: [Planted; 42] = [
     log("no-room-counts", 50, "a frame for which there was no room counts as written"),
     log("reserve-forgotten", 50, "on a full disk the segments in reserve are not used"),
     log("clock-starts-anew", 20, "the monotonic clock begins at 0 with every start"),
+    core("culprit-at-once", 10, "a message that a plugin failed on is decided about at once"),
+    core("broken-plugin-dead-letters", 50, "the fault is never taken for the plugin's"),
+    core("set-aside-forgotten", 10, "the frontier passes over messages that are set aside"),
 ];
 
 /// Lets a bug in on this thread, or none.

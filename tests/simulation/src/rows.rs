@@ -64,13 +64,15 @@ pub fn body_is_exact(batch: &Batch, row: &Row<'_>) -> bool {
 /// The copy of a message that the dead-letter topic is to hold, alone in a batch and with its origin in further properties.
 pub fn dead_letter(source: &Batch, row: u32, queue: QueueId, offset: QueueOffset, dead: &DeadLetter) -> Bytes {
     let (index, offset, attempts) = (queue.index.0.to_string(), offset.0.to_string(), dead.attempts.to_string());
+    let plugin = dead.plugin.map(|digest| digest.to_string()).unwrap_or_default();
     let origin = [
         ("origin-topic", dead.topic.as_str()),
         ("origin-queue", index.as_str()),
         ("origin-offset", offset.as_str()),
         ("origin-group", dead.group.as_str()),
         ("attempts", attempts.as_str()),
-        ("reason", dead.reason),
+        ("reason", dead.reason.as_str()),
+        ("plugin", plugin.as_str()),
     ];
     let body = source.row(row).map(|row| source.body(&row)).unwrap_or_default();
     let mut merger = BatchMerger::new();

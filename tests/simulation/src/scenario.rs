@@ -6,7 +6,7 @@ use sluice_core::input::Admin;
 use sluice_log::record::{Backoff, GroupSettings, StartPoint, TopicSettings};
 use sluice_protocol::ids::ProducerId;
 
-use crate::clients::{Client, Operator, Producer, Receiver, Stream, Wish, bind};
+use crate::clients::{Client, Operator, Producer, Receiver, Stream, Wish, bind, on_failure};
 use crate::content::EXPRESSIONS;
 use crate::random::Random;
 
@@ -28,12 +28,14 @@ pub struct Scenario {
     pub lazy: bool,
     /// What the windows of all producers may take.
     pub producer_memory_bytes: u64,
+    /// How many messages must be judged with one that the plugin failed on.
+    pub culprit_quorum: u64,
 }
 
 impl Scenario {
     /// Draws a cast.
     pub fn draw(random: &mut Random) -> Self {
-        let mut first = VecDeque::from([bind(1)]);
+        let mut first = VecDeque::from([bind(1, on_failure(random))]);
         for topic in TOPICS {
             if !random.chance(1, 4) {
                 let settings = TopicSettings {
@@ -71,7 +73,11 @@ impl Scenario {
             wishes.push(Wish {
                 group: "morgue".to_owned(),
                 topic: "%DLQ%group-0".to_owned(),
-                expression: String::new(),
+                expression: if random.chance(1, 2) {
+                    String::new()
+                } else {
+                    (*random.pick(&EXPRESSIONS)).to_owned()
+                },
             });
         }
         let mut clients = Vec::new();
@@ -103,6 +109,7 @@ impl Scenario {
             checkpoint_bytes: random.within(4 << 10..64 << 10),
             segment_bytes: 4096 << random.below(5),
             lazy: random.chance(1, 5),
+            culprit_quorum: *random.pick(&[12, 40, 1_024]),
             producer_memory_bytes: if random.chance(1, 6) { random.within(300..1_000) } else { 1 << 20 },
         }
     }

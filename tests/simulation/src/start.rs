@@ -6,6 +6,8 @@ use sluice_core::{Core, CoreConfig};
 use sluice_log::record::Record;
 use sluice_log::{FRAME_HEADER_BYTES, Log, LogConfig, LogError, Recovery, Start, Storage};
 
+use sluice_log::record::OnFailure;
+
 use crate::clients::{Client, bind};
 use crate::disk::is_simulated;
 use crate::laws::Law;
@@ -32,7 +34,7 @@ impl World {
             client.disconnect();
             // A binding that was confirmed may be lost here, and without it nobody could go on.
             if let (true, Client::Operator(operator)) = (self.lazy, client) {
-                operator.first.push_front(bind(1));
+                operator.first.push_front(bind(1, OnFailure::DeadLetter));
             }
         }
         self.up_at_ms = self.clock.true_ms + self.random.below(3_000);
@@ -132,6 +134,7 @@ impl World {
         let config = CoreConfig {
             checkpoint_bytes: self.checkpoint_bytes,
             producer_memory_bytes: self.producer_memory_bytes,
+            culprit_quorum: self.culprit_quorum,
             ..CoreConfig::default()
         };
         let mut core = Core::new(config, recovery.secret);

@@ -9,6 +9,7 @@ use sluice_protocol::ids::QueueOffset;
 
 use crate::clients::{Client, Surroundings, Wish};
 use crate::clock::Clock;
+use crate::failing::Mood;
 use crate::history::History;
 use crate::laws::{Law, Tally, Violation};
 use crate::network::{Event, Network};
@@ -35,6 +36,10 @@ pub struct World {
     pub(crate) routes: BTreeMap<RequestId, Route>,
     /// Who reads a stream.
     pub(crate) streams: BTreeMap<SubscriptionId, Route>,
+    /// How the plugin does.
+    pub(crate) mood: Mood,
+    /// How many messages must be judged with one that the plugin failed on.
+    pub(crate) culprit_quorum: u64,
     /// No fault happens any more.
     pub(crate) healed: bool,
     /// A frame counts as durable when it is written: the shell syncs later, and a crash may lose what was confirmed.
@@ -88,6 +93,7 @@ impl World {
             segment_bytes,
             lazy,
             producer_memory_bytes,
+            culprit_quorum,
         } = Scenario::draw(&mut random);
         let losses_per_mille = if random.chance(1, 3) { 0 } else { random.below(60) };
         Self {
@@ -95,13 +101,15 @@ impl World {
             random,
             clock: Clock::default(),
             history: History::new(verbose),
-            oracle: Oracle::new(lazy),
+            oracle: Oracle::new(lazy, culprit_quorum),
             network: Network::losing(losses_per_mille),
             clients,
             wishes,
             shell: None,
             routes: BTreeMap::new(),
             streams: BTreeMap::new(),
+            mood: Mood::Well,
+            culprit_quorum,
             healed: false,
             lazy,
             refused: false,
@@ -205,6 +213,8 @@ impl World {
             }
             350..450 => self.storage.full_after(None),
             450..490 => self.storage.limit(None),
+            490..496 => self.break_plugin(),
+            496..520 => self.mend_plugin(),
             _ => {}
         }
     }

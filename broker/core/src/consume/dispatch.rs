@@ -87,6 +87,7 @@ impl Core {
 
     /// Serves every lane of a reading, another one first each time, so that no queue starves.
     fn serve(&mut self, key: ReadingKey, reading: &mut Reading) {
+        self.try_culprits(key, reading);
         let mut wake = None;
         let lanes = reading.lanes.len();
         for nth in 0..lanes {
@@ -152,7 +153,7 @@ impl Core {
         self.counters.granted += granted;
         self.counters.redelivered += redelivered;
         let expires_mono_ms = self.now.mono_ms + invisible_ms;
-        let frontier = lane.place;
+        let frontier = lane.frontier();
         self.record(Change::Granted {
             cursor,
             pass,
@@ -256,7 +257,8 @@ impl Core {
     /// Records the frontier where nothing is handed out for long, so that a crash has little to judge again.
     fn record_frontier(&mut self, cursor: CursorId, lane: &mut LaneRun) {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
-        let ahead = lane.place.0.saturating_sub(entry.lane.frontier.0);
+        let frontier = lane.frontier();
+        let ahead = frontier.0.saturating_sub(entry.lane.frontier.0);
         if ahead == 0 {
             lane.moved_mono_ms = None;
             return;
@@ -264,7 +266,7 @@ impl Core {
         let moved = *lane.moved_mono_ms.get_or_insert(self.now.mono_ms);
         if ahead >= FRONTIER_MESSAGES_MAX || self.now.mono_ms >= moved + FRONTIER_MS_MAX {
             let pass = entry.pass;
-            let frontier = QueueOffset(lane.place.0 + u64::from(planted::is(Bug::FrontierTooFar)));
+            let frontier = QueueOffset(frontier.0 + u64::from(planted::is(Bug::FrontierTooFar)));
             self.record(Change::FrontierMoved { cursor, pass, frontier });
             lane.moved_mono_ms = None;
         }
@@ -282,8 +284,9 @@ impl Core {
             .filter(|due| !reading.waiting.is_empty() && *due != NEVER_MONO_MS);
         let held = lane.held.as_ref().map(|held| held.until_mono_ms).filter(|_| reading.has_members());
         let frontier = lane.moved_mono_ms.map(|moved| moved + FRONTIER_MS_MAX);
+        let aside = self.next_trial(cursor, lane);
         let unused = (!reading.has_members() && !lane.matched.is_empty()).then_some(reading.seen_mono_ms + SUPERSEDED_REST_MS);
-        [lease, retry, held, frontier, unused, lane.fetch_again_mono_ms]
+        [lease, retry, held, frontier, aside, unused, lane.fetch_again_mono_ms]
             .into_iter()
             .flatten()
             .filter(|time| *time > self.now.mono_ms)
@@ -375,12 +378,12 @@ fn pick(durable: &Lane, lane: &mut LaneRun, max: u64, now_mono_ms: u64) -> Vec<L
     leases
 }
 
-/// The first part of a matched range that was not settled ahead; what follows it goes back to the lane.
+/// The first part of a matched range that was neither handed out nor settled nor held; what follows it goes back to the lane.
 fn free_part(durable: &Lane, lane: &mut LaneRun, next: OffsetRange) -> Option<OffsetRange> {
-    if durable.ahead.is_empty() {
+    if durable.ahead.is_empty() && next.first.0 >= lane.taken_end {
         return Some(next);
     }
-    let mut gaps = durable.ahead.gaps(next).into_iter();
+    let mut gaps = durable.free_within(next).into_iter();
     let first = gaps.next();
     for gap in gaps.rev() {
         lane.matched.push_front(gap);

@@ -15,9 +15,19 @@ use crate::state::lane::NEVER_MONO_MS;
 /// A message that is being fetched for the dead-letter topic.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct GivingUp {
-    cursor: CursorId,
-    pass: Pass,
-    offset: QueueOffset,
+    pub(super) cursor: CursorId,
+    pub(super) pass: Pass,
+    pub(super) offset: QueueOffset,
+    pub(super) why: Why,
+}
+
+/// Why a message is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It had its last attempt.
+    Exhausted,
+    /// A plugin failed on it.
+    Culprit,
 }
 
 /// A reason as the dead letter says it.
@@ -59,13 +69,15 @@ impl Core {
                             cursor,
                             pass,
                             offset: QueueOffset(offset),
+                            why: Why::Exhausted,
                         },
                     );
                     let dead = DeadLetter {
                         topic: topic.name.clone(),
                         group: group.name.clone(),
                         attempts: retry.attempts.0,
-                        reason: reason_text(retry.reason),
+                        reason: reason_text(retry.reason).to_owned(),
+                        plugin: None,
                     };
                     let (source, offset) = (cursor.queue, QueueOffset(offset));
                     self.journal.release(
@@ -84,9 +96,17 @@ impl Core {
 
     /// Stores the copy and settles the origin in one record. What retention took meanwhile is settled and counted.
     pub(crate) fn fetched(&mut self, fetch: FetchId, batch: Option<Bytes>) {
-        let Some(GivingUp { cursor, pass, offset }) = self.consuming.fetches.remove(&fetch) else {
+        let Some(given_up) = self.consuming.fetches.remove(&fetch) else {
             return;
         };
+        match given_up.why {
+            Why::Exhausted => self.fetched_exhausted(given_up, batch),
+            Why::Culprit => self.fetched_culprit(fetch, given_up, batch),
+        }
+    }
+
+    fn fetched_exhausted(&mut self, given_up: GivingUp, batch: Option<Bytes>) {
+        let GivingUp { cursor, pass, offset, .. } = given_up;
         let Some(entry) = self.state.cursors.get(&cursor).filter(|entry| entry.pass == pass) else {
             return;
         };
@@ -126,21 +146,24 @@ impl Core {
 
     /// The message is there and could not be read: it stays where it is, and is asked for again after a while.
     pub(crate) fn fetch_failed(&mut self, fetch: FetchId) {
-        let Some(GivingUp { cursor, pass, offset }) = self.consuming.fetches.remove(&fetch) else {
+        let Some(GivingUp { cursor, pass, offset, why }) = self.consuming.fetches.remove(&fetch) else {
             return;
         };
         let again_mono_ms = self.now.mono_ms + FETCH_AGAIN_MS;
         if is_current(&self.state, cursor, pass)
             && let Some(lane) = self.consuming.lane_mut(cursor)
         {
-            lane.giving_up.remove(&offset.0);
+            match why {
+                Why::Exhausted => drop(lane.giving_up.remove(&offset.0)),
+                Why::Culprit => lane.fetch_culprit_again(offset, fetch),
+            }
             lane.fetch_again_mono_ms = Some(again_mono_ms);
             self.consuming.wake(key_of(cursor));
         }
     }
 
     /// The queue of the group's dead-letter topic, which is created when it is needed first.
-    fn dead_letter_queue(&mut self, cursor: CursorId) -> Option<QueueId> {
+    pub(super) fn dead_letter_queue(&mut self, cursor: CursorId) -> Option<QueueId> {
         let name = dead_letter_topic(&self.state.groups.get(&cursor.group)?.name);
         let topic = match self.state.topic_named(&name) {
             Some(topic) => topic,

@@ -6,6 +6,7 @@ use sluice_protocol::ids::{Position, QueueOffset};
 use super::{Held, LaneRun, Reading, key_of};
 use crate::broker::Core;
 use crate::effect::{Effect, JudgeId};
+use crate::input::JudgeFailureKind;
 use crate::input::{JudgeFailure, Verdicts};
 use crate::limits::{JUDGE_WAIT_MS_MAX, JUDGE_WAIT_MS_MIN, SUPERSEDED_REST_MS, WINDOW_VERDICTS_MAX, WINDOWS_MAX};
 use crate::planted::{self, Bug};
@@ -44,7 +45,8 @@ impl Core {
         let waits = lane.held.as_ref().is_some_and(|held| self.now.mono_ms < held.until_mono_ms);
         // Small questions cost as much as large ones: a window that is nearly full is left to be used up first.
         let worth = to == end || to.0.saturating_sub(lane.judged.0) >= WINDOW_VERDICTS_MAX / 4;
-        if !reading.has_members() || waits || to <= lane.judged || !worth {
+        let alarmed = self.has_alarm(key_of(cursor));
+        if !reading.has_members() || waits || alarmed || to <= lane.judged || !worth {
             if lane.matched.is_empty() {
                 self.consuming.free_window(cursor);
             }
@@ -86,8 +88,12 @@ impl Core {
             Ok(verdicts) => {
                 lane.take_verdicts(&asked, &verdicts);
                 self.counters.evaluation_errors += u64::from(verdicts.failed);
+                self.set_aside(asked.cursor, verdicts);
             }
-            Err(JudgeFailure { reason }) => {
+            Err(JudgeFailure { kind, reason }) => {
+                if kind == JudgeFailureKind::Stopped {
+                    lane.stops += 1;
+                }
                 let wait_ms = lane
                     .held
                     .as_ref()
@@ -110,8 +116,11 @@ impl Core {
     /// Drops verdicts that nobody came for within a minute.
     pub(super) fn drop_idle_window(&mut self, cursor: CursorId, reading: &Reading, lane: &mut LaneRun) {
         let idle = !reading.has_members() && self.now.mono_ms >= reading.seen_mono_ms + SUPERSEDED_REST_MS;
-        if idle && !lane.matched.is_empty() {
-            lane.rewind(lane.place);
+        if idle
+            && !lane.matched.is_empty()
+            && let Some(entry) = self.state.cursors.get(&cursor)
+        {
+            lane.rewind(&entry.lane, lane.frontier());
             self.consuming.free_window(cursor);
         }
     }
@@ -137,6 +146,7 @@ impl LaneRun {
                 Some(_) | None => self.matched.push_back(range(offset.0, offset.0 + 1)),
             }
         }
+        self.stops = 0;
         self.judged = verdicts.to;
         self.failed += u64::from(verdicts.failed);
         self.held = None;

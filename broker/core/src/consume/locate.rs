@@ -236,8 +236,9 @@ impl Core {
             return;
         };
         for start in &starts {
-            if let Some(lane) = reading.lanes.get_mut(usize::from(start.queue.index.0)) {
-                lane.rewind(start.offset);
+            let entry = self.state.cursors.get(&CursorId { group, queue: start.queue });
+            if let (Some(lane), Some(entry)) = (reading.lanes.get_mut(usize::from(start.queue.index.0)), entry) {
+                lane.rewind(&entry.lane, start.offset);
                 lane.barrier = depends;
                 lane.giving_up.clear();
             }

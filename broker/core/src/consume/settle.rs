@@ -427,16 +427,20 @@ impl Core {
             let (lane, lost) = (&entry.lane, range(0, start.0));
             let open: u64 = lane.leases.within(lost).map(|(piece, _)| len(piece)).sum::<u64>()
                 + lane.retries.within(lost).map(|(piece, _)| len(piece)).sum::<u64>();
-            let place = self.consuming.lane_mut(cursor).map_or(lane.frontier, |run| run.place);
-            self.counters.lost_to_retention += open + start.0.saturating_sub(place.0);
+            let held = lane.held.within(lost).map(len).sum::<u64>();
+            let run = self.consuming.lane(cursor);
+            let place = run.map_or(lane.frontier, |run| run.place);
+            let aside = run.map_or(0, |run| run.aside.range(..start.0.min(place.0)).count() as u64);
+            self.counters.lost_to_retention += open + held + aside + start.0.saturating_sub(place.0);
         }
         self.record(Change::Trimmed { queue, start });
         for group in groups {
             let cursor = CursorId { group, queue };
-            if let Some(run) = self.consuming.lane_mut(cursor)
-                && run.place < start
-            {
-                run.rewind(start);
+            if let (Some(run), Some(entry)) = (self.consuming.lane_mut(cursor), self.state.cursors.get(&cursor)) {
+                run.aside = run.aside.split_off(&start.0);
+                if run.place < start {
+                    run.rewind(&entry.lane, start);
+                }
             }
             self.consuming.wake(key_of(cursor));
         }

@@ -117,7 +117,7 @@ impl Core {
         let lanes = reading.lanes.len();
         for (index, lane) in reading.lanes.iter_mut().enumerate() {
             if let Some(cursor) = self.state.cursors.get(&super::cursor_of(key, index)) {
-                lane.rewind(cursor.lane.frontier);
+                lane.rewind(&cursor.lane, cursor.lane.frontier);
             }
         }
         if !needs_windows {
@@ -153,6 +153,7 @@ impl Core {
             receives: 0,
             waiting: Default::default(),
             seen_mono_ms: self.now.mono_ms,
+            trial: Default::default(),
             next_lane: 0,
             wake_mono_ms: None,
         };

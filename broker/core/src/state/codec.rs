@@ -18,8 +18,14 @@ use super::subscription::Subscription;
 use super::topic::Topic;
 use super::{State, add_name};
 
-/// The version of every entry written now.
-const VERSION: u8 = 1;
+/// The version in which a kind of entry is written now. Every version below it is read, too.
+fn version(kind: u8) -> u8 {
+    match kind {
+        // Version 2 holds alarms (5), held messages (6) and what becomes of failures (8).
+        5 | 6 | 8 => 2,
+        _ => 1,
+    }
+}
 
 /// The highest number of a kind.
 const KINDS: u8 = 8;
@@ -131,23 +137,20 @@ impl State {
     pub fn encode_entry(&self, key: &Key) -> Option<Bytes> {
         let mut to = Writer::with_capacity(128);
         match key {
-            Key::Meta => self.meta.encode(to.u8(1).u8(VERSION)),
-            Key::Topic(id) => self.topics.get(id)?.encode(to.u8(2).u8(VERSION).u64(id.0)),
-            Key::Queue(id) => self.queues.get(id)?.encode(queue_id(to.u8(3).u8(VERSION), *id)),
-            Key::Group(id) => self.groups.get(id)?.encode(to.u8(4).u8(VERSION).u64(id.0)),
+            Key::Meta => self.meta.encode(begin(&mut to, 1)),
+            Key::Topic(id) => self.topics.get(id)?.encode(begin(&mut to, 2).u64(id.0)),
+            Key::Queue(id) => self.queues.get(id)?.encode(queue_id(begin(&mut to, 3), *id)),
+            Key::Group(id) => self.groups.get(id)?.encode(begin(&mut to, 4).u64(id.0)),
             Key::Subscription(group, topic) => {
                 self.subscriptions
                     .get(&(*group, *topic))?
-                    .encode(to.u8(5).u8(VERSION).u64(group.0).u64(topic.0));
+                    .encode(begin(&mut to, 5).u64(group.0).u64(topic.0));
             }
-            Key::Cursor(id) => self
-                .cursors
-                .get(id)?
-                .encode(queue_id(to.u8(6).u8(VERSION).u64(id.group.0), id.queue)),
+            Key::Cursor(id) => self.cursors.get(id)?.encode(queue_id(begin(&mut to, 6).u64(id.group.0), id.queue)),
             Key::Producer(id) => {
-                self.producers.get(*id)?.encode(to.u8(7).u8(VERSION).u128(id.0));
+                self.producers.get(*id)?.encode(begin(&mut to, 7).u128(id.0));
             }
-            Key::Binding(name) => self.bindings.get(name)?.encode(to.u8(8).u8(VERSION).text(name)),
+            Key::Binding(name) => self.bindings.get(name)?.encode(begin(&mut to, 8).text(name)),
         }
         Some(to.finish())
     }
@@ -159,7 +162,7 @@ impl State {
     pub fn restore(&mut self, entry: &[u8]) -> Result<(), BadEntry> {
         let mut from = Reader::new(entry);
         let (kind, version) = (from.u8()?, from.u8()?);
-        if version != VERSION {
+        if !(1..=self::version(kind)).contains(&version) {
             return Err(BadEntry::Version(version));
         }
         match kind {
@@ -177,7 +180,7 @@ impl State {
             }
             5 => {
                 let (group, topic) = (GroupId(from.u64()?), TopicId(from.u64()?));
-                self.subscriptions.insert((group, topic), Subscription::decode(&mut from)?);
+                self.subscriptions.insert((group, topic), Subscription::decode(&mut from, version)?);
                 self.readers.add(topic, group);
             }
             6 => {
@@ -185,15 +188,19 @@ impl State {
                     group: GroupId(from.u64()?),
                     queue: read_queue_id(&mut from)?,
                 };
-                self.cursors.insert(id, Cursor::decode(&mut from)?);
+                self.cursors.insert(id, Cursor::decode(&mut from, version)?);
                 self.readers.add(id.queue.topic, id.group);
             }
             7 => self.producers.put(ProducerId(from.u128()?), Producer::decode(&mut from)?),
-            8 => drop(self.bindings.insert(from.text()?.to_owned(), Binding::decode(&mut from)?)),
+            8 => drop(self.bindings.insert(from.text()?.to_owned(), Binding::decode(&mut from, version)?)),
             _ => return Err(BadEntry::Kind(kind)),
         }
         Ok(from.finish()?)
     }
+}
+
+fn begin(to: &mut Writer, kind: u8) -> &mut Writer {
+    to.u8(kind).u8(version(kind))
 }
 
 fn above<K: Ord + Clone, V>(map: &BTreeMap<K, V>, last: Option<&K>) -> Option<K> {

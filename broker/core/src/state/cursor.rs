@@ -51,11 +51,11 @@ impl Cursor {
         self.lane.encode(to);
     }
 
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
+    pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         Ok(Self {
             reflects: Position(from.u64()?),
             pass: Pass(from.u32()?),
-            lane: Lane::decode(from)?,
+            lane: Lane::decode(from, version)?,
         })
     }
 }

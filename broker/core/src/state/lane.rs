@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use sluice_log::record::{Holder, LeaseRange, OffsetRange, ReturnReason};
+use sluice_log::record::{Fate, Holder, LeaseRange, OffsetRange, ReturnReason};
 use sluice_protocol::ids::{Attempt, Position, QueueOffset};
 use sluice_protocol::units::Now;
 use sluice_protocol::wire::{Reader, WireError, Writer};
@@ -49,7 +49,8 @@ impl Timed for Retry {
     }
 }
 
-/// One lane. Whatever lies behind the frontier and is neither leased nor retrying is settled or was skipped.
+/// One lane. Whatever lies behind the frontier and is neither leased, retrying nor held is settled or was skipped. Messages beyond it
+/// may be all of these too, while one that a plugin failed on waits there to be decided about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lane {
     /// The first offset neither leased nor skipped.
@@ -58,8 +59,10 @@ pub struct Lane {
     pub leases: Spans<Lease>,
     /// What came back.
     pub retries: Spans<Retry>,
-    /// What was settled at or beyond the frontier, by handles whose lease a crash forgot.
+    /// What was settled at or beyond the frontier.
     pub ahead: OffsetSet,
+    /// What a plugin failed on and its binding said to hold.
+    pub held: OffsetSet,
 }
 
 impl Lane {
@@ -69,12 +72,78 @@ impl Lane {
             leases: Spans::default(),
             retries: Spans::default(),
             ahead: OffsetSet::default(),
+            held: OffsetSet::default(),
         }
     }
 
     /// Messages leased or retrying.
     pub fn open(&self) -> u64 {
         self.leases.count() + self.retries.count()
+    }
+
+    /// Whether a message was neither handed out nor settled nor decided about.
+    pub fn is_free(&self, offset: u64) -> bool {
+        offset >= self.frontier.0
+            && self.leases.get(offset).is_none()
+            && self.retries.get(offset).is_none()
+            && !self.ahead.contains(offset)
+            && !self.held.contains(offset)
+    }
+
+    /// The parts of a range of which nothing is leased, retrying, settled ahead or held, ascending.
+    pub fn free_within(&self, within: OffsetRange) -> Vec<OffsetRange> {
+        self.taken_within(within).gaps(within)
+    }
+
+    /// One past the last message at or beyond the frontier that is not free.
+    pub fn taken_end(&self) -> u64 {
+        [self.leases.end(), self.retries.end(), self.ahead.end(), self.held.end()]
+            .into_iter()
+            .fold(0, u64::max)
+    }
+
+    /// The messages of a range that are leased, retrying, settled ahead or held.
+    fn taken_within(&self, within: OffsetRange) -> OffsetSet {
+        let mut taken = OffsetSet::default();
+        let leased = self.leases.within(within).map(|(piece, _)| piece);
+        let retrying = self.retries.within(within).map(|(piece, _)| piece);
+        let over = self.ahead.within(within).chain(self.held.within(within));
+        leased
+            .chain(retrying)
+            .chain(over)
+            .for_each(|piece| taken.insert(piece.first.0, piece.end.0));
+        taken
+    }
+
+    /// A message on which a plugin failed got what its binding says.
+    pub(super) fn decided(&mut self, offset: QueueOffset, fate: &Fate, at: Now) {
+        let end = QueueOffset(offset.0 + 1);
+        match fate {
+            Fate::DeadLettered { .. } | Fate::Skipped => self.settled(offset, end),
+            Fate::Held => self.held.insert(offset.0, end.0),
+            Fate::Delivered => {
+                let due = Retry {
+                    attempts: Attempt(0),
+                    due_mono_ms: at.mono_ms,
+                    reason: ReturnReason::Closed,
+                };
+                self.retries.insert(OffsetRange { first: offset, end }, due);
+            }
+        }
+    }
+
+    /// What is held is to be judged again: the frontier goes back to the first of it, and what is over between is settled ahead.
+    pub(super) fn release_held(&mut self) {
+        let Some(first) = self.held.first().filter(|first| *first < self.frontier.0) else {
+            self.held = OffsetSet::default();
+            return;
+        };
+        let behind = range(first, self.frontier.0);
+        for over in self.free_within(behind) {
+            self.ahead.insert(over.first.0, over.end.0);
+        }
+        self.frontier = QueueOffset(first);
+        self.held = OffsetSet::default();
     }
 
     pub(super) fn move_frontier(&mut self, frontier: QueueOffset) {
@@ -110,6 +179,7 @@ impl Lane {
         let offsets = OffsetRange { first, end };
         self.leases.take(offsets, |_, _| {});
         self.retries.take(offsets, |_, _| {});
+        self.held.remove(first.0, end.0);
         self.ahead.insert(first.max(self.frontier).0, end.0);
     }
 
@@ -161,6 +231,7 @@ impl Lane {
         let lost = range(0, start.0);
         self.leases.take(lost, |_, _| {});
         self.retries.take(lost, |_, _| {});
+        self.held.drop_below(start.0);
         self.move_frontier(start);
     }
 
@@ -188,9 +259,14 @@ impl Lane {
         for offsets in self.ahead.iter() {
             encode_range(offsets, to);
         }
+        to.count(self.held.iter().count());
+        for offsets in self.held.iter() {
+            encode_range(offsets, to);
+        }
     }
 
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
+    /// Version 1 held nothing.
+    pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         let mut lane = Self::starting_at(QueueOffset(from.u64()?));
         for _ in 0..from.count(37)? {
             let offsets = decode_range(from)?;
@@ -236,6 +312,12 @@ impl Lane {
         for _ in 0..from.count(16)? {
             let offsets = decode_range(from)?;
             lane.ahead.insert(offsets.first.0, offsets.end.0);
+        }
+        if version > 1 {
+            for _ in 0..from.count(16)? {
+                let offsets = decode_range(from)?;
+                lane.held.insert(offsets.first.0, offsets.end.0);
+            }
         }
         Ok(lane)
     }

@@ -1,7 +1,7 @@
 //! The entry of one subscription: what a group asks of a topic now, and what it asked before.
 
 use sluice_log::record::Filter;
-use sluice_protocol::ids::Position;
+use sluice_protocol::ids::{Digest, Position};
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use crate::limits::SUPERSEDED_MAX;
@@ -15,6 +15,19 @@ pub struct Subscription {
     pub ruling: Filter,
     /// Those that ruled before, the newest last.
     pub superseded: Vec<Filter>,
+    /// Why nothing is judged by the ruling one before an operator goes on.
+    pub alarm: Option<Alarm>,
+}
+
+/// A plugin's fault, for which a subscription is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alarm {
+    /// The version of the plugin.
+    pub digest: Digest,
+    /// How it failed.
+    pub reason: String,
+    /// Since when (wall clock, milliseconds).
+    pub since_wall_ms: i64,
 }
 
 impl Subscription {
@@ -23,6 +36,7 @@ impl Subscription {
             reflects,
             ruling,
             superseded: Vec::new(),
+            alarm: None,
         }
     }
 
@@ -34,11 +48,20 @@ impl Subscription {
         if self.ruling == *filter {
             return;
         }
+        // The fault was found under the filter that rules no more.
+        self.alarm = None;
         let before = std::mem::replace(&mut self.ruling, filter.clone());
         self.superseded.retain(|other| other != filter);
         self.superseded.push(before);
         if self.superseded.len() > SUPERSEDED_MAX {
             self.superseded.remove(0);
+        }
+    }
+
+    pub(super) fn set_alarm(&mut self, position: Position, alarm: Option<Alarm>) {
+        if self.reflects < position {
+            self.reflects = position;
+            self.alarm = alarm;
         }
     }
 
@@ -49,18 +72,40 @@ impl Subscription {
         for filter in &self.superseded {
             encode_filter(filter, to);
         }
+        match &self.alarm {
+            None => to.u8(0),
+            Some(alarm) => to.u8(1).bytes(&alarm.digest.0).text(&alarm.reason).i64(alarm.since_wall_ms),
+        };
     }
 
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
+    /// Version 1 knew no alarm.
+    pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         let reflects = Position(from.u64()?);
         let ruling = decode_filter(from)?;
         let count = from.count(1)?;
         let superseded = (0..count).map(|_| decode_filter(from)).collect::<Result<_, _>>()?;
+        let alarm = match version {
+            1 => None,
+            _ => decode_alarm(from)?,
+        };
         Ok(Self {
             reflects,
             ruling,
             superseded,
+            alarm,
         })
+    }
+}
+
+fn decode_alarm(from: &mut Reader<'_>) -> Result<Option<Alarm>, WireError> {
+    match from.u8()? {
+        0 => Ok(None),
+        1 => Ok(Some(Alarm {
+            digest: Digest(from.array()?),
+            reason: from.text()?.to_owned(),
+            since_wall_ms: from.i64()?,
+        })),
+        _ => Err(WireError::Impossible("alarm")),
     }
 }
 

@@ -3,18 +3,26 @@
 //! A kind's number is never used again for another kind, and a version of a kind is never read as another.
 
 use bytes::Bytes;
-use sluice_protocol::ids::{Digest, Epoch, GroupId, Pass, ProducerId, QueueId, QueueOffset, TopicId};
+use sluice_protocol::ids::{Digest, Epoch, GroupId, Pass, ProducerId, QueueOffset, TopicId};
 use sluice_protocol::units::Now;
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
+use super::failure::{put_fate, put_on_failure, take_fate, take_on_failure};
 use super::fields::{
     put_cursor, put_filter, put_group_settings, put_holder, put_leases, put_queue, put_ranges, put_starts, reason_number, take_cursor,
     take_filter, take_group_settings, take_holder, take_leases, take_queue, take_ranges, take_reason, take_starts,
 };
-use super::{Change, PluginLimits, Record, TopicSettings};
+use super::{Change, Fate, OnFailure, PluginLimits, Record, TopicSettings};
 
-/// The version in which every kind is written today.
-const VERSION: u16 = 1;
+/// The version in which a kind is written today. Every version below it is read, too.
+fn version(kind: u16) -> u16 {
+    match kind {
+        // Version 2 says what becomes of the messages that the plugin fails on.
+        kind::PLUGIN_BOUND => 2,
+        _ => 1,
+    }
+}
+
 /// Kind, version and the two clocks.
 pub const RECORD_HEADER_BYTES: usize = 20;
 
@@ -56,6 +64,9 @@ mod kind {
     pub(super) const SOUGHT: u16 = 15;
     pub(super) const TRIMMED: u16 = 16;
     pub(super) const PRODUCER_FORGOTTEN: u16 = 17;
+    pub(super) const CULPRIT_DECIDED: u16 = 18;
+    pub(super) const SUBSCRIPTION_HELD: u16 = 19;
+    pub(super) const SUBSCRIPTION_RESUMED: u16 = 20;
 }
 
 /// What a kind's number stands for, for reports; `None` when it is not known.
@@ -78,6 +89,9 @@ pub fn kind_name(number: u16) -> Option<&'static str> {
         kind::SOUGHT => "sought",
         kind::TRIMMED => "trimmed",
         kind::PRODUCER_FORGOTTEN => "producer-forgotten",
+        kind::CULPRIT_DECIDED => "culprit-decided",
+        kind::SUBSCRIPTION_HELD => "subscription-held",
+        kind::SUBSCRIPTION_RESUMED => "subscription-resumed",
         _ => return None,
     })
 }
@@ -86,10 +100,7 @@ pub fn kind_name(number: u16) -> Option<&'static str> {
 pub fn peek(record: &[u8]) -> Result<(u16, Now), RecordError> {
     let mut reader = Reader::new(record);
     let kind = reader.u16()?;
-    let version = reader.u16()?;
-    if version != VERSION {
-        return Err(RecordError::Version { kind, version });
-    }
+    check_version(kind, reader.u16()?)?;
     Ok((
         kind,
         Now {
@@ -99,48 +110,17 @@ pub fn peek(record: &[u8]) -> Result<(u16, Now), RecordError> {
     ))
 }
 
-/// A batch that a record stores.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredBatch {
-    /// The queue at whose end it is.
-    pub(crate) queue: QueueId,
-    /// The offset of its first message.
-    pub(crate) first: QueueOffset,
-    /// The flat batch.
-    pub(crate) batch: Bytes,
-    /// Whether its messages came from their producer or from another queue, where they keep their ids.
-    pub(crate) origin: Origin,
+/// Whether records of this kind may have a batch.
+pub(super) fn may_store(kind: u16) -> bool {
+    matches!(kind, kind::APPENDED | kind::DEAD_LETTERED | kind::CULPRIT_DECIDED)
 }
 
-/// Where a stored batch came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// Its producer.
-    Producer,
-    /// Another queue.
-    Queue,
-}
-
-/// The batch that an encoded record stores; `None` for a record that stores none.
-pub(crate) fn stored(record: &Bytes) -> Result<Option<StoredBatch>, RecordError> {
-    match peek(record)?.0 {
-        kind::APPENDED | kind::DEAD_LETTERED => {}
-        _ => return Ok(None),
-    }
-    match Record::decode(record)?.change {
-        Change::Appended { queue, first, batch } => Ok(Some(StoredBatch {
-            queue,
-            first,
-            batch,
-            origin: Origin::Producer,
-        })),
-        Change::DeadLettered { to, at_offset, batch, .. } => Ok(Some(StoredBatch {
-            queue: to,
-            first: at_offset,
-            batch,
-            origin: Origin::Queue,
-        })),
-        _ => Ok(None),
+/// Demands that a version of a kind can be read.
+fn check_version(kind: u16, found: u16) -> Result<u16, RecordError> {
+    if (1..=version(kind)).contains(&found) {
+        Ok(found)
+    } else {
+        Err(RecordError::Version { kind, version: found })
     }
 }
 
@@ -148,7 +128,12 @@ impl Record {
     /// The record as the log holds it.
     pub fn encode(&self) -> Bytes {
         let batch_bytes = match &self.change {
-            Change::Appended { batch, .. } | Change::DeadLettered { batch, .. } => batch.len(),
+            Change::Appended { batch, .. }
+            | Change::DeadLettered { batch, .. }
+            | Change::CulpritDecided {
+                fate: Fate::DeadLettered { batch, .. },
+                ..
+            } => batch.len(),
             _ => 64,
         };
         let mut out = Writer::with_capacity(RECORD_HEADER_BYTES + 64 + batch_bytes);
@@ -159,7 +144,7 @@ impl Record {
     /// Writes the record as the log holds it at the end of `out`.
     pub fn encode_into(&self, out: &mut Writer) {
         let mut begin = |kind: u16| {
-            out.u16(kind).u16(VERSION).i64(self.at.wall_ms).u64(self.at.mono_ms);
+            out.u16(kind).u16(version(kind)).i64(self.at.wall_ms).u64(self.at.mono_ms);
         };
         begin(number(&self.change));
         put_definition(&self.change, out);
@@ -173,7 +158,8 @@ impl Record {
     pub fn decode(bytes: &Bytes) -> Result<Self, RecordError> {
         let (number, at) = peek(bytes)?;
         let mut from = Reader::new(&bytes[RECORD_HEADER_BYTES..]);
-        let change = take_change(number, &mut from, bytes)?;
+        let version = u16::from_le_bytes([bytes[2], bytes[3]]);
+        let change = take_change(number, version, &mut from, bytes)?;
         from.finish()?;
         Ok(Self { at, change })
     }
@@ -199,6 +185,9 @@ fn number(change: &Change) -> u16 {
         Change::Sought { .. } => kind::SOUGHT,
         Change::Trimmed { .. } => kind::TRIMMED,
         Change::ProducerForgotten { .. } => kind::PRODUCER_FORGOTTEN,
+        Change::CulpritDecided { .. } => kind::CULPRIT_DECIDED,
+        Change::SubscriptionHeld { .. } => kind::SUBSCRIPTION_HELD,
+        Change::SubscriptionResumed { .. } => kind::SUBSCRIPTION_RESUMED,
     }
 }
 
@@ -233,12 +222,29 @@ fn put_definition(change: &Change, out: &mut Writer) {
             put_filter(out.u64(group.0).u64(topic.0), filter);
             put_starts(out, starts);
         }
-        Change::PluginBound { name, digest, limits } => {
+        Change::PluginBound {
+            name,
+            digest,
+            limits,
+            on_failure,
+        } => {
             out.text(name).bytes(&digest.0);
             out.u64(limits.fuel_per_run)
                 .u64(limits.fuel_per_message)
                 .u32(limits.run_ms)
                 .u64(limits.memory_bytes);
+            put_on_failure(out, *on_failure);
+        }
+        Change::SubscriptionHeld {
+            group,
+            topic,
+            digest,
+            reason,
+        } => {
+            out.u64(group.0).u64(topic.0).bytes(&digest.0).text(reason);
+        }
+        Change::SubscriptionResumed { group, topic } => {
+            out.u64(group.0).u64(topic.0);
         }
         Change::Sought {
             group,
@@ -260,7 +266,8 @@ fn put_definition(change: &Change, out: &mut Writer) {
         | Change::Settled { .. }
         | Change::Returned { .. }
         | Change::Extended { .. }
-        | Change::DeadLettered { .. } => {}
+        | Change::DeadLettered { .. }
+        | Change::CulpritDecided { .. } => {}
     }
 }
 
@@ -316,6 +323,17 @@ fn put_flow(change: &Change, out: &mut Writer) {
             put_cursor(out, *cursor).u32(pass.0).u64(offset.0);
             put_queue(out, *to).u64(at_offset.0).blob(batch);
         }
+        Change::CulpritDecided {
+            cursor,
+            pass,
+            offset,
+            digest,
+            reason,
+            fate,
+        } => {
+            put_cursor(out, *cursor).u32(pass.0).u64(offset.0).bytes(&digest.0).text(reason);
+            put_fate(out, fate);
+        }
         Change::Opened { .. }
         | Change::TopicCreated { .. }
         | Change::TopicDeleted { .. }
@@ -325,12 +343,14 @@ fn put_flow(change: &Change, out: &mut Writer) {
         | Change::PluginBound { .. }
         | Change::Sought { .. }
         | Change::Trimmed { .. }
-        | Change::ProducerForgotten { .. } => {}
+        | Change::ProducerForgotten { .. }
+        | Change::SubscriptionHeld { .. }
+        | Change::SubscriptionResumed { .. } => {}
     }
 }
 
 /// Reads the fields of a change, in the order in which they are written.
-fn take_change(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Change, RecordError> {
+fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Change, RecordError> {
     Ok(match number {
         kind::OPENED => Change::Opened { epoch: Epoch(from.u32()?) },
         kind::TOPIC_CREATED => Change::TopicCreated {
@@ -371,8 +391,22 @@ fn take_change(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Chan
                     run_ms,
                     memory_bytes: from.u64()?,
                 },
+                on_failure: match version {
+                    1 => OnFailure::DeadLetter,
+                    _ => take_on_failure(from)?,
+                },
             }
         }
+        kind::SUBSCRIPTION_HELD => Change::SubscriptionHeld {
+            group: GroupId(from.u64()?),
+            topic: TopicId(from.u64()?),
+            digest: Digest(from.array()?),
+            reason: from.text()?.to_string(),
+        },
+        kind::SUBSCRIPTION_RESUMED => Change::SubscriptionResumed {
+            group: GroupId(from.u64()?),
+            topic: TopicId(from.u64()?),
+        },
         kind::SOUGHT => Change::Sought {
             group: GroupId(from.u64()?),
             topic: TopicId(from.u64()?),
@@ -447,6 +481,14 @@ fn take_flow(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Change
             to: take_queue(from)?,
             at_offset: QueueOffset(from.u64()?),
             batch: whole.slice_ref(from.blob()?),
+        },
+        kind::CULPRIT_DECIDED => Change::CulpritDecided {
+            cursor: take_cursor(from)?,
+            pass: Pass(from.u32()?),
+            offset: QueueOffset(from.u64()?),
+            digest: Digest(from.array()?),
+            reason: from.text()?.to_string(),
+            fate: take_fate(from, whole)?,
         },
         unknown => return Err(RecordError::Kind(unknown)),
     })

@@ -156,6 +156,7 @@ pub(crate) fn each_kind() -> Vec<Record> {
             name: "sql".into(),
             digest: Digest([7; 32]),
             limits,
+            on_failure: OnFailure::Hold,
         },
         Change::Appended {
             queue,
@@ -199,7 +200,7 @@ pub(crate) fn each_kind() -> Vec<Record> {
             offset,
             to: queue,
             at_offset: offset,
-            batch,
+            batch: batch.clone(),
         },
         Change::Sought {
             group,
@@ -211,6 +212,25 @@ pub(crate) fn each_kind() -> Vec<Record> {
         Change::ProducerForgotten {
             producer: ProducerId(1 << 100),
         },
+        Change::CulpritDecided {
+            cursor,
+            pass,
+            offset,
+            digest: Digest([7; 32]),
+            reason: "it trapped".into(),
+            fate: Fate::DeadLettered {
+                to: queue,
+                at_offset: offset,
+                batch,
+            },
+        },
+        Change::SubscriptionHeld {
+            group,
+            topic,
+            digest: Digest([7; 32]),
+            reason: "it ran too long".into(),
+        },
+        Change::SubscriptionResumed { group, topic },
     ];
     changes
         .into_iter()

@@ -1,5 +1,7 @@
 //! Guests with a fault, written in WebAssembly text around the calls of the `filter` world.
 
+#![allow(dead_code, reason = "each test file takes what it needs")]
+
 use std::path::Path;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};

@@ -5,8 +5,11 @@ use sluice_protocol::wire::Reader;
 
 use super::{Target, nothing_to_repair};
 
-/// One entry of each kind, and more of some, each behind its length.
-const ENTRIES: &[u8] = include_bytes!("../../../../broker/core/golden/entries-1.bin");
+/// One entry of each kind, and more of some, each behind its length, in the versions that there were.
+const ENTRIES: [&[u8]; 2] = [
+    include_bytes!("../../../../broker/core/golden/entries-1.bin"),
+    include_bytes!("../../../../broker/core/golden/entries-2.bin"),
+];
 
 pub(super) const ENTRY: Target = Target {
     name: "core-entry",
@@ -28,10 +31,12 @@ pub(super) const ENTRY: Target = Target {
 };
 
 fn entries() -> Vec<Vec<u8>> {
-    let (mut from, mut entries) = (Reader::new(ENTRIES), Vec::new());
-    while from.remaining() > 0 {
-        let bytes = from.u32().expect("the golden file holds a length before each entry");
-        entries.push(from.bytes(bytes as usize).expect("the golden file is whole").to_vec());
+    let mut entries = Vec::new();
+    for mut from in ENTRIES.map(Reader::new) {
+        while from.remaining() > 0 {
+            let bytes = from.u32().expect("the golden file holds a length before each entry");
+            entries.push(from.bytes(bytes as usize).expect("the golden file is whole").to_vec());
+        }
     }
     entries
 }

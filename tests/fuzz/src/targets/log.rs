@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Filter, Holder, LeaseRange, OffsetRange, QueueStart, Record, ReturnReason};
+use sluice_log::record::{
+    Change, CursorId, Fate, Filter, Holder, LeaseRange, OffsetRange, OnFailure, PluginLimits, QueueStart, Record, ReturnReason,
+};
 use sluice_log::{FaultyStorage, Log, LogConfig, Start, Storage, formats};
 use sluice_protocol::batch::{BatchBuilder, NewMessage, crc32c};
-use sluice_protocol::ids::{Attempt, Epoch, GroupId, Pass, ProducerId, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
+use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
 use sluice_protocol::units::Now;
 
 use super::{Target, nothing_to_repair};
@@ -154,7 +156,7 @@ fn files(beginning: &str) -> Vec<Vec<u8>> {
             !matches!(
                 Record::decode(record),
                 Ok(Record {
-                    change: Change::Appended { .. },
+                    change: Change::Appended { .. } | Change::CulpritDecided { .. },
                     ..
                 })
             )
@@ -268,6 +270,35 @@ fn records() -> Vec<Record> {
             leases,
             due_mono_ms: 7,
             reason: ReturnReason::Nacked,
+        },
+        Change::PluginBound {
+            name: "sql".into(),
+            digest: Digest([7; 32]),
+            limits: PluginLimits {
+                fuel_per_run: 1,
+                fuel_per_message: 2,
+                run_ms: 3,
+                memory_bytes: 4,
+            },
+            on_failure: OnFailure::Skip,
+        },
+        Change::CulpritDecided {
+            cursor,
+            pass,
+            offset: QueueOffset(7),
+            digest: Digest([7; 32]),
+            reason: "it trapped".into(),
+            fate: Fate::DeadLettered {
+                to: queue,
+                at_offset: QueueOffset(9),
+                batch: Bytes::from_static(&[1; 30]),
+            },
+        },
+        Change::SubscriptionHeld {
+            group: GroupId(4),
+            topic: TopicId(3),
+            digest: Digest([7; 32]),
+            reason: "it ran too long".into(),
         },
     ];
     changes

@@ -8,7 +8,7 @@ pub mod stream;
 use sluice_core::input::ConnectionId;
 use sluice_log::record::Filter;
 
-pub use self::operator::{Operator, bind};
+pub use self::operator::{Operator, bind, on_failure};
 pub use self::producer::Producer;
 pub use self::receiver::Receiver;
 pub use self::stream::Stream;

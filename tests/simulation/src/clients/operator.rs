@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use sluice_core::input::{Admin, ConnectionId, Input, RequestId, SeekTo};
-use sluice_log::record::PluginLimits;
+use sluice_log::record::{OnFailure, PluginLimits};
 use sluice_protocol::ids::{GroupId, QueueIndex, QueueOffset, TopicId};
 
 use super::Surroundings;
@@ -51,7 +51,8 @@ impl Operator {
         }
         let admin = match self.first.front() {
             Some(admin) => admin.clone(),
-            None if around.healed => return,
+            None if around.healed && !around.random.chance(1, 10) => return,
+            None if around.healed => resume(around),
             None => match self.interfere(around) {
                 Some(admin) => admin,
                 None => return,
@@ -77,7 +78,7 @@ impl Operator {
             4 => Some(Admin::DeleteTopic {
                 name: self.scratch.clone(),
             }),
-            5 => Some(bind(random.within(1..3) as u8)),
+            5 => Some(bind(random.within(1..3) as u8, on_failure(random))),
             6..=8 => {
                 let wish = &mut around.wishes[chosen];
                 if !wish.topic.starts_with('%') {
@@ -95,6 +96,7 @@ impl Operator {
             11 => Some(Admin::ListGroups { from: GroupId::default() }),
             12 => Some(Admin::ListTopics { from: TopicId::default() }),
             13 => Some(Admin::ListPlugins),
+            14..=15 => Some(resume(around)),
             _ => None,
         }
     }
@@ -121,8 +123,21 @@ impl Operator {
     }
 }
 
+/// Goes on with a group, whether or not it is held.
+fn resume(around: &mut Surroundings<'_>) -> Admin {
+    let chosen = around.random.index(around.wishes.len());
+    Admin::ResumeGroup {
+        name: around.wishes[chosen].group.clone(),
+    }
+}
+
+/// Any of what may become of the messages that a plugin fails on.
+pub fn on_failure(random: &mut Random) -> OnFailure {
+    *random.pick(&[OnFailure::DeadLetter, OnFailure::Hold, OnFailure::Deliver, OnFailure::Skip])
+}
+
 /// Binds a version of the plugin.
-pub fn bind(version: u8) -> Admin {
+pub fn bind(version: u8, on_failure: OnFailure) -> Admin {
     let limits = PluginLimits {
         fuel_per_run: 1_000,
         fuel_per_message: 100,
@@ -133,6 +148,7 @@ pub fn bind(version: u8) -> Admin {
         name: PLUGIN.to_owned(),
         digest: digest(version),
         limits,
+        on_failure,
     }
 }
 

@@ -6,6 +6,7 @@ use sluice_core::input::SeekTo;
 use sluice_log::record::CursorId;
 use sluice_protocol::ids::{Pass, QueueId};
 
+use super::trials::Trials;
 use crate::laws::{Court, Law};
 
 /// A message in one pass of a group.
@@ -22,6 +23,8 @@ pub struct Key {
 /// Requests handed to the broker, whether or not they were answered.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
+    /// What the plugin was heard to fail on.
+    pub trials: Trials,
     settlements: BTreeSet<Key>,
     unreadable: BTreeSet<(CursorId, u64)>,
     trims: BTreeMap<QueueId, u64>,
@@ -148,6 +151,7 @@ impl Asked {
     pub fn crashed(&mut self) {
         self.unrecorded.clear();
         self.undelivered.clear();
+        self.trials.crashed();
     }
 
     /// A delivery whose record never came.

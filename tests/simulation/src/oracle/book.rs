@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Filter, GroupSettings, QueueStart, Record, ReturnReason};
+use sluice_log::record::{Change, CursorId, Filter, GroupSettings, OnFailure, QueueStart, Record, ReturnReason};
 use sluice_protocol::ids::{Digest, GroupId, ProducerId, QueueId, Sequence, TopicId};
 use sluice_protocol::units::Now;
 
@@ -29,6 +29,10 @@ pub struct Book {
     pub rules: BTreeMap<(GroupId, TopicId), Filter>,
     /// The version that serves each plugin name.
     pub bindings: BTreeMap<String, Digest>,
+    /// What becomes of the messages that it fails on.
+    pub on_failure: BTreeMap<String, OnFailure>,
+    /// The groups that are held, by the topic in which they are.
+    pub alarms: BTreeSet<(GroupId, TopicId)>,
     /// Every group's place in every queue it reads.
     pub cursors: BTreeMap<CursorId, Cursor>,
     /// Where each message is stored, copies in dead-letter topics apart.
@@ -112,6 +116,7 @@ impl Book {
                 self.queues.retain(|queue, _| queue.topic != *topic);
                 self.cursors.retain(|cursor, _| cursor.queue.topic != *topic);
                 self.rules.retain(|(_, other), _| other != topic);
+                self.alarms.retain(|(_, other)| other != topic);
             }
             Change::GroupCreated { group, name, settings } => {
                 self.groups.insert(
@@ -126,6 +131,7 @@ impl Book {
                 self.groups.remove(group);
                 self.cursors.retain(|cursor, _| cursor.group != *group);
                 self.rules.retain(|(other, _), _| other != group);
+                self.alarms.retain(|(other, _)| other != group);
             }
             Change::Subscribed {
                 group,
@@ -133,8 +139,12 @@ impl Book {
                 filter,
                 starts,
             } => self.subscribed(*group, *topic, filter, starts, court),
-            Change::PluginBound { name, digest, .. } => {
+            Change::PluginBound {
+                name, digest, on_failure, ..
+            } => {
                 self.bindings.insert(name.clone(), *digest);
+                self.on_failure.insert(name.clone(), *on_failure);
+                self.cursors.values_mut().for_each(Cursor::judged_anew);
             }
             Change::Appended { queue, first, batch } => self.appended(frame, *queue, first.0, batch, court),
             Change::DeadLettered {
@@ -193,6 +203,9 @@ impl Book {
                 self.highest.remove(producer);
                 self.placed.retain(|(other, _), _| other != producer);
             }
+            Change::CulpritDecided { .. } | Change::SubscriptionHeld { .. } | Change::SubscriptionResumed { .. } => {
+                self.failed(frame, record, asked, court);
+            }
             Change::Granted { cursor, pass, .. }
             | Change::FrontierMoved { cursor, pass, .. }
             | Change::Settled { cursor, pass, .. }
@@ -222,7 +235,13 @@ impl Book {
     }
 
     fn subscribed(&mut self, group: GroupId, topic: TopicId, filter: &Filter, starts: &[QueueStart], court: &mut Court) {
-        self.rules.insert((group, topic), filter.clone());
+        if self.rules.insert((group, topic), filter.clone()).as_ref() != Some(filter) {
+            self.alarms.remove(&(group, topic));
+            let cursors = self.cursors.iter_mut();
+            cursors
+                .filter(|(id, _)| id.group == group && id.queue.topic == topic)
+                .for_each(|(_, cursor)| cursor.judged_anew());
+        }
         for start in starts {
             let end = self.queues.get(&start.queue).map_or(0, |queue| queue.rows.len() as u64);
             court.demand(Law::SeekGoesWhereAsked, start.offset.0 <= end, || {
@@ -269,7 +288,7 @@ impl Book {
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one record, told apart")]
-    fn copied(&mut self, frame: u64, from: CursorId, offset: u64, to: QueueId, at: u64, batch: &Bytes, court: &mut Court) {
+    pub(super) fn copied(&mut self, frame: u64, from: CursorId, offset: u64, to: QueueId, at: u64, batch: &Bytes, court: &mut Court) {
         let named = self.groups.get(&from.group).map(|group| format!("%DLQ%{}", group.name));
         court.require(Law::DeadLetteredOnce, named.as_ref() == self.topics.get(&to.topic), || {
             format!("{from:?} {offset} went to {to}")

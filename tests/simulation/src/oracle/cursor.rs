@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_log::record::{Change, CursorId, Holder, LeaseRange, OffsetRange, Record, ReturnReason};
+use sluice_log::record::{Change, CursorId, Fate, Holder, LeaseRange, OffsetRange, Record, ReturnReason};
 use sluice_protocol::ids::Pass;
 
 use super::asked::{Asked, Key};
@@ -29,6 +29,10 @@ pub struct Cursor {
     pub extended: BTreeMap<(u64, u64), u64>,
     /// Dead-lettered in this pass.
     pub dead: BTreeSet<u64>,
+    /// Held for a failure of the plugin.
+    pub parked: BTreeSet<u64>,
+    /// Over when the frontier went back to what was parked before it.
+    pub over: BTreeSet<u64>,
 }
 
 /// A message between its first delivery and its settlement.
@@ -68,6 +72,8 @@ impl Cursor {
             settled: BTreeMap::new(),
             extended: BTreeMap::new(),
             dead: BTreeSet::new(),
+            parked: BTreeSet::new(),
+            over: BTreeSet::new(),
         }
     }
 
@@ -90,7 +96,9 @@ impl Cursor {
                         expires_mono_ms: *expires_mono_ms,
                         stream,
                     };
-                    self.granted(id, offset, lease, attempt, granted_mono_ms, book, court);
+                    // What the plugin once failed on comes when it is decided about or judged again.
+                    let late = asked.trials.was_reported(id, offset);
+                    self.granted(id, offset, lease, late, granted_mono_ms, book, court);
                     let key = Key {
                         cursor: id,
                         pass: self.pass,
@@ -98,9 +106,9 @@ impl Cursor {
                     };
                     asked.recorded(frame, key, attempt, granted_mono_ms, *expires_mono_ms);
                 }
-                self.moved(id, frontier.0, book, court);
+                self.moved(id, frontier.0, book, asked, court);
             }
-            Change::FrontierMoved { frontier, .. } => self.moved(id, frontier.0, book, court),
+            Change::FrontierMoved { frontier, .. } => self.moved(id, frontier.0, book, asked, court),
             Change::Settled { offsets, .. } => {
                 for offset in offsets_of(offsets) {
                     let key = Key {
@@ -112,6 +120,7 @@ impl Cursor {
                         format!("{key:?} was settled unasked")
                     });
                     self.held.remove(&offset);
+                    self.parked.remove(&offset);
                     self.settled.insert(offset, frame);
                 }
             }
@@ -157,12 +166,16 @@ impl Cursor {
             | Change::DeadLettered { .. }
             | Change::Sought { .. }
             | Change::Trimmed { .. }
-            | Change::ProducerForgotten { .. } => {}
+            | Change::ProducerForgotten { .. }
+            | Change::CulpritDecided { .. }
+            | Change::SubscriptionHeld { .. }
+            | Change::SubscriptionResumed { .. } => {}
         }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one lease and what it is judged by")]
-    fn granted(&mut self, id: CursorId, offset: u64, lease: Held, attempt: u16, now: u64, book: &Book, court: &mut Court) {
+    fn granted(&mut self, id: CursorId, offset: u64, lease: Held, late: bool, now: u64, book: &Book, court: &mut Court) {
+        let Held::Leased { attempt, .. } = lease else { return };
         let attempts_max = book.groups.get(&id.group).map_or(0, |group| group.settings.attempts_max);
         court.demand(Law::AttemptsAreBounded, attempt <= attempts_max, || {
             format!("{id:?} {offset}: attempt {attempt} of {attempts_max}")
@@ -173,6 +186,10 @@ impl Cursor {
         court.require(Law::DeadLetteredOnce, !self.dead.contains(&offset), || {
             format!("{id:?} {offset} is dead and granted again")
         });
+        let over = self.over.contains(&offset) || self.parked.contains(&offset);
+        court.require(Law::AckedNeverAgain, !over, || {
+            format!("{id:?} {offset} is over or held and granted again")
+        });
         match self.held.insert(offset, lease) {
             None => {
                 court.demand(Law::RulingVerdict, book.ruling(id, offset) == Some(Verdict::Deliver), || {
@@ -181,13 +198,14 @@ impl Cursor {
                 court.require(Law::AttemptsAreBounded, attempt == 1, || {
                     format!("{id:?} {offset}: a first grant is attempt {attempt}")
                 });
-                court.demand(Law::FirstDeliveriesInOrder, offset >= self.newest.max(self.frontier), || {
+                let in_order = offset >= self.frontier && (late || offset >= self.newest);
+                court.demand(Law::FirstDeliveriesInOrder, in_order, || {
                     format!(
                         "{id:?} {offset}: granted first after {}, the frontier is {}",
                         self.newest, self.frontier
                     )
                 });
-                self.newest = offset;
+                self.newest = self.newest.max(offset);
             }
             Some(Held::Waiting {
                 attempt: next,
@@ -211,7 +229,7 @@ impl Cursor {
         }
     }
 
-    fn moved(&mut self, id: CursorId, to: u64, book: &Book, court: &mut Court) {
+    fn moved(&mut self, id: CursorId, to: u64, book: &Book, asked: &Asked, court: &mut Court) {
         court.demand(Law::RulingVerdict, to >= self.frontier, || {
             format!("{id:?}: the frontier fell from {} to {to}", self.frontier)
         });
@@ -221,7 +239,15 @@ impl Cursor {
             format!("{id:?}: the frontier {to} lies behind the end {end}")
         });
         for offset in self.frontier..to.min(end) {
-            let over = self.held.contains_key(&offset) || self.settled.contains_key(&offset) || self.dead.contains(&offset);
+            let over = self.held.contains_key(&offset)
+                || self.settled.contains_key(&offset)
+                || [&self.dead, &self.parked, &self.over].iter().any(|those| those.contains(&offset));
+            if asked.trials.was_reported(id, offset) {
+                let lawful = over || offset < start || !asked.trials.is_pending(id, offset);
+                court.demand(Law::SetAsideIsNotPassed, lawful, || {
+                    format!("{id:?} {offset} is set aside and was passed")
+                });
+            }
             let lawful = over || offset < start || book.ruling(id, offset) != Some(Verdict::Deliver);
             court.demand(Law::RulingVerdict, lawful, || {
                 format!("{id:?} {offset} was skipped though it matches")
@@ -307,9 +333,50 @@ impl Cursor {
         };
     }
 
+    /// A message that the plugin failed on got what the binding said.
+    pub fn decided(&mut self, frame: u64, id: CursorId, offset: u64, fate: &Fate, mono_ms: u64, court: &mut Court) {
+        let known = self.held.contains_key(&offset)
+            || self.settled.contains_key(&offset)
+            || [&self.dead, &self.parked, &self.over].iter().any(|those| those.contains(&offset));
+        court.require(Law::CulpritByTheRule, !known && offset >= self.frontier, || {
+            format!("{id:?} {offset} was decided about though it was handed out or over")
+        });
+        match fate {
+            Fate::DeadLettered { .. } => drop(self.dead.insert(offset)),
+            Fate::Held => drop(self.parked.insert(offset)),
+            Fate::Skipped => drop(self.settled.insert(offset, frame)),
+            Fate::Delivered => {
+                let due = Held::Waiting {
+                    attempt: 1,
+                    due_mono_ms: mono_ms,
+                    reason: ReturnReason::Closed,
+                };
+                self.held.insert(offset, due);
+            }
+        }
+    }
+
+    /// The group goes on: what was parked is judged again, and what is over behind the frontier stays so.
+    pub fn resumed(&mut self, court: &mut Court) {
+        if let Some(&first) = self.parked.first() {
+            court.exercise(Law::CulpritReleased);
+            let open = |offset: &u64| self.held.contains_key(offset) || self.parked.contains(offset);
+            self.over.extend((first..self.frontier).filter(|offset| !open(offset)));
+            self.frontier = self.frontier.min(first);
+            self.parked.clear();
+        }
+        self.judged_anew();
+    }
+
+    /// Another rule judges from the frontier on: what the one before rejected may come after what it let through.
+    pub fn judged_anew(&mut self) {
+        self.newest = self.frontier;
+    }
+
     /// Retention took what lies below `start`.
     pub fn trimmed(&mut self, start: u64) {
         self.held = self.held.split_off(&start);
+        self.parked = self.parked.split_off(&start);
         self.frontier = self.frontier.max(start);
     }
 

@@ -3,9 +3,11 @@
 pub mod asked;
 pub mod book;
 pub mod cursor;
+mod failed;
 mod published;
 pub mod seen;
 mod settling;
+mod trials;
 
 use std::collections::BTreeMap;
 
@@ -74,14 +76,20 @@ struct Publish {
 }
 
 impl Oracle {
-    /// A judge of a broker that has done nothing yet; `lazy` when frames count as durable once they are written.
-    pub fn new(lazy: bool) -> Self {
-        Self { lazy, ..Self::default() }
+    /// A judge of a broker that has done nothing yet; `lazy` when frames count as durable once they are written, and `culprit_quorum` as
+    /// the broker is set.
+    pub fn new(lazy: bool, culprit_quorum: u64) -> Self {
+        let mut oracle = Self { lazy, ..Self::default() };
+        oracle.asked.trials.quorum = culprit_quorum;
+        oracle
     }
 
     /// An input is about to be handed to the core.
     pub fn input(&mut self, now: Now, input: &Input) {
         self.settle_suspicions();
+        if self.disturbs(input) {
+            self.asked.trials.disturbed();
+        }
         match input {
             Input::Publish { request, topic, batches } => {
                 let batches: Vec<_> = batches.iter().map(|batch| rows::identities(batch.bytes())).collect();
@@ -127,11 +135,11 @@ impl Oracle {
                 ..
             } => self.asked.seek(group, topic, *to),
             Input::Trim { queue, start } => self.asked.trim(*queue, start.0),
+            Input::Verdicts { judge, outcome } => self.asked.trials.hears(now.mono_ms, *judge, outcome, &mut self.court),
             Input::Synced { end } => self.synced = self.synced.max(end.0),
             Input::Admin { .. }
             | Input::Credit { .. }
             | Input::Cancelled { .. }
-            | Input::Verdicts { .. }
             | Input::Fetched { .. }
             | Input::Located { .. }
             | Input::Checkpointed
@@ -147,7 +155,10 @@ impl Oracle {
                 self.seen.written_mono_ms = now.mono_ms;
                 self.written(position.0, records);
             }
-            Effect::Judge { cursor, to, .. } => {
+            Effect::Judge {
+                judge, cursor, rule, to, ..
+            } => {
+                self.asked.trials.asks(now.mono_ms, *judge, *cursor, rule.digest);
                 let end = self.synced_end(cursor.queue);
                 self.court.demand(Law::DeliverAfterSync, to.0 <= end, || {
                     format!("{cursor:?} is judged to {to:?}, synced is {end}")
@@ -160,6 +171,7 @@ impl Oracle {
                         .demand(Law::DeliverAfterSync, offset < end, || format!("{delivery:?}, synced is {end}"));
                 }
                 self.in_pass(delivery);
+                self.asked.trials.delivers(delivery.cursor, &mut self.court);
                 self.seen
                     .delivered(now.mono_ms, delivery, &self.book, &mut self.asked, &mut self.court);
             }
@@ -187,6 +199,25 @@ impl Oracle {
             }
             Effect::Answer { .. } | Effect::Fetch { .. } | Effect::Locate { .. } | Effect::Checkpoint(_) => {}
         }
+    }
+
+    /// Whether the broker may drop, for this input, an answer of the plugin that is under way.
+    fn disturbs(&self, input: &Input) -> bool {
+        let ask = match input {
+            Input::Subscribe { ask, .. } | Input::Receive { ask, .. } => ask,
+            Input::Admin { .. } | Input::Trim { .. } => return true,
+            _ => return false,
+        };
+        let group = self
+            .book
+            .groups
+            .iter()
+            .find(|(_, group)| group.name == ask.group)
+            .map(|(id, _)| *id);
+        let ruling = group
+            .zip(self.book.topic_named(&ask.topic))
+            .and_then(|reading| self.book.rules.get(&reading));
+        ruling != Some(&ask.filter)
     }
 
     /// A pass that a synced seek ended delivers nothing any more, and a pass that is not synced delivers nothing yet.
@@ -379,8 +410,20 @@ impl Oracle {
 
     /// A group describes itself when all is over: it must say that nothing is left.
     pub fn described(&mut self, group: &GroupInfo, cursors: &[CursorInfo]) {
+        for cursor in cursors {
+            let id = self.book.group_named(&group.name).map(|group| CursorId {
+                group,
+                queue: cursor.queue,
+            });
+            let parked = id
+                .and_then(|id| self.book.cursors.get(&id))
+                .map_or(0, |model| model.parked.len() as u64);
+            self.court.require(Law::FateAsBound, cursor.culprits_held == parked, || {
+                format!("{} says {cursor:?}, {parked} are held", group.name)
+            });
+        }
         for cursor in cursors.iter().filter(|cursor| !cursor.topic.starts_with("%DLQ%")) {
-            let left = cursor.end.0 - cursor.frontier.0 + cursor.leased + cursor.retrying + cursor.matched;
+            let left = cursor.end.0 - cursor.frontier.0 + cursor.leased + cursor.retrying + cursor.matched + cursor.set_aside;
             self.court
                 .demand(Law::EverythingIsFinished, left == 0, || format!("{} says {cursor:?}", group.name));
         }

@@ -301,7 +301,10 @@ impl Seen {
             | Change::DeadLettered { .. }
             | Change::Sought { .. }
             | Change::Trimmed { .. }
-            | Change::ProducerForgotten { .. } => {}
+            | Change::ProducerForgotten { .. }
+            | Change::CulpritDecided { .. }
+            | Change::SubscriptionHeld { .. }
+            | Change::SubscriptionResumed { .. } => {}
         }
     }
 

@@ -1,0 +1,55 @@
+//! The batches that records store, and where these came from.
+
+use bytes::Bytes;
+use sluice_protocol::ids::{QueueId, QueueOffset};
+
+use super::codec::{RecordError, may_store, peek};
+use super::{Change, Fate, Record};
+
+/// A batch that a record stores.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredBatch {
+    /// The queue at whose end it is.
+    pub(crate) queue: QueueId,
+    /// The offset of its first message.
+    pub(crate) first: QueueOffset,
+    /// The flat batch.
+    pub(crate) batch: Bytes,
+    /// Whether its messages came from their producer or from another queue, where they keep their ids.
+    pub(crate) origin: Origin,
+}
+
+/// Where a stored batch came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Its producer.
+    Producer,
+    /// Another queue.
+    Queue,
+}
+
+/// The batch that an encoded record stores; `None` for a record that stores none.
+pub(crate) fn stored(record: &Bytes) -> Result<Option<StoredBatch>, RecordError> {
+    if !may_store(peek(record)?.0) {
+        return Ok(None);
+    }
+    match Record::decode(record)?.change {
+        Change::Appended { queue, first, batch } => Ok(Some(StoredBatch {
+            queue,
+            first,
+            batch,
+            origin: Origin::Producer,
+        })),
+        Change::DeadLettered { to, at_offset, batch, .. }
+        | Change::CulpritDecided {
+            fate: Fate::DeadLettered { to, at_offset, batch },
+            ..
+        } => Ok(Some(StoredBatch {
+            queue: to,
+            first: at_offset,
+            batch,
+            origin: Origin::Queue,
+        })),
+        _ => Ok(None),
+    }
+}
