@@ -12,7 +12,8 @@ const WORDS: usize = MESSAGES_MAX / 64;
 /// Writes runs, one after the other, into buffers that it keeps.
 ///
 /// For a run: [`begin`](Self::begin); for each message a [`text`](Self::text) for each column that it has a value for and
-/// then [`end_message`](Self::end_message); when that says [`Room::Full`], or there are no more messages, [`finish`](Self::finish).
+/// then [`end_message`](Self::end_message); when that says [`Room::Full`], or there are no more messages, [`finish`](Self::finish),
+/// or [`finish_with`](Self::finish_with) once for each filter that reads the run.
 #[derive(Clone, Debug, Default)]
 pub struct ViewWriter {
     /// At least as many as the run has; those beyond are kept for later runs.
@@ -20,6 +21,8 @@ pub struct ViewWriter {
     columns_in_use: usize,
     messages: usize,
     view: Vec<u8>,
+    /// The columns that `view` was last written with, as long as the run is the same.
+    written: Option<Vec<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -56,6 +59,7 @@ impl ViewWriter {
     /// Begins a run with this many columns.
     pub fn begin(&mut self, columns: usize) {
         self.messages = 0;
+        self.written = None;
         self.columns_in_use = columns;
         if self.columns.len() < columns {
             self.columns.resize_with(columns, ColumnWriter::default);
@@ -108,18 +112,45 @@ impl ViewWriter {
         }
     }
 
-    /// One message of the run that was finished last, as a run of its own.
+    /// Ends the run; `None` when it has no messages.
+    pub fn finish(&mut self) -> Option<View<'_>> {
+        let all: Vec<usize> = (0..self.columns_in_use).collect();
+        self.finish_with(&all)
+    }
+
+    /// Ends the run as a filter sees it that asks for these of its columns, in this order; `None` when it has no messages. It may be
+    /// called again for the next filter. Filters with the same columns read the same bytes, which are written once.
     ///
     /// # Panics
     ///
-    /// When the run has no such message.
-    pub fn alone(&mut self, message: usize) -> View<'_> {
+    /// When the run has no such column.
+    pub fn finish_with(&mut self, slots: &[usize]) -> Option<View<'_>> {
+        if self.messages == 0 {
+            return None;
+        }
+        if self.written.as_deref() != Some(slots) {
+            self.write(slots);
+            self.written = Some(slots.to_vec());
+        }
+        Some(View {
+            bytes: &self.view,
+            messages: self.messages,
+        })
+    }
+
+    /// One message of the run that was finished last, as a run of its own, as a filter sees it that asks for these columns.
+    ///
+    /// # Panics
+    ///
+    /// When the run has no such message or column.
+    pub fn alone_with(&mut self, slots: &[usize], message: usize) -> View<'_> {
         assert!(message < self.messages, "message {message} of a run of {}", self.messages);
+        self.written = None;
         let columns = &self.columns[..self.columns_in_use];
         let view = &mut self.view;
         view.clear();
-        view.resize(HEADER_BYTES + DIRECTORY_ENTRY_BYTES * columns.len(), 0);
-        for (place, column) in columns.iter().enumerate() {
+        view.resize(HEADER_BYTES + DIRECTORY_ENTRY_BYTES * slots.len(), 0);
+        for (place, column) in slots.iter().map(|&slot| &columns[slot]).enumerate() {
             let validity_at = view.len();
             let valid = column.validity[message / 64] >> (message % 64) & 1;
             view.extend_from_slice(&valid.to_le_bytes());
@@ -135,20 +166,16 @@ impl ViewWriter {
             write_words(&mut view[entry..], [validity_at, offsets_at, bytes_at, value.len()]);
         }
         let length = view.len();
-        write_words(view, [VERSION as usize, 1, columns.len(), length]);
+        write_words(view, [VERSION as usize, 1, slots.len(), length]);
         View { bytes: view, messages: 1 }
     }
 
-    /// Ends the run; `None` when it has no messages.
-    pub fn finish(&mut self) -> Option<View<'_>> {
-        if self.messages == 0 {
-            return None;
-        }
+    fn write(&mut self, slots: &[usize]) {
         let columns = &self.columns[..self.columns_in_use];
         let view = &mut self.view;
         view.clear();
-        view.resize(HEADER_BYTES + DIRECTORY_ENTRY_BYTES * columns.len(), 0);
-        for (place, column) in columns.iter().enumerate() {
+        view.resize(HEADER_BYTES + DIRECTORY_ENTRY_BYTES * slots.len(), 0);
+        for (place, column) in slots.iter().map(|&slot| &columns[slot]).enumerate() {
             let validity_at = view.len();
             for word in &column.validity[..self.messages.div_ceil(64)] {
                 view.extend_from_slice(&word.to_le_bytes());
@@ -164,11 +191,7 @@ impl ViewWriter {
             write_words(&mut view[entry..], [validity_at, offsets_at, bytes_at, column.bytes.len()]);
         }
         let length = view.len();
-        write_words(view, [VERSION as usize, self.messages, columns.len(), length]);
-        Some(View {
-            bytes: view,
-            messages: self.messages,
-        })
+        write_words(view, [VERSION as usize, self.messages, slots.len(), length]);
     }
 }
 
@@ -269,6 +292,23 @@ mod tests {
         assert_eq!(writer.end_message(), Room::Left);
         writer.text(1, &[b'x'; RUN_VALUE_BYTES / 2]);
         assert_eq!(writer.end_message(), Room::Full);
+    }
+
+    #[test]
+    fn filters_read_those_columns_of_a_shared_run_that_they_ask_for() {
+        let mut writer = ViewWriter::new();
+        writer.begin(3);
+        for (slot, value) in [b"zero", b"one_", b"two_"].into_iter().enumerate() {
+            writer.text(slot, value);
+        }
+        let _ = writer.end_message();
+        for slots in [&[2, 0][..], &[2, 0], &[1], &[]] {
+            let view = writer.finish_with(slots).expect("a run of one");
+            let read = sluice_plugin::View::parse(view.bytes()).expect("a whole view");
+            let values: Vec<_> = (0..read.columns()).map(|column| read.column(column).text(0)).collect();
+            let expected: Vec<_> = slots.iter().map(|&slot| Some(["zero", "one_", "two_"][slot])).collect();
+            assert_eq!(values, expected);
+        }
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub const READ_CHUNKS: usize = 8;
 
 /// Publishes that arrive together are asked together until they have so many messages.
 pub const GROUP_MESSAGES_MAX: u32 = 512;
+/// Subscriptions that are judged from one reading of the same messages; further ones are taken by another thread.
+pub const JUDGED_TOGETHER_MAX: usize = 16;
 
 /// Expressions that are kept compiled.
 pub const COMPILED_EXPRESSIONS_MAX: usize = 1_024;

@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::metrics::Metrics;
+use crate::questions::Questions;
 use crate::ready::Ready;
 use crate::retention::{Retention, Seen};
 use crate::shard::Shard;
-use crate::verdict::VerdictPool;
 
 /// A broker that runs. Dropping it leaves the broker running until the process ends; `stop` ends it in good order.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct Running {
     pub(crate) retaining: JoinHandle<()>,
     pub(crate) retention: Retention,
     pub(crate) shard: Shard,
-    pub(crate) verdicts: Arc<VerdictPool>,
+    pub(crate) verdicts: Arc<Questions>,
     /// The shard's thread first, then the disk's, then those that judge.
     pub(crate) threads: Vec<ThreadHandle<()>>,
 }
@@ -138,7 +138,7 @@ impl Running {
 
 /// Waits for the threads in their order. The shard's last checkpoint gets at least a second, however late it is. A thread that does not end,
 /// because the disk is full, is left behind: nothing of the caller's runtime waits for it.
-async fn join(threads: Vec<ThreadHandle<()>>, verdicts: Arc<VerdictPool>, deadline: Instant) -> bool {
+async fn join(threads: Vec<ThreadHandle<()>>, verdicts: Arc<Questions>, deadline: Instant) -> bool {
     let (sender, joined) = tokio::sync::oneshot::channel();
     let joining = std::thread::Builder::new().name("stop".to_owned()).spawn(move || {
         let mut threads = threads.into_iter();

@@ -23,13 +23,14 @@ use crate::listen::{self, ListenError};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
 use crate::plugins::{BUILT_IN, Plugins};
+use crate::questions::Questions;
 use crate::ready::{Ready, Replayed};
 use crate::retention::Retention;
 use crate::running::Running;
 use crate::serving::{Draining, Serving};
 use crate::shard::{Mail, Outcome, Shard};
 use crate::turn::{ShardThread, Stopping};
-use crate::verdict::{VerdictPool, VerdictThread};
+use crate::verdict::VerdictThread;
 
 /// Starts brokers.
 #[derive(Debug)]
@@ -128,7 +129,7 @@ struct Opened {
     shard: Shard,
     metrics: Arc<Metrics>,
     disk: Disk,
-    verdicts: Arc<VerdictPool>,
+    verdicts: Arc<Questions>,
     failure: watch::Receiver<Option<String>>,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -253,7 +254,7 @@ struct Parts<'a> {
 struct Begun {
     metrics: Arc<Metrics>,
     disk: Disk,
-    verdicts: Arc<VerdictPool>,
+    verdicts: Arc<Questions>,
     failure: watch::Receiver<Option<String>>,
     threads: Vec<thread::JoinHandle<()>>,
 }
@@ -262,7 +263,7 @@ impl Parts<'_> {
     /// Begins the threads: the shard's, the disk's, and those that judge.
     fn begin(self) -> Result<Begun, StartError> {
         let metrics = Arc::new(Metrics::default());
-        let verdicts = Arc::new(VerdictPool::default());
+        let verdicts = Arc::new(Questions::default());
         let (work_sender, work) = mpsc::channel();
         let disk = Disk(work_sender);
         let (failure_sender, failure) = watch::channel(None);
@@ -272,6 +273,7 @@ impl Parts<'_> {
             mail: self.mail,
             disk: disk.clone(),
             verdicts: verdicts.clone(),
+            asked: Vec::new(),
             lookup: Lookup {
                 reader: self.reader.clone(),
                 shard: self.shard.clone(),
@@ -290,7 +292,7 @@ impl Parts<'_> {
         ];
         for number in 0..self.config.verdict_threads {
             let thread = VerdictThread {
-                pool: verdicts.clone(),
+                questions: verdicts.clone(),
                 reader: self.reader.clone(),
                 plugins: self.plugins.clone(),
                 shard: self.shard.clone(),

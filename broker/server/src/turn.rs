@@ -17,8 +17,8 @@ use crate::disk::{Disk, DiskWork};
 use crate::limits;
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
+use crate::questions::{JudgeWork, Questions};
 use crate::shard::{Ask, Mail, Outcome, Reply, StorageRoom, StreamEvent};
-use crate::verdict::{JudgeWork, VerdictPool};
 
 /// Everything that the shard's thread owns.
 pub(crate) struct ShardThread {
@@ -26,7 +26,9 @@ pub(crate) struct ShardThread {
     pub(crate) clock: Clock,
     pub(crate) mail: Receiver<Mail>,
     pub(crate) disk: Disk,
-    pub(crate) verdicts: Arc<VerdictPool>,
+    pub(crate) verdicts: Arc<Questions>,
+    /// What the turn under way wants judged.
+    pub(crate) asked: Vec<JudgeWork>,
     pub(crate) lookup: Lookup,
     pub(crate) metrics: Arc<Metrics>,
     /// Why the shard cannot go on, for whoever waits for the broker's end.
@@ -88,6 +90,9 @@ impl ShardThread {
         self.metrics.turns.one();
         while let Some(effect) = self.core.poll_effect() {
             self.carry_out(effect);
+        }
+        if !self.asked.is_empty() {
+            self.verdicts.submit(self.asked.drain(..));
         }
     }
 
@@ -158,7 +163,7 @@ impl ShardThread {
                 from,
                 to,
             } => {
-                self.verdicts.submit(JudgeWork {
+                self.asked.push(JudgeWork {
                     judge,
                     queue: cursor.queue,
                     rule,

@@ -1,166 +1,144 @@
-//! The verdict threads: each takes the next stretch of stored messages and has a plugin judge it.
+//! The verdict threads: each takes the next stretch of stored messages and has the plugins of all who ask about it judge it.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use sluice_core::effect::{JudgeId, Rule};
+use sluice_core::effect::Rule;
 use sluice_core::input::{Input, JudgeFailure, JudgeFailureKind, Verdicts};
 use sluice_log::LogReader;
-use sluice_plugin_host::RunFailure;
-use sluice_protocol::ids::{Digest, QueueId, QueueOffset};
+use sluice_plugin_host::{FilterHandle, RunFailure};
 
-use crate::judge::{Judge, JudgeError};
+use crate::judge::Judge;
+use crate::judged::Judged;
 use crate::metrics::Metrics;
 use crate::panics::caught;
 use crate::plugins::Plugins;
+use crate::questions::{JudgeWork, Questions, Taken};
 use crate::shard::Shard;
-
-/// Messages to be judged. The core bounds how many of these are under way.
-#[derive(Debug)]
-pub(crate) struct JudgeWork {
-    pub(crate) judge: JudgeId,
-    pub(crate) queue: QueueId,
-    pub(crate) rule: Rule,
-    pub(crate) from: QueueOffset,
-    pub(crate) to: QueueOffset,
-}
-
-/// What waits for a verdict thread.
-#[derive(Debug, Default)]
-pub(crate) struct VerdictPool {
-    waiting: Mutex<Waiting>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    work: VecDeque<JudgeWork>,
-    /// The versions that failed when they were asked last: they cost their limits each time, and have one thread among them.
-    failing: BTreeSet<Digest>,
-    /// One of them is being asked.
-    is_failing_asked: bool,
-    closed: bool,
-}
-
-impl VerdictPool {
-    /// Hands over work.
-    pub(crate) fn submit(&self, work: JudgeWork) {
-        self.lock().work.push_back(work);
-        self.changed.notify_one();
-    }
-
-    /// Ends the threads; what still waits is dropped.
-    pub(crate) fn close(&self) {
-        self.lock().closed = true;
-        self.changed.notify_all();
-    }
-
-    /// The work to be done next, and whether its plugin failed when it was asked last.
-    fn take(&self) -> Option<(JudgeWork, bool)> {
-        let mut waiting = self.lock();
-        loop {
-            if waiting.closed {
-                return None;
-            }
-            if let Some(next) = waiting.next() {
-                return Some(next);
-            }
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Work that was taken is done: whether its plugin had failed before, and whether it failed now.
-    fn done(&self, digest: Digest, was_failing: bool, failed: bool) {
-        let mut waiting = self.lock();
-        if was_failing {
-            waiting.is_failing_asked = false;
-            self.changed.notify_all();
-        }
-        if failed {
-            waiting.failing.insert(digest);
-        } else {
-            waiting.failing.remove(&digest);
-        }
-    }
-
-    /// No code panics while it holds this, so what is inside is whole.
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Waiting {
-    fn next(&mut self) -> Option<(JudgeWork, bool)> {
-        let may_go = |work: &JudgeWork| !self.is_failing_asked || !self.failing.contains(&work.rule.digest);
-        let work = self.work.iter().position(may_go).and_then(|place| self.work.remove(place))?;
-        let is_failing = self.failing.contains(&work.rule.digest);
-        self.is_failing_asked |= is_failing;
-        Some((work, is_failing))
-    }
-}
 
 /// Everything that one verdict thread owns.
 pub(crate) struct VerdictThread {
-    pub(crate) pool: Arc<VerdictPool>,
+    pub(crate) questions: Arc<Questions>,
     pub(crate) reader: LogReader,
     pub(crate) plugins: Arc<Plugins>,
     pub(crate) shard: Shard,
     pub(crate) metrics: Arc<Metrics>,
 }
 
+/// A question with the filter that answers it.
+type Ready = (JudgeWork, FilterHandle);
+
+/// What became of a question.
+type Outcome = Result<Judged, JudgeFailure>;
+
 impl VerdictThread {
-    /// Judges until the pool is closed.
+    /// Judges until no more is asked.
     pub(crate) fn run(self) {
         let mut judge = Judge::new(self.plugins.host());
-        while let Some((work, was_failing)) = self.pool.take() {
-            let judged = caught("judging messages", || self.judge(&mut judge, &work)).unwrap_or_else(|panicked| {
-                judge = Judge::new(self.plugins.host());
-                Err(unasked(&panicked))
-            });
-            let outcome = judged.inspect_err(|JudgeFailure { kind, reason }| {
-                self.metrics.runs_failed.one();
-                tracing::warn!(queue = %work.queue, from = work.from.0, ?kind, %reason, "messages could not be judged");
-            });
-            let failed = outcome.as_ref().map_or_else(
-                |failure| failure.kind == JudgeFailureKind::Stopped,
-                |verdicts| !verdicts.culprits.is_empty(),
-            );
-            self.pool.done(work.rule.digest, was_failing, failed);
-            self.shard.tell(Input::Verdicts {
-                judge: work.judge,
-                outcome,
-            });
+        while let Some(Taken { work, is_failing }) = self.questions.take() {
+            let mut ready: Vec<Ready> = work.into_iter().filter_map(|work| self.prepare(work)).collect();
+            while let Some((_, first)) = ready.first() {
+                let hint = first.hint().cloned();
+                let (together, others) = ready.into_iter().partition(|(_, filter)| filter.hint() == hint.as_ref());
+                ready = others;
+                self.serve(&mut judge, together);
+            }
+            if is_failing {
+                self.questions.failing_was_asked();
+            }
         }
     }
 
-    fn judge(&self, judge: &mut Judge, work: &JudgeWork) -> Result<Verdicts, JudgeFailure> {
-        let filter = self
-            .plugins
-            .filter(work.rule.digest, work.rule.limits, &work.rule.expression)
-            .map_err(|error| unasked(&error))?;
-        let judged = judge
-            .stored(&self.reader, &filter, work.queue, work.from, work.to)
-            .map_err(|error| JudgeFailure {
-                kind: match error {
-                    JudgeError::Run(RunFailure::Time(_)) => JudgeFailureKind::Stopped,
-                    JudgeError::Run(_) | JudgeError::Log(_) | JudgeError::Batch(_) => JudgeFailureKind::Unasked,
-                },
-                reason: error.to_string(),
-            })?;
-        self.metrics.messages_judged.add(judged.to.0 - work.from.0);
-        self.metrics.messages_pruned.add(judged.pruned);
-        if let Some(culprit) = judged.culprits.first() {
-            let (queue, count, first, reason) = (work.queue, judged.culprits.len(), culprit.offset.0, &culprit.reason);
-            tracing::warn!(%queue, plugin = %work.rule.digest, count, first, %reason, "a plugin fails on messages");
+    /// Finds the filter of a question; one that has none is answered.
+    fn prepare(&self, work: JudgeWork) -> Option<Ready> {
+        let filter = caught("compiling a filter", || {
+            let Rule {
+                digest,
+                limits,
+                expression,
+            } = &work.rule;
+            self.plugins.filter(*digest, *limits, expression).map_err(|error| error.to_string())
+        });
+        match filter.unwrap_or_else(|panicked| Err(panicked.to_string())) {
+            Ok(filter) => Some((work, filter)),
+            Err(reason) => {
+                self.answer(&work, Err(unasked(&reason)));
+                None
+            }
         }
-        Ok(Verdicts {
+    }
+
+    /// Answers questions about the same messages whose filters give the same hint. Where that panics each is tried alone, so that only the
+    /// one to blame fails.
+    fn serve(&self, judge: &mut Judge, together: Vec<Ready>) {
+        let (work, filters): (Vec<JudgeWork>, Vec<FilterHandle>) = together.into_iter().unzip();
+        if let Some(outcomes) = self.judge(judge, &work, &filters) {
+            work.iter().zip(outcomes).for_each(|(work, outcome)| self.answer(work, outcome));
+            return;
+        }
+        for (work, filter) in work.iter().zip(&filters) {
+            let outcomes = self.judge(judge, std::slice::from_ref(work), std::slice::from_ref(filter));
+            let failed = || Err(unasked(&"the broker failed while judging messages; its log says more"));
+            let outcome = outcomes.and_then(|outcomes| outcomes.into_iter().next());
+            self.answer(work, outcome.unwrap_or_else(failed));
+        }
+    }
+
+    /// What the filters say, each for itself; `None` when the broker panicked.
+    fn judge(&self, judge: &mut Judge, work: &[JudgeWork], filters: &[FilterHandle]) -> Option<Vec<Outcome>> {
+        let JudgeWork { queue, from, to, .. } = work.first()?;
+        let judged = caught("judging messages", || judge.stored(&self.reader, filters, *queue, *from, *to));
+        match judged {
+            Ok(Ok(outcomes)) => Some(outcomes.into_iter().map(|outcome| outcome.map_err(failure)).collect()),
+            Ok(Err(error)) => Some(vec![Err(unasked(&error)); work.len()]),
+            Err(_) => {
+                *judge = Judge::new(self.plugins.host());
+                None
+            }
+        }
+    }
+
+    fn answer(&self, work: &JudgeWork, outcome: Outcome) {
+        let failed = match &outcome {
+            Ok(judged) => {
+                self.metrics.messages_judged.add(judged.to.0 - work.from.0);
+                self.metrics.messages_pruned.add(judged.pruned);
+                if let Some(culprit) = judged.culprits.first() {
+                    let (queue, count, first, reason) = (work.queue, judged.culprits.len(), culprit.offset.0, &culprit.reason);
+                    tracing::warn!(%queue, plugin = %work.rule.digest, count, first, %reason, "a plugin fails on messages");
+                }
+                !judged.culprits.is_empty()
+            }
+            Err(JudgeFailure { kind, reason }) => {
+                self.metrics.runs_failed.one();
+                tracing::warn!(queue = %work.queue, from = work.from.0, ?kind, %reason, "messages could not be judged");
+                *kind == JudgeFailureKind::Stopped
+            }
+        };
+        self.questions.fails(work.rule.digest, failed);
+        let outcome = outcome.map(|judged| Verdicts {
             from: work.from,
             to: judged.to,
             deliver: judged.deliver,
             failed: judged.failed,
             evaluated: judged.evaluated,
             culprits: judged.culprits,
-        })
+        });
+        self.shard.tell(Input::Verdicts {
+            judge: work.judge,
+            outcome,
+        });
+    }
+}
+
+fn failure(failure: RunFailure) -> JudgeFailure {
+    match failure {
+        RunFailure::Time(_) => JudgeFailure {
+            kind: JudgeFailureKind::Stopped,
+            reason: failure.to_string(),
+        },
+        RunFailure::Trap(_) | RunFailure::Fuel(_) | RunFailure::Memory(_) | RunFailure::BadOutput(_) | RunFailure::NoInstance(_) => {
+            unasked(&failure)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
-use sluice_client::{Client, NewMessage, ProducerConfig};
+use sluice_client::NewMessage;
 use sluice_log::{BatchPlace, FileStorage, Log, LogConfig, LogReader, Start};
 use sluice_plugin_host::{FilterHandle, Host, HostConfig, PluginLimits, builtin};
 use sluice_protocol::ids::{QueueId, QueueOffset};
@@ -13,11 +13,14 @@ use sluice_server::judge::Judge;
 use super::measure;
 use super::native::{self, NativeSql};
 use super::report::{Case, Report};
+use super::store;
 use crate::child::Broker;
 use crate::draw::Draw;
 
 const TOPIC: &str = "bench";
 const EXPRESSION: &str = "region = 'eu' AND price > 100.0";
+/// A further subscription at the same place that asks for the same columns.
+const FURTHER_EXPRESSION: &str = "region = 'us' AND price < 60.0";
 /// Messages asked for at once, as the broker's verdict windows do.
 const STRETCH: u64 = 4096;
 
@@ -50,7 +53,7 @@ impl FilterBench {
                 body_bytes,
             };
             let folder = tempfile::tempdir().context("make a folder")?;
-            store(folder.path(), stored).await?;
+            publish(folder.path(), stored).await?;
             let data = folder.path().join("data");
             let rounds = self.rounds;
             // Judging is synchronous work and is measured by its thread.
@@ -63,33 +66,11 @@ impl FilterBench {
     }
 }
 
-/// Publishes the messages the ordinary way, each batch confirmed before the next, so that batches are stored as they are sent.
-async fn store(folder: &Path, stored: Stored) -> Result<()> {
+async fn publish(folder: &Path, stored: Stored) -> Result<()> {
     let broker = Broker::start(folder, &[]).await?;
-    let client = Client::connect(broker.endpoint().client_name("bench")).await?;
-    let config = ProducerConfig {
-        batch_messages: stored.batch,
-        // So many that the messages alone decide when a batch is full.
-        batch_bytes: sluice_protocol::limits::FRAME_BYTES_MAX,
-        linger_ms: 1000,
-        ..ProducerConfig::default()
-    };
-    let producer = client.producer(TOPIC, config);
     let mut draw = Draw::new(stored.messages);
-    let mut left = stored.messages;
-    while left > 0 {
-        let mut batch = Vec::new();
-        for _ in 0..u64::from(stored.batch).min(left) {
-            batch.push(producer.enqueue(message(&mut draw, stored.body_bytes)).await?);
-        }
-        left -= batch.len() as u64;
-        for confirmation in batch {
-            confirmation.await.context("a message was not stored")?;
-        }
-    }
-    producer.close().await?;
-    client.close().await;
-    Ok(())
+    let make = |_| message(&mut draw, stored.body_bytes);
+    store::publish(&broker, TOPIC, stored.messages, stored.batch, make).await
 }
 
 /// Six properties in shuffled order: 8 regions, a price of 0 to 200 as text, and four that no one asks for.
@@ -140,12 +121,17 @@ fn judge(data: &Path, stored: Stored, rounds: usize) -> Result<Case> {
 
     let host = Host::new(HostConfig::default())?;
     let module = host.load(builtin::FILTER_SQL)?;
-    let filter = host.filter(module.digest(), EXPRESSION, PluginLimits::default())?.without_hint();
+    let filter = |expression| anyhow::Ok(host.filter(module.digest(), expression, PluginLimits::default())?.without_hint());
+    let filters = [filter(EXPRESSION)?, filter(FURTHER_EXPRESSION)?];
     let mut judge = Judge::new(&host);
     let mut sql = NativeSql::compile(EXPRESSION)?;
-    let (mut by_plugin, mut by_sql, mut by_hand) = (0, 0, 0);
+    let (mut by_plugin, mut by_sql, mut by_hand, mut by_both) = (0, 0, 0, 0);
     let plugin = measure::cpu_ns_a_message(rounds, messages, || {
-        by_plugin = plugin_matches(&mut judge, &reader, &filter, &queues)?;
+        by_plugin = plugin_matches(&mut judge, &reader, &filters[..1], &queues)?;
+        Ok(())
+    })?;
+    let both = measure::cpu_ns_a_message(rounds, messages, || {
+        by_both = plugin_matches(&mut judge, &reader, &filters, &queues)?;
         Ok(())
     })?;
     let native = measure::cpu_ns_a_message(rounds, messages, || {
@@ -157,8 +143,8 @@ fn judge(data: &Path, stored: Stored, rounds: usize) -> Result<Case> {
         Ok(())
     })?;
     ensure!(
-        by_plugin == by_sql && by_sql == by_hand,
-        "the evaluators differ: plugin {by_plugin}, native {by_sql}, by hand {by_hand}"
+        by_plugin == by_sql && by_sql == by_hand && by_both == by_plugin,
+        "the evaluators differ: plugin {by_plugin}, together with another {by_both}, native {by_sql}, by hand {by_hand}"
     );
     let batches = places.len() as u64;
     Ok(Case::new("filter")
@@ -172,19 +158,21 @@ fn judge(data: &Path, stored: Stored, rounds: usize) -> Result<Case> {
         .figure("native_sql_cpu_ns_a_message", native)
         .figure("hard_coded_cpu_ns_a_message", hand)
         .figure("plugin_million_messages_per_core_second", 1e3 / plugin)
-        .figure("plugin_to_native_sql_ratio", plugin / native))
+        .figure("plugin_to_native_sql_ratio", plugin / native)
+        .figure("further_subscription_cpu_ns_a_message", both - plugin)
+        .figure("further_to_first_subscription_ratio", (both - plugin) / plugin))
 }
 
-fn plugin_matches(judge: &mut Judge, reader: &LogReader, filter: &FilterHandle, queues: &[(QueueId, QueueOffset)]) -> Result<u64> {
+/// Judges everything by all filters together; returns the matches of the first.
+fn plugin_matches(judge: &mut Judge, reader: &LogReader, filters: &[FilterHandle], queues: &[(QueueId, QueueOffset)]) -> Result<u64> {
     let mut matches = 0;
     for &(queue, end) in queues {
         let mut from = 0;
         while from < end.0 {
             let to = (from + STRETCH).min(end.0);
-            matches += judge
-                .stored(reader, filter, queue, QueueOffset(from), QueueOffset(to))?
-                .deliver
-                .len() as u64;
+            let outcomes = judge.stored(reader, filters, queue, QueueOffset(from), QueueOffset(to))?;
+            let judged = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
+            matches += judged.first().map_or(0, |first| first.deliver.len() as u64);
             from = to;
         }
     }

@@ -11,6 +11,7 @@ mod publish;
 mod queues;
 mod report;
 mod restart;
+mod store;
 
 use clap::Subcommand;
 
