@@ -72,7 +72,6 @@ enum Command {
     /// Show what is readable in a data directory, without a broker
     Inspect(inspect::Inspect),
     /// Measure what the broker costs on this machine
-    #[command(subcommand)]
     Bench(bench::Bench),
     /// Show the main job on real input, a kill included, checked against a plain scan
     Demo(demo::Demo),

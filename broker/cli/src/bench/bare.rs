@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 
 /// One write of the sender.
@@ -15,46 +15,67 @@ const DATAGRAM_BYTES_MAX: u16 = 9000;
 /// What the sockets may hold, as those of broker and client.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 
-/// Sends `bytes` over `streams` streams of one connection each on the loopback and returns how long it took.
+/// What each connection carries before the clock starts, so that the path's datagram size and window are found.
+const WARM_UP_BYTES: u64 = 8 << 20;
+
+/// Sends `bytes` over one stream of each of `connections` connections on the loopback and returns how long it took. The receiver has threads
+/// of its own, as a broker in another process has.
 ///
 /// # Errors
 /// No socket, or the transfer failed.
 pub(super) async fn transfer(bytes: u64, connections: u64) -> Result<Duration> {
     let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).context("make a certificate")?;
     let key = rustls::pki_types::PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
-    let server = server(certified.cert.der().clone(), key)?;
-    let address = server.local_addr().context("find the port")?;
-    let sink = tokio::spawn(receive_all(server, connections));
+    let certificate = certified.cert.der().clone();
+    let (address_sender, address) = tokio::sync::oneshot::channel();
+    let sink = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .context("get threads")?;
+        runtime.block_on(async {
+            let server = server(certificate, key)?;
+            // Whoever waited for it has failed and says why.
+            let _ = address_sender.send(server.local_addr().context("find the port")?);
+            receive_all(server, connections).await
+        })
+    });
+    let address = address.await.context("the receiver did not start")?;
     let client = client(certified.cert.der().clone())?;
     let mut opened = Vec::new();
     for _ in 0..connections {
         let connection = client.connect(address, "localhost").context("connect")?.await.context("connect")?;
-        let stream = connection.open_uni().await.context("open a stream")?;
-        opened.push((connection, stream));
+        send(&connection, WARM_UP_BYTES).await?;
+        opened.push(connection);
     }
     let begun = Instant::now();
     let mut senders = tokio::task::JoinSet::new();
-    for (connection, mut stream) in opened {
-        senders.spawn(async move {
-            let chunk = vec![7_u8; WRITE_BYTES];
-            let mut left = bytes / connections;
-            while left > 0 {
-                let now = left.min(WRITE_BYTES as u64);
-                stream.write_all(&chunk[..now as usize]).await.context("send")?;
-                left -= now;
-            }
-            stream.finish().context("finish")?;
-            stream.stopped().await.context("wait for the last byte")?;
-            drop(connection);
-            anyhow::Ok(())
-        });
+    for connection in opened {
+        senders.spawn(async move { send(&connection, bytes / connections).await });
     }
     for sent in senders.join_all().await {
         sent?;
     }
     let took = begun.elapsed();
-    sink.await.context("the receiver ended")??;
+    tokio::task::spawn_blocking(move || sink.join())
+        .await
+        .context("wait for the receiver")?
+        .map_err(|_| anyhow!("the receiver failed"))??;
     Ok(took)
+}
+
+/// Sends so many bytes on a stream of their own; over when the last has arrived.
+async fn send(connection: &quinn::Connection, mut left: u64) -> Result<()> {
+    let mut stream = connection.open_uni().await.context("open a stream")?;
+    let chunk = bytes::Bytes::from(vec![7_u8; WRITE_BYTES]);
+    while left > 0 {
+        let now = left.min(WRITE_BYTES as u64);
+        stream.write_chunk(chunk.slice(..now as usize)).await.context("send")?;
+        left -= now;
+    }
+    stream.finish().context("finish")?;
+    stream.stopped().await.context("wait for the last byte")?;
+    Ok(())
 }
 
 async fn receive_all(server: quinn::Endpoint, connections: u64) -> Result<()> {
@@ -62,10 +83,11 @@ async fn receive_all(server: quinn::Endpoint, connections: u64) -> Result<()> {
     for _ in 0..connections {
         let connection = server.accept().await.context("no connection came")?.await.context("accept")?;
         receivers.spawn(async move {
-            let mut stream = connection.accept_uni().await.context("accept a stream")?;
-            while stream.read_chunk(usize::MAX, true).await.context("receive")?.is_some() {}
             // The sender closes when it knows that all has arrived.
-            connection.closed().await;
+            while let Ok(mut stream) = connection.accept_uni().await {
+                let mut chunks = [const { bytes::Bytes::new() }; 32];
+                while stream.read_chunks(&mut chunks).await.context("receive")?.is_some() {}
+            }
             anyhow::Ok(())
         });
     }

@@ -1,7 +1,12 @@
-//! CPU time: of this thread by the nanosecond, and medians of several rounds.
+//! CPU time of this thread, this process and a broker; bytes that a broker read; medians of several rounds.
+
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use cpu_time::ThreadTime;
+use sluice_server::ProcessUsage;
+
+use crate::child::Broker;
 
 /// The middle of the values; of an even number the upper of the two.
 pub(super) fn median(values: &mut [f64]) -> f64 {
@@ -22,4 +27,53 @@ pub(super) fn cpu_ns_a_message(rounds: usize, messages: u64, mut work: impl FnMu
         rounds_ns.push(before.elapsed().as_nanos() as f64 / messages as f64);
     }
     Ok(median(&mut rounds_ns))
+}
+
+/// What a broker and this process, its client, have used so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spent {
+    /// CPU of the broker, user and system.
+    pub(super) broker: Duration,
+    /// CPU of this process, user and system.
+    pub(super) client: Duration,
+    /// Bytes that the broker asked of its files.
+    pub(super) read_bytes: u64,
+    /// Bytes that the device read for it, the page cache and its reading ahead between them.
+    pub(super) device_bytes: u64,
+}
+
+impl Spent {
+    /// What was used until now.
+    ///
+    /// # Errors
+    /// This system does not tell.
+    pub(super) fn now(broker: &Broker) -> Result<Self> {
+        let usage = |pid| ProcessUsage::of_process(pid).context("this system does not tell a process's CPU time");
+        let (server, client) = (usage(broker.pid())?, usage(std::process::id())?);
+        let io = std::fs::read_to_string(format!("/proc/{}/io", broker.pid())).context("this system does not tell what a process reads")?;
+        let field = |name: &str| {
+            let line = io.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse().ok()).unwrap_or(0)
+        };
+        Ok(Self {
+            broker: server.user + server.system,
+            client: client.user + client.system,
+            read_bytes: field("rchar:"),
+            device_bytes: field("read_bytes:"),
+        })
+    }
+
+    /// What was used since then.
+    ///
+    /// # Errors
+    /// This system does not tell.
+    pub(super) fn since(&self, broker: &Broker) -> Result<Self> {
+        let now = Self::now(broker)?;
+        Ok(Self {
+            broker: now.broker.saturating_sub(self.broker),
+            client: now.client.saturating_sub(self.client),
+            read_bytes: now.read_bytes.saturating_sub(self.read_bytes),
+            device_bytes: now.device_bytes.saturating_sub(self.device_bytes),
+        })
+    }
 }

@@ -1,30 +1,53 @@
 //! `sluice bench`: what the broker costs on this machine, as figures without a verdict.
 
 mod bare;
+mod consume;
 mod filter;
 mod idle;
+mod latency;
 mod many;
 mod measure;
 mod native;
+mod pair;
 mod process;
 mod publish;
 mod queues;
 mod report;
 mod restart;
+mod settings;
 mod store;
+mod tag;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use crate::failure::Failure;
 use crate::output::Output;
 
+/// Measure one case, or compare two builds or two settings in it.
+#[derive(Args)]
+pub(crate) struct Bench {
+    #[command(flatten)]
+    against: pair::Against,
+    /// A setting of the broker that is measured, as `sluice config` names it; may be given several times
+    #[arg(long = "setting", value_name = "KEY=VALUE", global = true)]
+    settings: Vec<String>,
+    #[command(subcommand)]
+    case: Case,
+}
+
 /// The cases that can be measured; each prints one JSON object a case with --json.
 #[derive(Subcommand)]
-pub(crate) enum Bench {
-    /// CPU of judging stored messages by `region = 'eu' AND price > 100.0`, against native code
+enum Case {
+    /// CPU of judging stored messages by `region = 'eu' AND price > 100.0`, against native code; and of a further subscription
     Filter(filter::FilterBench),
+    /// A group that catches up from the disk with one tag in a thousand
+    Tag(tag::TagBench),
     /// Durable publishes over QUIC: unbatched, and batched against a bare QUIC transfer of the same bytes
     Publish(publish::PublishBench),
+    /// A group that takes everything by stream from the page cache, against a bare QUIC transfer of the same bytes
+    Consume(consume::ConsumeBench),
+    /// From publish to delivery and acknowledgement at a fixed rate, with asynchronous durability
+    Latency(latency::LatencyBench),
     /// A killed broker with gigabytes stored: how soon it serves again, and what it read for that
     Restart(restart::RestartBench),
     /// A broker that nobody uses: memory, binary, open files, and how soon it is there
@@ -36,14 +59,38 @@ pub(crate) enum Bench {
 impl Bench {
     /// Measures. Fails when the broker could not be started or failed during the run.
     pub(crate) async fn run(self, output: &mut Output) -> Result<(), Failure> {
-        let mut report = report::Report::new(output)?;
-        let measured = match self {
-            Self::Filter(filter) => filter.run(&mut report).await,
-            Self::Publish(publish) => publish.run(&mut report).await,
-            Self::Restart(restart) => restart.run(&mut report).await,
-            Self::Idle(idle) => idle.run(&mut report).await,
-            Self::Queues(queues) => queues.run(&mut report).await,
+        let measured = match self.against.other() {
+            Some(other) => pair::compare(output, &self.settings, &other),
+            None => self.case.run(&mut report::Report::new(output)?, &self.settings).await,
         };
         measured.map_err(|error| Failure::from_error(&error))
+    }
+}
+
+impl Case {
+    async fn run(mut self, report: &mut report::Report<'_>, settings: &[String]) -> anyhow::Result<()> {
+        // Read by each broker that starts until the case is done.
+        let _file = settings::hand_over(settings, self.serve())?;
+        match self {
+            Self::Filter(filter) => filter.run(report).await,
+            Self::Tag(tag) => tag.run(report).await,
+            Self::Publish(publish) => publish.run(report).await,
+            Self::Consume(consume) => consume.run(report).await,
+            Self::Latency(latency) => latency.run(report).await,
+            Self::Restart(restart) => restart.run(report).await,
+            Self::Idle(idle) => idle.run(report).await,
+            Self::Queues(queues) => queues.run(report).await,
+        }
+    }
+
+    /// The further arguments for `serve`, where the case takes some.
+    fn serve(&mut self) -> Option<&mut Vec<String>> {
+        match self {
+            Self::Filter(_) | Self::Restart(_) | Self::Idle(_) | Self::Queues(_) => None,
+            Self::Tag(tag) => Some(&mut tag.serve),
+            Self::Publish(publish) => Some(&mut publish.serve),
+            Self::Consume(consume) => Some(&mut consume.serve),
+            Self::Latency(latency) => Some(&mut latency.serve),
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct PublishBench {
     connections: u64,
     /// Further arguments for `serve`, such as `--async-durability`
     #[arg(last = true)]
-    serve: Vec<String>,
+    pub(super) serve: Vec<String>,
 }
 
 /// One way of sending.
