@@ -26,13 +26,15 @@ pub enum Effect {
     /// Write these encoded records as one frame at `position` and sync it; answered by `Input::Synced` with the frame's end.
     /// At most one is under way. No records at all ask for an empty frame.
     Write { position: Position, records: Vec<Bytes> },
-    /// Judge the stored messages `from..to` of a queue; answered by `Input::Verdicts`.
+    /// Judge the stored messages `from..to` of a queue; answered by `Input::Verdicts`, which may end earlier and must before more than
+    /// `deliver_max` messages match.
     Judge {
         judge: JudgeId,
         cursor: CursorId,
         rule: Rule,
         from: QueueOffset,
         to: QueueOffset,
+        deliver_max: u64,
     },
     /// Read these messages and hand them to their taker.
     Deliver(Delivery),

@@ -8,6 +8,11 @@ pub const CURSOR_OPEN_MAX: u64 = 100_000;
 pub const CURSOR_AHEAD_MAX: u64 = 100_000;
 /// The most verdicts kept ahead of one frontier.
 pub const WINDOW_VERDICTS_MAX: u64 = 4_096;
+/// The most messages that one question to a filter names. Where a hint passes over most of them one answer goes far; otherwise it ends
+/// when as many were judged as the window has room for.
+pub const QUESTION_MESSAGES_MAX: u64 = 32_768;
+/// The most messages judged ahead of the first that matched and waits, so that a new rule has not much to judge again.
+pub const JUDGED_AHEAD_MAX: u64 = 2 * QUESTION_MESSAGES_MAX;
 /// The most lanes that may have verdicts kept or asked at one time.
 pub const WINDOWS_MAX: usize = 4_096;
 /// The most messages in one grant.
@@ -94,7 +99,7 @@ pub const CHECKPOINT_LOG_RATIO: u64 = 8;
 const _: () = {
     assert!(GRANT_MESSAGES_MAX <= CURSOR_OPEN_MAX);
     assert!(RECEIVE_MESSAGES_MAX as u64 <= GRANT_MESSAGES_MAX);
-    assert!(WINDOW_VERDICTS_MAX < FRONTIER_MESSAGES_MAX);
+    assert!(WINDOW_VERDICTS_MAX <= QUESTION_MESSAGES_MAX && QUESTION_MESSAGES_MAX < FRONTIER_MESSAGES_MAX);
     assert!(INVISIBLE_MS_MIN < INVISIBLE_MS_MAX);
     assert!(JUDGE_WAIT_MS_MIN < JUDGE_WAIT_MS_MAX);
     assert!((QUEUES_MAX as u64) <= SLOTS && (QUEUES_MAX as usize) < QUEUES_TOTAL_MAX);

@@ -24,6 +24,22 @@ pub struct Judge {
     keys: Vec<u8>,
 }
 
+/// Stored messages of a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// The queue.
+    pub queue: QueueId,
+    /// The first.
+    pub from: QueueOffset,
+    /// One past the last.
+    pub to: QueueOffset,
+    /// The most that may be judged by a call; what a hint passes over does not count. At least 1.
+    pub calls_max: u64,
+}
+
+/// Messages whose places are looked up at once.
+const PLACES_MESSAGES: u64 = 4_096;
+
 /// Why a stretch could not be judged by any filter.
 #[derive(Debug, thiserror::Error)]
 pub enum JudgeError {
@@ -47,73 +63,88 @@ impl Judge {
         }
     }
 
-    /// Judges the stored messages `from..to` of a queue by each of these filters, which must give the same hint: what is read and
-    /// transposed serves all of them. Messages that are no longer stored are not delivered. Where a plugin fails its stretch may end
-    /// early; the others go on.
+    /// Judges stored messages by each of these filters, which must give the same hint: what is read and transposed serves all of them.
+    /// Messages that are no longer stored are not delivered. Where a plugin fails its stretch may end early; the others go on.
     ///
     /// # Errors
     /// [`JudgeError`]; then no filter knows anything of any of them.
     ///
     /// # Panics
     /// When the filters differ in their hints.
-    pub fn stored(
-        &mut self,
-        reader: &LogReader,
-        filters: &[FilterHandle],
-        queue: QueueId,
-        from: QueueOffset,
-        to: QueueOffset,
-    ) -> Result<Outcomes, JudgeError> {
-        let mut together = Together::new(filters);
+    pub fn stored(&mut self, reader: &LogReader, filters: &[FilterHandle], stretch: Stretch) -> Result<Outcomes, JudgeError> {
+        let mut together = Together::new(filters, stretch.calls_max);
         self.begin(&together);
-        if let Pruning::Tags { hashes, .. } = &together.pruning {
-            let candidates = reader.tagged(queue, from, to, hashes)?;
-            together.pruned += (to.0 - from.0).saturating_sub(candidates.len() as u64);
-            self.candidates(reader, queue, &candidates, &mut together)?;
-        } else {
-            let places = reader.batches(queue, from, to)?;
-            let mut ahead = ReadAhead::new();
+        let to = match &together.pruning {
+            Pruning::Tags { hashes, .. } => {
+                let candidates = reader.tagged(stretch.queue, stretch.from, stretch.to, hashes)?;
+                self.candidates(reader, stretch, &candidates, &mut together)?
+            }
+            Pruning::None | Pruning::Property(_) => self.all(reader, stretch, &mut together)?,
+        };
+        self.flush(&mut together);
+        Ok(together.finish(stretch.from, to))
+    }
+
+    /// Judges every message, as far as it may; says how far.
+    fn all(&mut self, reader: &LogReader, stretch: Stretch, together: &mut Together<'_>) -> Result<QueueOffset, JudgeError> {
+        let mut ahead = ReadAhead::new();
+        let mut from = stretch.from;
+        while from < stretch.to {
+            // Places are looked up as far as may be needed: a stretch may be long, and end early.
+            let to = stretch.to.min(QueueOffset(from.0 + PLACES_MESSAGES));
+            let places = reader.batches(stretch.queue, from, to)?;
             let mut rest = places.as_slice();
-            while let Some((place, following)) = rest.split_first().filter(|_| !together.is_over()) {
+            while let Some((place, following)) = rest.split_first() {
                 rest = following;
+                if together.is_over() {
+                    return Ok(place.first.max(from));
+                }
                 let Some(attributes) = unless_gone(ahead.attributes(reader, place, following))? else {
                     continue;
                 };
                 self.slots.resolve(&attributes, &together.columns);
                 for row in rows_within(place, from, to) {
-                    self.row(&attributes, row, QueueOffset(place.first.0 + u64::from(row)), &mut together);
+                    let offset = QueueOffset(place.first.0 + u64::from(row));
+                    if together.left == 0 {
+                        return Ok(offset);
+                    }
+                    self.row(&attributes, row, offset, together);
                 }
             }
+            from = to;
         }
-        self.flush(&mut together);
-        Ok(together.finish(from, to))
+        Ok(stretch.to)
     }
 
-    /// Judges the messages whose tag has one of the hinted hashes.
+    /// Judges the messages whose tag has one of the hinted hashes, as far as it may; says how far. The others are passed over.
     fn candidates(
         &mut self,
         reader: &LogReader,
-        queue: QueueId,
-        mut candidates: &[QueueOffset],
+        stretch: Stretch,
+        candidates: &[QueueOffset],
         together: &mut Together<'_>,
-    ) -> Result<(), JudgeError> {
-        while let Some(&first) = candidates.first().filter(|_| !together.is_over()) {
-            let Some(place) = reader.batches(queue, first, QueueOffset(first.0 + 1))?.into_iter().next() else {
-                candidates = &candidates[1..];
+    ) -> Result<QueueOffset, JudgeError> {
+        let judged = candidates.len().min(usize::try_from(together.left).unwrap_or(usize::MAX));
+        let to = candidates.get(judged).copied().unwrap_or(stretch.to);
+        together.pruned += (to.0 - stretch.from.0).saturating_sub(judged as u64);
+        let mut rest = &candidates[..judged];
+        while let Some(&first) = rest.first().filter(|_| !together.is_over()) {
+            let Some(place) = reader.batches(stretch.queue, first, QueueOffset(first.0 + 1))?.into_iter().next() else {
+                rest = &rest[1..];
                 continue;
             };
-            let here = candidates.partition_point(|offset| *offset < place.end());
+            let here = rest.partition_point(|offset| *offset < place.end());
             let Some(attributes) = unless_gone(reader.attributes(&place))? else {
-                candidates = &candidates[here..];
+                rest = &rest[here..];
                 continue;
             };
             self.slots.resolve(&attributes, &together.columns);
-            for offset in &candidates[..here] {
+            for offset in &rest[..here] {
                 self.row(&attributes, (offset.0 - place.first.0) as u32, *offset, together);
             }
-            candidates = &candidates[here..];
+            rest = &rest[here..];
         }
-        Ok(())
+        Ok(to)
     }
 
     fn begin(&mut self, together: &Together<'_>) {
@@ -130,6 +161,7 @@ impl Judge {
         }
         self.slots.write(&row, &mut self.writer, &mut self.keys);
         self.offsets.push(offset);
+        together.left -= 1;
         match self.writer.end_message() {
             Room::Left => {}
             Room::Full => {

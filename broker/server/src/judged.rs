@@ -34,6 +34,8 @@ pub(crate) struct Together<'a> {
     pub(crate) asked: Vec<Asked<'a>>,
     /// How many were dropped by the hint.
     pub(crate) pruned: u64,
+    /// How many more may be judged by a call.
+    pub(crate) left: u64,
 }
 
 /// One of them.
@@ -73,7 +75,7 @@ impl Ended {
 impl<'a> Together<'a> {
     /// # Panics
     /// When the filters differ in their hints.
-    pub(crate) fn new(filters: &'a [FilterHandle]) -> Self {
+    pub(crate) fn new(filters: &'a [FilterHandle], calls_max: u64) -> Self {
         let hint = filters.first().and_then(FilterHandle::hint);
         assert!(
             filters.iter().all(|filter| filter.hint() == hint),
@@ -97,6 +99,7 @@ impl<'a> Together<'a> {
             pruning: Pruning::new(hint),
             columns,
             pruned: 0,
+            left: calls_max,
         }
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct JudgeWork {
     pub(crate) rule: Rule,
     pub(crate) from: QueueOffset,
     pub(crate) to: QueueOffset,
+    /// The answer must end before more match.
+    pub(crate) deliver_max: u64,
 }
 
 /// Which messages are to be judged.
@@ -167,6 +169,7 @@ mod tests {
             },
             from: QueueOffset(from),
             to: QueueOffset(from + 10),
+            deliver_max: 10,
         }
     }
 

@@ -162,6 +162,7 @@ impl ShardThread {
                 rule,
                 from,
                 to,
+                deliver_max,
             } => {
                 self.asked.push(JudgeWork {
                     judge,
@@ -169,6 +170,7 @@ impl ShardThread {
                     rule,
                     from,
                     to,
+                    deliver_max,
                 });
             }
             Effect::Deliver(delivery) => self.deliver(delivery),

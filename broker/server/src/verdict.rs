@@ -7,7 +7,7 @@ use sluice_core::input::{Input, JudgeFailure, JudgeFailureKind, Verdicts};
 use sluice_log::LogReader;
 use sluice_plugin_host::{FilterHandle, RunFailure};
 
-use crate::judge::Judge;
+use crate::judge::{Judge, Stretch};
 use crate::judged::Judged;
 use crate::metrics::Metrics;
 use crate::panics::caught;
@@ -85,8 +85,15 @@ impl VerdictThread {
 
     /// What the filters say, each for itself; `None` when the broker panicked.
     fn judge(&self, judge: &mut Judge, work: &[JudgeWork], filters: &[FilterHandle]) -> Option<Vec<Outcome>> {
-        let JudgeWork { queue, from, to, .. } = work.first()?;
-        let judged = caught("judging messages", || judge.stored(&self.reader, filters, *queue, *from, *to));
+        let &JudgeWork { queue, from, to, .. } = work.first()?;
+        let stretch = Stretch {
+            queue,
+            from,
+            to,
+            // Whatever is judged by a call may match.
+            calls_max: work.iter().map(|work| work.deliver_max).min().unwrap_or(1),
+        };
+        let judged = caught("judging messages", || judge.stored(&self.reader, filters, stretch));
         match judged {
             Ok(Ok(outcomes)) => Some(outcomes.into_iter().map(|outcome| outcome.map_err(failure)).collect()),
             Ok(Err(error)) => Some(vec![Err(unasked(&error)); work.len()]),

@@ -39,7 +39,8 @@ impl World {
                 rule,
                 from,
                 to,
-            } => self.judge(judge, cursor, &rule, from, to),
+                deliver_max,
+            } => self.judge(judge, cursor, &rule, from, to.min(QueueOffset(from.0 + deliver_max))),
             Effect::Deliver(delivery) => self.deliver(delivery),
             Effect::StreamReset { subscription, queue, .. } => self.push(
                 subscription,

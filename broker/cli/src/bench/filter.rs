@@ -8,7 +8,7 @@ use sluice_client::NewMessage;
 use sluice_log::{BatchPlace, FileStorage, Log, LogConfig, LogReader, Start};
 use sluice_plugin_host::{FilterHandle, Host, HostConfig, PluginLimits, builtin};
 use sluice_protocol::ids::{QueueId, QueueOffset};
-use sluice_server::judge::Judge;
+use sluice_server::judge::{Judge, Stretch};
 
 use super::measure;
 use super::native::{self, NativeSql};
@@ -21,7 +21,7 @@ const TOPIC: &str = "bench";
 const EXPRESSION: &str = "region = 'eu' AND price > 100.0";
 /// A further subscription at the same place that asks for the same columns.
 const FURTHER_EXPRESSION: &str = "region = 'us' AND price < 60.0";
-/// Messages asked for at once, as the broker's verdict windows do.
+/// Messages judged at once, as many as a verdict window of the broker holds.
 const STRETCH: u64 = 4096;
 
 /// What to measure.
@@ -167,13 +167,19 @@ fn judge(data: &Path, stored: Stored, rounds: usize) -> Result<Case> {
 fn plugin_matches(judge: &mut Judge, reader: &LogReader, filters: &[FilterHandle], queues: &[(QueueId, QueueOffset)]) -> Result<u64> {
     let mut matches = 0;
     for &(queue, end) in queues {
-        let mut from = 0;
-        while from < end.0 {
-            let to = (from + STRETCH).min(end.0);
-            let outcomes = judge.stored(reader, filters, queue, QueueOffset(from), QueueOffset(to))?;
+        let mut from = QueueOffset(0);
+        while from < end {
+            let stretch = Stretch {
+                queue,
+                from,
+                to: end.min(QueueOffset(from.0 + STRETCH)),
+                calls_max: STRETCH,
+            };
+            let outcomes = judge.stored(reader, filters, stretch)?;
             let judged = outcomes.into_iter().collect::<Result<Vec<_>, _>>()?;
-            matches += judged.first().map_or(0, |first| first.deliver.len() as u64);
-            from = to;
+            let first = judged.first().context("a filter judges")?;
+            matches += first.deliver.len() as u64;
+            from = first.to;
         }
     }
     Ok(matches)

@@ -8,7 +8,9 @@ use crate::broker::Core;
 use crate::effect::{Effect, JudgeId};
 use crate::input::JudgeFailureKind;
 use crate::input::{JudgeFailure, Verdicts};
-use crate::limits::{JUDGE_WAIT_MS_MAX, JUDGE_WAIT_MS_MIN, SUPERSEDED_REST_MS, WINDOW_VERDICTS_MAX, WINDOWS_MAX};
+use crate::limits::{
+    JUDGE_WAIT_MS_MAX, JUDGE_WAIT_MS_MIN, JUDGED_AHEAD_MAX, QUESTION_MESSAGES_MAX, SUPERSEDED_REST_MS, WINDOW_VERDICTS_MAX, WINDOWS_MAX,
+};
 use crate::planted::{self, Bug};
 use crate::ranges::range;
 
@@ -18,6 +20,7 @@ pub(super) struct Asked {
     cursor: CursorId,
     from: QueueOffset,
     to: QueueOffset,
+    deliver_max: u64,
 }
 
 impl Core {
@@ -41,10 +44,13 @@ impl Core {
             return;
         }
         let end = self.visible_end(cursor.queue);
-        let to = end.min(QueueOffset(lane.place.0 + WINDOW_VERDICTS_MAX));
+        let to = (lane.judged.0 + QUESTION_MESSAGES_MAX).min(lane.place.0 + JUDGED_AHEAD_MAX);
+        let to = end.min(QueueOffset(to));
+        let deliver_max = WINDOW_VERDICTS_MAX.saturating_sub(lane.matched());
         let waits = lane.held.as_ref().is_some_and(|held| self.now.mono_ms < held.until_mono_ms);
         // Small questions cost as much as large ones: a window that is nearly full is left to be used up first.
-        let worth = to == end || to.0.saturating_sub(lane.judged.0) >= WINDOW_VERDICTS_MAX / 4;
+        let asked = to.0.saturating_sub(lane.judged.0);
+        let worth = (to == end || asked >= QUESTION_MESSAGES_MAX / 4) && deliver_max >= asked.min(WINDOW_VERDICTS_MAX / 4);
         let alarmed = self.has_alarm(key_of(cursor));
         if !reading.has_members() || waits || alarmed || to <= lane.judged || !worth {
             if lane.matched.is_empty() {
@@ -60,7 +66,15 @@ impl Core {
         let judge = JudgeId(self.consuming.next_id());
         let from = lane.judged;
         lane.asked = Some(judge);
-        self.consuming.judges.insert(judge, Asked { cursor, from, to });
+        self.consuming.judges.insert(
+            judge,
+            Asked {
+                cursor,
+                from,
+                to,
+                deliver_max,
+            },
+        );
         // Those who judge read the queue, and that is durable as far as it is visible.
         self.journal.release(
             Position::default(),
@@ -70,6 +84,7 @@ impl Core {
                 rule: rule.clone(),
                 from,
                 to,
+                deliver_max,
             },
         );
     }
@@ -135,6 +150,12 @@ impl LaneRun {
             asked.to.0,
             verdicts.from.0,
             verdicts.to.0
+        );
+        assert!(
+            verdicts.deliver.len() as u64 <= asked.deliver_max,
+            "{} matches do not fit where there is room for {}",
+            verdicts.deliver.len(),
+            asked.deliver_max
         );
         for &offset in &verdicts.deliver {
             assert!(
