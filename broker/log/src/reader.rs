@@ -289,6 +289,17 @@ impl LogReader {
         self.read_segment(&segment, from, to)
     }
 
+    /// Whether the batch with this message is in memory, so that reading it does not wait for the disk.
+    pub fn is_in_memory(&self, queue: QueueId, offset: QueueOffset) -> bool {
+        let position = {
+            let view = self.shared.view();
+            let part = view.active_index.queues.get(&queue);
+            let batches = part.map_or(&[][..], |part| part.between(offset, QueueOffset(offset.0.saturating_add(1))));
+            batches.first().filter(|batch| batch.first <= offset).map(|batch| batch.position)
+        };
+        position.is_some_and(|position| self.shared.tail().get(position).is_some())
+    }
+
     /// The attributes of a batch, if they are in memory.
     pub(crate) fn in_tail(&self, place: &BatchPlace) -> Option<Bytes> {
         let batch = self.shared.tail().get(place.position)?;

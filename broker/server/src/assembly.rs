@@ -51,6 +51,13 @@ pub(crate) enum ReadFailure {
     Merge(#[from] MergeError),
 }
 
+impl Chunk {
+    /// The size of its batch.
+    pub(crate) fn batch_bytes(&self) -> usize {
+        self.batch.iter().map(Bytes::len).sum()
+    }
+}
+
 impl Reading {
     /// Reads these leases in order, in chunks of the usual size.
     pub(crate) fn new(queue: QueueId, leases: Vec<LeaseRange>) -> Self {
@@ -84,6 +91,27 @@ impl Reading {
             bytes: frame_bytes - frame_bytes / 8,
             ..self
         }
+    }
+
+    /// Whether what is next is in memory; what follows it in the log is then too, since memory holds the newest.
+    pub(crate) fn is_in_memory(&self, reader: &LogReader) -> bool {
+        let first = self.leases.iter().map(|lease| lease.offsets.first).min();
+        first.is_some_and(|first| reader.is_in_memory(self.queue, first))
+    }
+
+    /// The next chunks, as many as are well read at once; none when all is read. Blocks while it reads.
+    ///
+    /// # Errors
+    /// [`ReadFailure`].
+    pub(crate) fn next_several(&mut self, reader: &LogReader) -> Result<Vec<Chunk>, ReadFailure> {
+        let (mut chunks, mut bytes) = (Vec::new(), 0);
+        while bytes < limits::DELIVERY_READ_BYTES_MAX
+            && let Some(chunk) = self.next(reader)?
+        {
+            bytes += chunk.batch_bytes();
+            chunks.push(chunk);
+        }
+        Ok(chunks)
     }
 
     /// The next chunk; `None` when all is read. Messages that are no longer stored are passed over. Blocks while it reads.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use quinn::{SendStream, VarInt};
 use sluice_core::effect::{Delivery, Taker};
 use sluice_core::input::{Input, SubscriptionId};
+use sluice_log::LogReader;
 use sluice_log::record::LeaseRange;
 use sluice_protocol::control::{DeliveryStart, Found};
 use sluice_protocol::delivery::{self, FoundMessage, Received};
@@ -14,7 +15,7 @@ use sluice_protocol::frame::{self, FrameKind};
 use sluice_protocol::ids::{MessageId, Pass, QueueId, QueueIndex, QueueOffset};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::assembly::{Chunk, Reading};
+use crate::assembly::{Chunk, ReadFailure, Reading};
 use crate::connection::Client;
 use crate::serving::{Serving, shutting_down};
 
@@ -28,8 +29,8 @@ pub(crate) enum QueueNews {
 }
 
 /// Pushes one queue of a subscription on a stream of its own until the subscription ends, which ends this task; or until it cannot go on,
-/// and why. While the client's window is full this task waits, holding one frame; what it has not read yet are numbers within the client's
-/// credit.
+/// and why. While the client's window is full this task waits, holding what it read at once; what it has not read yet are numbers within
+/// the client's credit.
 pub(crate) async fn run_queue(
     client: Arc<Client>,
     subscription: SubscriptionId,
@@ -125,20 +126,28 @@ impl Push<'_> {
         };
         let mut reading = Reading::new(delivery.cursor.queue, delivery.leases);
         loop {
-            let (chunk, rest) = read_chunk(&self.client.serving, reading).await.map_err(Stopped::Read)?;
-            let Some(chunk) = chunk else { return Ok(()) };
+            let (chunks, rest) = read(&self.client.serving, reading, Reading::next_several)
+                .await
+                .map_err(Stopped::Read)?;
+            if chunks.is_empty() {
+                return Ok(());
+            }
             reading = rest;
-            self.write(first_number, chunk).await?;
+            self.write(first_number, chunks).await?;
         }
     }
 
-    async fn write(&mut self, first_number: u64, chunk: Chunk) -> Result<(), Stopped> {
-        let head = delivery::Delivery::encode_head(first_number + chunk.place, &chunk.ranges);
-        let mut pieces = framed(FrameKind::Delivery, head, chunk.batch);
+    async fn write(&mut self, first_number: u64, chunks: Vec<Chunk>) -> Result<(), Stopped> {
+        let messages = chunks.iter().map(|chunk| chunk.messages).sum();
+        let frames = chunks.into_iter().flat_map(|chunk| {
+            let head = delivery::Delivery::encode_head(first_number + chunk.place, &chunk.ranges);
+            framed(FrameKind::Delivery, head, chunk.batch)
+        });
+        let mut pieces: Vec<Bytes> = frames.collect();
         let bytes: usize = pieces.iter().map(Bytes::len).sum();
         self.stream.write_all_chunks(&mut pieces).await?;
         let metrics = &self.client.serving.metrics;
-        metrics.messages_delivered.add(chunk.messages);
+        metrics.messages_delivered.add(messages);
         metrics.delivery_bytes.add(bytes as u64);
         Ok(())
     }
@@ -151,11 +160,17 @@ fn framed(kind: FrameKind, head: Bytes, batch: Vec<Bytes>) -> Vec<Bytes> {
     [header, head].into_iter().chain(batch).collect()
 }
 
-/// Reads the next chunk where blocking is allowed.
-async fn read_chunk(serving: &Serving, mut reading: Reading) -> Result<(Option<Chunk>, Reading), Refusal> {
+/// Reads on: at once what is in memory, else where waiting for the disk is allowed.
+async fn read<T: Send + 'static>(
+    serving: &Serving,
+    mut reading: Reading,
+    next: fn(&mut Reading, &LogReader) -> Result<T, ReadFailure>,
+) -> Result<(T, Reading), Refusal> {
+    if reading.is_in_memory(&serving.reader) {
+        return unreadable(Ok(next(&mut reading, &serving.reader).map(|read| (read, reading))));
+    }
     let reader = serving.reader.clone();
-    let read = tokio::task::spawn_blocking(move || reading.next(&reader).map(|chunk| (chunk, reading))).await;
-    unreadable(read)
+    unreadable(tokio::task::spawn_blocking(move || next(&mut reading, &reader).map(|read| (read, reading))).await)
 }
 
 /// What cannot be read is our fault or the disk's; the client is told no more than that.
@@ -187,7 +202,7 @@ pub(crate) async fn received(
     handles: Vec<Bytes>,
 ) -> Result<Vec<Bytes>, Refusal> {
     let reading = Reading::new(queue, leases).of_at_most(serving.config.limits.frame_bytes as usize);
-    let (chunk, _) = read_chunk(serving, reading).await?;
+    let (chunk, _) = read(serving, reading, Reading::next).await?;
     let Some(chunk) = chunk else {
         return Err(Refusal::new(ErrorCode::Internal, "the messages are no longer stored"));
     };
@@ -223,7 +238,7 @@ pub(crate) async fn find(serving: &Serving, id: MessageId) -> Result<Option<(Que
 /// # Errors
 /// `NoSuchMessage` when it is no longer stored; `Internal` when it cannot be read.
 pub(crate) async fn found(serving: &Serving, topic: String, queue: QueueId, offset: QueueOffset) -> Result<Vec<Bytes>, Refusal> {
-    let (chunk, _) = read_chunk(serving, Reading::one(queue, offset)).await?;
+    let (chunk, _) = read(serving, Reading::one(queue, offset), Reading::next).await?;
     let chunk = chunk.ok_or_else(|| Refusal::plain(ErrorCode::NoSuchMessage))?;
     let stored_wall_ms = chunk.ranges.first().map_or(0, |range| range.stored_wall_ms);
     let found = Found {

@@ -42,6 +42,10 @@ pub const DELIVERY_MESSAGES_MAX: usize = 256;
 /// A delivery frame carries at most so many bytes of bodies, one message excepted.
 pub const DELIVERY_BODY_BYTES_MAX: usize = 512 << 10;
 
+/// Deliveries are read together until they have so many bytes of batches; a queue's task holds no more than this and one frame while the
+/// client's window is full.
+pub const DELIVERY_READ_BYTES_MAX: usize = 1 << 20;
+
 /// The invisible time of a receive that names none.
 pub const RECEIVE_INVISIBLE_MS_DEFAULT: u64 = 60_000;
 
