@@ -4,12 +4,12 @@ use bytes::{Bytes, BytesMut};
 use quinn::{RecvStream, SendStream};
 use sluice_protocol::control;
 use sluice_protocol::errors::Refusal;
-use sluice_protocol::frame::{self, FrameKind};
+use sluice_protocol::frame::{self, FRAME_HEADER_BYTES, FrameKind};
 
 use crate::error::Error;
 
-/// Bytes taken from QUIC at once.
-const READ_BYTES: usize = 64 * 1024;
+/// Datagrams' worth of a stream taken from QUIC at once.
+const CHUNKS: usize = 32;
 
 /// A frame of a kind that is known here.
 pub(crate) struct Frame {
@@ -40,8 +40,9 @@ impl FrameReader {
             if let Some(frame) = self.next_read()? {
                 return Ok(Some(frame));
             }
-            match self.stream.read_chunk(READ_BYTES, true).await {
-                Ok(Some(chunk)) => self.buffer.extend_from_slice(&chunk.bytes),
+            let mut chunks = [const { Bytes::new() }; CHUNKS];
+            match self.stream.read_chunks(&mut chunks).await {
+                Ok(Some(count)) => self.take(&chunks[..count]),
                 Ok(None) if self.buffer.is_empty() => return Ok(None),
                 Ok(None) => return Err(Error::Protocol("a stream ended within a frame".to_owned())),
                 Err(error) => return Err(lost(error)),
@@ -60,6 +61,19 @@ impl FrameReader {
             }
         }
         Ok(None)
+    }
+
+    /// Adds what has come to the buffer, which makes room for the whole of the frame that it begins with, if that is a frame at all.
+    fn take(&mut self, chunks: &[Bytes]) {
+        for chunk in chunks {
+            self.buffer.extend_from_slice(chunk);
+        }
+        if let Some(bytes) = self.buffer.first_chunk().map(|length| u32::from_le_bytes(*length))
+            && bytes <= self.frame_bytes_max
+        {
+            let whole = FRAME_HEADER_BYTES + bytes as usize;
+            self.buffer.reserve(whole.saturating_sub(self.buffer.len()));
+        }
     }
 
     /// The next frame, which must come; a refusal is an error.

@@ -225,16 +225,17 @@ impl MessageStream {
     /// As for [`MessageStream::next`].
     pub async fn next_run(&mut self, max: usize) -> Result<Vec<StreamMessage>, Error> {
         let Some(first) = self.next().await? else { return Ok(Vec::new()) };
-        let mut run = vec![first];
-        while run.len() < max
-            && let Some(message) = self.step()
-        {
-            if message.verify() {
-                run.push(message);
-            } else {
-                self.give_back(message);
+        let more = self.left().min(u32::try_from(max.saturating_sub(1)).unwrap_or(u32::MAX));
+        let mut run = Vec::with_capacity(1 + more as usize);
+        run.push(first);
+        for _ in 0..more {
+            match self.take_row() {
+                Some(message) if message.verify() => run.push(message),
+                Some(message) => self.give_back(message),
+                None => break,
             }
         }
+        self.shared.took(more);
         Ok(run)
     }
 
@@ -289,16 +290,31 @@ impl MessageStream {
 
     /// The next row of the current chunk, unless it is void by now.
     fn step(&mut self) -> Option<StreamMessage> {
-        let (chunk, row) = self.current.as_mut()?;
-        let here = chunk.session == self.shared.session.load(Ordering::Acquire);
-        let left = chunk.delivery.batch.count() - *row;
-        if left == 0 || !here || self.shared.passes.newest(chunk.queue) != Some(chunk.pass) {
-            if here {
-                self.shared.took(left);
-            }
-            self.current = None;
+        if self.left() == 0 {
             return None;
         }
+        self.shared.took(1);
+        self.take_row()
+    }
+
+    /// How many rows of the current chunk are to be handed out; a chunk that is void by now is dropped.
+    fn left(&mut self) -> u32 {
+        let Some((chunk, row)) = &self.current else { return 0 };
+        let here = chunk.session == self.shared.session.load(Ordering::Acquire);
+        let left = chunk.delivery.batch.count() - *row;
+        if left > 0 && here && self.shared.passes.newest(chunk.queue) == Some(chunk.pass) {
+            return left;
+        }
+        if here {
+            self.shared.took(left);
+        }
+        self.current = None;
+        0
+    }
+
+    /// Hands out a row of the current chunk.
+    fn take_row(&mut self) -> Option<StreamMessage> {
+        let (chunk, row) = self.current.as_mut()?;
         let (offset, attempt, stored_ms) = locate(&chunk.delivery, *row)?;
         let place = Place {
             session: chunk.session,
@@ -306,18 +322,16 @@ impl MessageStream {
             pass: chunk.pass,
             number: chunk.delivery.first_number + u64::from(*row),
         };
-        let batch = chunk.delivery.batch.clone();
         let message = Message {
             topic: self.topic.clone(),
             queue: chunk.queue,
             offset,
             attempt,
             stored_ms,
-            batch,
+            batch: chunk.delivery.batch.clone(),
             row: *row,
         };
         *row += 1;
-        self.shared.took(1);
         Some(StreamMessage { message, place })
     }
 
