@@ -15,7 +15,7 @@ use crate::cache::{Recent, Tail};
 use crate::error::LogError;
 use crate::frame::FrameSecret;
 use crate::index::{BatchPlace, QueueEntries, SegmentIndex};
-use crate::limits::{INDEX_CACHE_BYTES_MAX, OPEN_SEGMENTS_MAX, OPEN_SIDECARS_MAX};
+use crate::limits::{INDEX_CACHE_BYTES_MAX, OPEN_SEGMENTS_MAX, OPEN_SIDECARS_MAX, SPARSE_BATCHES_MAX, SPARSE_BYTES_MAX};
 use crate::segment::{Segment, segment_name};
 use crate::sidecar::Sidecar;
 use crate::storage::{Storage, StorageFile};
@@ -39,6 +39,7 @@ pub(crate) struct Shared {
     tail: Mutex<Tail>,
     /// The indexes of sealed segments for whose sidecars there was no room, by base, with the end of the segment.
     unwritten: Mutex<Unwritten>,
+    sparse: Mutex<Recent<Position, Attributes>>,
 }
 
 /// Indexes without a sidecar, by the base of their segment, with its end.
@@ -65,6 +66,7 @@ impl Shared {
             files: Mutex::new(Recent::new(OPEN_SEGMENTS_MAX)),
             tail: Mutex::new(Tail::new(tail_bytes)),
             unwritten: Mutex::new(unwritten),
+            sparse: Mutex::new(Recent::new(SPARSE_BYTES_MAX)),
         }
     }
 
@@ -78,6 +80,10 @@ impl Shared {
 
     pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
         self.tail.lock().expect("nothing panics while it holds the tail")
+    }
+
+    fn sparse(&self) -> MutexGuard<'_, Recent<Position, Attributes>> {
+        self.sparse.lock().expect("nothing panics while it holds the cache")
     }
 
     fn sidecars(&self) -> MutexGuard<'_, Recent<Position, Arc<Sidecar>>> {
@@ -242,6 +248,25 @@ impl LogReader {
     /// The batch is gone or damaged, or the disk failed.
     pub fn attributes(&self, place: &BatchPlace) -> Result<Attributes, LogError> {
         self.parsed(place, self.read(place, 0..place.attribute_bytes)?)
+    }
+
+    /// The attributes of a batch of which few messages are wanted: kept for a while, since whoever judges those is followed by whoever
+    /// delivers them.
+    ///
+    /// # Errors
+    /// As for [`LogReader::attributes`].
+    pub fn sparse_attributes(&self, place: &BatchPlace) -> Result<Attributes, LogError> {
+        if let Some(attributes) = self.shared.sparse().get(&place.position) {
+            return Ok(attributes);
+        }
+        if let Some(bytes) = self.in_tail(place) {
+            // It is in memory already, and would keep its bodies there.
+            return self.parsed(place, bytes);
+        }
+        let attributes = self.attributes(place)?;
+        let weight = attributes.attribute_bytes().max(SPARSE_BYTES_MAX / SPARSE_BATCHES_MAX);
+        self.shared.sparse().put(place.position, weight, attributes.clone());
+        Ok(attributes)
     }
 
     /// What was read of a batch as its attributes.

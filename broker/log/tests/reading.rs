@@ -39,6 +39,9 @@ fn check(reader: &LogReader) {
         let attributes = reader.attributes(place).unwrap();
         let whole = reader.batch(place).unwrap();
         assert_eq!((attributes.count(), whole.attributes()), (3, &attributes));
+        for _ in 0..2 {
+            assert_eq!(reader.sparse_attributes(place).unwrap(), attributes, "read, then kept");
+        }
         let bodies = attributes.bodies_range(1..2).unwrap();
         assert_eq!(reader.read(place, bodies.start as u32..bodies.end as u32).unwrap(), "body of b");
     }

@@ -178,7 +178,7 @@ impl Reading {
             self.note(place, lease, end, chunk);
             return Ok(true);
         }
-        let attributes = reader.attributes(place)?;
+        let attributes = reader.sparse_attributes(place)?;
         let first = (lease.offsets.first.0 - place.first.0) as u32;
         let rows = first..(end.0 - place.first.0) as u32;
         let rows = self.that_fit(&attributes, rows, chunk.messages);

@@ -134,7 +134,7 @@ impl Judge {
                 continue;
             };
             let here = rest.partition_point(|offset| *offset < place.end());
-            let Some(attributes) = unless_gone(reader.attributes(&place))? else {
+            let Some(attributes) = unless_gone(reader.sparse_attributes(&place))? else {
                 rest = &rest[here..];
                 continue;
             };
