@@ -17,11 +17,12 @@ pub enum Bug {
     NoRoomCounts,
     ClockStartsAnew,
     ReserveForgotten,
+    SidecarAtOnce,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 13] = [
+    pub const ALL: [(&str, Self); 14] = [
         ("checksum-unverified", Self::ChecksumUnverified),
         ("stale-frame", Self::StaleFrame),
         ("sync-skipped", Self::SyncSkipped),
@@ -35,6 +36,7 @@ impl Bug {
         ("no-room-counts", Self::NoRoomCounts),
         ("clock-starts-anew", Self::ClockStartsAnew),
         ("reserve-forgotten", Self::ReserveForgotten),
+        ("sidecar-at-once", Self::SidecarAtOnce),
     ];
 }
 

@@ -20,7 +20,7 @@ use crate::record::peek;
 use crate::reserve::Spare;
 use crate::scan::{Indexed, indexed};
 use crate::segment::{Segment, checkpoint_name, file_offset, segment_name, sidecar_name};
-use crate::sidecar;
+use crate::sidecar::{self, SIDECAR_HEADER_BYTES};
 use crate::storage::{Storage, StorageFile, StorageLock};
 
 /// How a log is kept.
@@ -380,7 +380,8 @@ impl Active {
     }
 }
 
-/// Writes a sealed segment's sidecar and makes it durable; one that is there already is replaced. For want of room none is left.
+/// Writes a sealed segment's sidecar and makes it durable; one that is there already is replaced. For want of room none is left. The header
+/// is written when all the rest is durable: wherever a crash falls, a sidecar whose head is sound is whole.
 pub(crate) fn write_sidecar(storage: &dyn Storage, base: Position, encoded: &Bytes) -> Result<(), LogError> {
     let name = sidecar_name(base);
     match storage.remove(&name) {
@@ -389,7 +390,14 @@ pub(crate) fn write_sidecar(storage: &dyn Storage, base: Position, encoded: &Byt
     }
     let write = || {
         let file = storage.create(&name, encoded.len() as u64)?;
-        file.write_at(0, &[encoded])?;
+        let (header, rest) = encoded.split_at(SIDECAR_HEADER_BYTES);
+        if planted::is(Bug::SidecarAtOnce) {
+            file.write_at(0, &[encoded])?;
+            return file.sync_data();
+        }
+        file.write_at(SIDECAR_HEADER_BYTES as u64, &[rest])?;
+        file.sync_data()?;
+        file.write_at(0, &[header])?;
         file.sync_data()
     };
     let written = write().map_err(LogError::room("writing", &name));

@@ -7,8 +7,8 @@ mod support;
 use proptest::prelude::*;
 use sluice_log::record::Change;
 use sluice_log::{FaultyStorage, LogError, Storage};
-use sluice_protocol::ids::{Epoch, Position, QueueOffset};
-use support::{append, appended, batch, numbered, numbers, open, open_at};
+use sluice_protocol::ids::{Epoch, Position};
+use support::{append, numbered, numbers, open, open_at};
 
 /// The segment files there are.
 /// The segments in use.
@@ -359,33 +359,4 @@ proptest! {
             }
         }
     }
-}
-
-#[test]
-fn sidecars_that_are_broken_or_missing_are_made_again() {
-    let storage = FaultyStorage::new(1);
-    let mut writer = open(&storage).unwrap().writer;
-    for number in 0..60 {
-        append(&mut writer, &[appended(2_000, 0, number * 2, batch(number * 2, &["a", "b"]))]);
-    }
-    writer.begin_checkpoint(writer.end()).unwrap();
-    writer.finish_checkpoint().unwrap();
-    drop(writer);
-    let sidecars: Vec<_> = storage
-        .list()
-        .unwrap()
-        .into_iter()
-        .filter(|entry| entry.name.starts_with("index-"))
-        .collect();
-    assert!(sidecars.len() > 2);
-    for (index, sidecar) in sidecars.iter().enumerate() {
-        match index % 3 {
-            0 => storage.flip(&sidecar.name, 57, 1),
-            1 => storage.truncate(&sidecar.name, 20),
-            _ => storage.remove(&sidecar.name).unwrap(),
-        }
-    }
-    let reader = open(&storage).unwrap().reader;
-    let places = reader.batches(support::queue(0), QueueOffset(0), QueueOffset(u64::MAX)).unwrap();
-    assert_eq!(places.len(), 60);
 }

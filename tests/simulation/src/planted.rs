@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 45] = [
+pub const BUGS: [Planted; 46] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -117,6 +117,7 @@ pub const BUGS: [Planted; 45] = [
     ),
     log("no-room-counts", 50, "a frame for which there was no room counts as written"),
     log("reserve-forgotten", 50, "on a full disk the segments in reserve are not used"),
+    log("sidecar-at-once", 1000, "the header of a sidecar may be durable before the rest"),
     log("clock-starts-anew", 20, "the monotonic clock begins at 0 with every start"),
     core("culprit-at-once", 10, "a message that a plugin failed on is decided about at once"),
     core("broken-plugin-dead-letters", 50, "the fault is never taken for the plugin's"),
