@@ -425,6 +425,24 @@ fn a_seek_or_an_alarm_overtakes_a_dead_letter_that_is_being_fetched() {
 }
 
 #[test]
+fn what_is_judged_while_a_dead_letter_is_being_fetched_still_counts() {
+    let mut harness = judging(OnFailure::DeadLetter, 10);
+    judge(&mut harness, &[4]);
+    harness.wait(10_000);
+    let fetch = fetches(&mut harness)[0].0;
+    harness.publish(1, 10, 9);
+    harness.sync();
+    judge(&mut harness, &(10..19).collect::<Vec<_>>());
+    harness.input(Input::Fetched {
+        fetch,
+        batch: Some(harness::batch(1, 4, 1)),
+    });
+    harness.sync();
+    assert!(fates(&harness).is_empty(), "the plugin failed on more than it judged");
+    assert_eq!(group(&mut harness).0.alarms.len(), 1);
+}
+
+#[test]
 fn retention_takes_what_is_set_aside_and_it_is_counted() {
     let mut harness = judging(OnFailure::DeadLetter, 10);
     judge(&mut harness, &[4]);

@@ -181,12 +181,17 @@ impl Core {
         let key = key_of(cursor);
         let free = self.state.cursors.get(&cursor).is_some_and(|entry| entry.lane.is_free(offset.0));
         let alarmed = self.has_alarm(key);
+        let (quorum, now_mono_ms) = (self.config.culprit_quorum, self.now.mono_ms);
+        let trial = self.consuming.readings.get(&key).map(|reading| reading.trial).unwrap_or_default();
         let Some(lane) = self.consuming.lane_mut(cursor) else { return };
         let Some(suspect) = lane.aside.get_mut(&offset.0).filter(|suspect| suspect.fetch == Some(fetch)) else {
             return;
         };
-        if alarmed {
+        // What was judged while the copy was fetched may speak against the plugin.
+        let found = suspect.finding(trial, quorum, now_mono_ms);
+        if alarmed || free && found != Finding::Message {
             suspect.fetch = None;
+            self.consuming.wake(key);
             return;
         }
         let Some(suspect) = lane.aside.remove(&offset.0).filter(|_| free) else {
