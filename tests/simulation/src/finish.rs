@@ -35,7 +35,7 @@ impl World {
             }
         }
         self.finished = true;
-        self.oracle.seen.settle_suspicions(&mut self.oracle.court);
+        self.oracle.settle_the_rest();
         self.demand_the_end();
         self.describe_groups();
         self.read_everything();

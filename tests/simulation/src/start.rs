@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sluice_core::{Core, CoreConfig};
 use sluice_log::record::Record;
-use sluice_log::{FRAME_HEADER_BYTES, Log, LogConfig, LogError, Recovery, Start, Storage};
+use sluice_log::{FRAME_HEADER_BYTES, FaultyStorage, Log, LogConfig, LogError, Recovery, Start, Storage};
 
 use sluice_log::record::OnFailure;
 
@@ -18,7 +18,6 @@ impl World {
     /// The machine stops, at once.
     pub(crate) fn crash(&mut self) {
         let Some(shell) = self.shell.take() else { return };
-        self.replay_from = shell.writer.replay_from().0;
         self.oracle.durable = shell.writer.synced().0;
         drop(shell);
         self.storage.crash();
@@ -45,7 +44,10 @@ impl World {
 
     /// Damages one bit of a synced frame behind which a later one was synced: the broker must refuse to start on it.
     fn damage(&mut self) {
-        let Some(position) = self.oracle.provable_frame(self.replay_from, &mut self.random) else {
+        // A crash may have left a newer checkpoint than the writer knew of, and what lies before it is not read.
+        let Ok(undamaged) = self.open(self.storage.copy(0)) else { return };
+        let replay_from = undamaged.writer.replay_from().0;
+        let Some(position) = self.oracle.provable_frame(replay_from, &mut self.random) else {
             return;
         };
         for entry in self.storage.list().unwrap_or_default() {
@@ -64,7 +66,7 @@ impl World {
             let payload = number(at + 36).unwrap_or(0) & u64::from(u32::MAX);
             let place = at as u64 + self.random.below(FRAME_HEADER_BYTES + payload);
             self.storage.flip(&entry.name, place, 1 << self.random.below(8));
-            let opened = self.open();
+            let opened = self.open(self.storage.clone());
             self.history.note("damaged", &(position, place));
             let refused = matches!(opened, Err(LogError::Damaged { .. }));
             self.oracle.court.demand(Law::DamageIsRefused, refused, || {
@@ -79,7 +81,7 @@ impl World {
         }
     }
 
-    fn open(&mut self) -> Result<sluice_log::Opened, LogError> {
+    fn open(&mut self, storage: FaultyStorage) -> Result<sluice_log::Opened, LogError> {
         let config = LogConfig {
             segment_bytes: self.segment_bytes,
             // Zeros ahead would hide the stale frames of which a lazy log has many.
@@ -92,7 +94,7 @@ impl World {
             wall_ms: self.clock.wall_ms(),
             random,
         };
-        Log::open(Arc::new(self.storage.clone()), config, start)
+        Log::open(Arc::new(storage), config, start)
     }
 
     /// The broker starts on what the disk kept, unless the start is cut short by another crash.
@@ -103,7 +105,7 @@ impl World {
             2 if !self.healed => self.storage.full_after(Some(self.random.below(200))),
             _ => {}
         }
-        let opened = match self.open() {
+        let opened = match self.open(self.storage.clone()) {
             Ok(opened) => opened,
             Err(error) if is_simulated(&error) || error.is_full() => {
                 self.oracle.court.exercise(Law::StartCutShort);

@@ -46,8 +46,6 @@ pub struct World {
     pub(crate) lazy: bool,
     /// The broker refused to start on damage, as it must: nothing further happens.
     pub(crate) refused: bool,
-    /// Where replay would begin after the last crash.
-    pub(crate) replay_from: u64,
     /// What the windows of producers may take.
     pub(crate) producer_memory_bytes: u64,
     /// Everything came to its end.
@@ -113,7 +111,6 @@ impl World {
             healed: false,
             lazy,
             refused: false,
-            replay_from: 0,
             producer_memory_bytes,
             finished: false,
             checkpoint_bytes,

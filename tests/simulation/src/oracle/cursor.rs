@@ -106,9 +106,9 @@ impl Cursor {
                     };
                     asked.recorded(frame, key, attempt, granted_mono_ms, *expires_mono_ms);
                 }
-                self.moved(id, frontier.0, book, asked, court);
+                self.moved(id, frontier.0, record.at.mono_ms, book, asked, court);
             }
-            Change::FrontierMoved { frontier, .. } => self.moved(id, frontier.0, book, asked, court),
+            Change::FrontierMoved { frontier, .. } => self.moved(id, frontier.0, record.at.mono_ms, book, asked, court),
             Change::Settled { offsets, .. } => {
                 for offset in offsets_of(offsets) {
                     let key = Key {
@@ -229,7 +229,7 @@ impl Cursor {
         }
     }
 
-    fn moved(&mut self, id: CursorId, to: u64, book: &Book, asked: &Asked, court: &mut Court) {
+    fn moved(&mut self, id: CursorId, to: u64, mono_ms: u64, book: &Book, asked: &Asked, court: &mut Court) {
         court.demand(Law::RulingVerdict, to >= self.frontier, || {
             format!("{id:?}: the frontier fell from {} to {to}", self.frontier)
         });
@@ -243,9 +243,9 @@ impl Cursor {
                 || self.settled.contains_key(&offset)
                 || [&self.dead, &self.parked, &self.over].iter().any(|those| those.contains(&offset));
             if asked.trials.was_reported(id, offset) {
-                let lawful = over || offset < start || !asked.trials.is_pending(id, offset);
+                let lawful = over || offset < start || !asked.trials.is_pending(id, offset, mono_ms);
                 court.demand(Law::SetAsideIsNotPassed, lawful, || {
-                    format!("{id:?} {offset} is set aside and was passed")
+                    format!("{id:?} {offset} is set aside and was passed at {mono_ms}")
                 });
             }
             let lawful = over || offset < start || book.ruling(id, offset) != Some(Verdict::Deliver);

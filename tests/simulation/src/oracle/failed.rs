@@ -41,7 +41,7 @@ impl Book {
             asked.trials.holds((*group, *topic), court);
             self.alarms.insert((*group, *topic));
         } else if let Change::SubscriptionResumed { group, topic } = &record.change {
-            asked.trials.resumes((*group, *topic), court);
+            asked.trials.resumes(mono_ms, (*group, *topic), court);
             self.alarms.remove(&(*group, *topic));
             let cursors = self.cursors.iter_mut();
             cursors

@@ -34,12 +34,12 @@ pub struct Trials {
     disturbances: u64,
     heard: BTreeMap<Reading, Vec<Stretch>>,
     reports: BTreeMap<Message, Vec<Report>>,
-    /// What is set aside: the frontier must not pass it.
-    pending: BTreeSet<Message>,
+    /// What is set aside, and since when: the frontier must not pass it.
+    pending: BTreeMap<Message, u64>,
     /// What a broken plugin failed on and the broker did not hold its group for yet.
     unheld: BTreeSet<Message>,
-    /// Runs stopped by the backstop since a reading was resumed.
-    stops: BTreeMap<Reading, u64>,
+    /// When runs were stopped by the backstop since a reading was resumed.
+    stops: BTreeMap<Reading, Vec<u64>>,
     held: BTreeSet<Reading>,
     /// Everything that a plugin ever failed on.
     ever: BTreeSet<Message>,
@@ -102,7 +102,7 @@ impl Trials {
         match outcome {
             Err(failure) if failure.kind == JudgeFailureKind::Stopped => {
                 court.exercise(Law::RunStopped);
-                *self.stops.entry(reading).or_default() += 1;
+                self.stops.entry(reading).or_default().push(mono_ms);
             }
             Err(_) => {}
             Ok(verdicts) => {
@@ -115,7 +115,7 @@ impl Trials {
                     sure: self.disturbances == question.disturbances && mono_ms < question.asked_mono_ms + WAIT_MS,
                 });
                 let within = (question.cursor, verdicts.from.0)..(question.cursor, verdicts.to.0);
-                let known: Vec<Message> = self.pending.range(within).copied().collect();
+                let known: Vec<Message> = self.pending.range(within).map(|(message, _)| *message).collect();
                 known.iter().for_each(|message| {
                     self.pending.remove(message);
                     self.unheld.remove(message);
@@ -123,7 +123,7 @@ impl Trials {
                 for culprit in &verdicts.culprits {
                     court.exercise(Law::CulpritFound);
                     let message = (question.cursor, culprit.offset.0);
-                    self.pending.insert(message);
+                    self.pending.insert(message, mono_ms);
                     self.ever.insert(message);
                     if self.broken {
                         self.unheld.insert(message);
@@ -145,9 +145,10 @@ impl Trials {
         self.ever.contains(&(cursor, offset))
     }
 
-    /// Whether this message is set aside.
-    pub fn is_pending(&self, cursor: CursorId, offset: u64) -> bool {
-        self.pending.contains(&(cursor, offset))
+    /// Whether this message was set aside before this time, and is. Records are heard when they are written, answers at once: what was
+    /// recorded before the plugin failed on a message may pass it.
+    pub fn is_pending(&self, cursor: CursorId, offset: u64, mono_ms: u64) -> bool {
+        self.pending.get(&(cursor, offset)).is_some_and(|since_ms| *since_ms < mono_ms)
     }
 
     /// The log says that it was decided about a message.
@@ -209,7 +210,7 @@ impl Trials {
     /// The log says that a group is held.
     pub fn holds(&mut self, reading: Reading, court: &mut Court) {
         let reported = self.reports.keys().any(|(cursor, _)| reading_of(*cursor) == reading);
-        let stopped = self.stops.get(&reading).is_some_and(|stops| *stops >= 3);
+        let stopped = self.stops.get(&reading).is_some_and(|stops| stops.len() >= 3);
         court.demand(Law::HeldForAFault, reported || stopped, || {
             format!("{reading:?} is held, and nothing was heard against its plugin")
         });
@@ -220,12 +221,14 @@ impl Trials {
         self.held.insert(reading);
     }
 
-    /// The log says that a group goes on.
-    pub fn resumes(&mut self, reading: Reading, court: &mut Court) {
+    /// The log says that a group goes on since this time.
+    pub fn resumes(&mut self, mono_ms: u64, reading: Reading, court: &mut Court) {
         if self.held.remove(&reading) {
             court.exercise(Law::HeldResumed);
         }
-        self.stops.remove(&reading);
+        if let Some(stops) = self.stops.get_mut(&reading) {
+            stops.retain(|stopped_ms| *stopped_ms >= mono_ms);
+        }
     }
 
     /// A message is delivered to a group.
