@@ -195,6 +195,16 @@ impl LaneRun {
         aside.map_or(self.place, |aside| aside.min(self.place))
     }
 
+    /// One past the last offset judged.
+    pub(crate) fn judged(&self) -> QueueOffset {
+        self.judged
+    }
+
+    /// How many ranges hold what matched and waits.
+    pub(crate) fn matched_ranges(&self) -> usize {
+        self.matched.len()
+    }
+
     /// Messages that matched and wait.
     pub(crate) fn matched(&self) -> u64 {
         self.matched.iter().map(|range| crate::ranges::len(*range)).sum()

@@ -16,6 +16,7 @@ mod ranges;
 mod receipt;
 mod shown;
 pub mod state;
+pub mod survey;
 
 pub use broker::Core;
 pub use config::CoreConfig;

@@ -85,6 +85,8 @@ pub const IDLE_MS: u64 = 100;
 pub const FRAME_RECORDS_BYTES_MAX: u64 = 16 << 20;
 /// A merged batch is closed when it holds so many bytes.
 pub const MERGED_BATCH_BYTES_MAX: usize = 4 << 20;
+/// Queues and cursors in one piece of a survey at most, so that messages do not wait for it: about half a millisecond.
+pub const SURVEY_ENTRIES_MAX: usize = 1_024;
 /// A published batch of so many messages, or ...
 pub const WHOLE_BATCH_MESSAGES_MIN: u32 = 128;
 /// ... so many bytes is stored as it came: to merge it with others would cost a copy and save nothing that matters.
