@@ -1,4 +1,4 @@
-//! SIGTERM and SIGINT: the first asks a command to end in good order, the second ends it at once.
+//! Signals: the first SIGTERM or SIGINT asks a command to end in good order, the second ends it at once; SIGHUP asks to read files again.
 
 use std::io::Write as _;
 
@@ -6,19 +6,37 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
 
-/// The two signals, from when this was made on.
+/// The signals, from when this was made on.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
 }
 
+/// SIGHUP, from when this was made on. Only who has files to read again takes it: it ends other commands, as a terminal that is closed should.
+pub(crate) struct ReadAgain(Signal);
+
+impl ReadAgain {
+    /// Takes the signal over from the system's default of ending the process.
+    pub(crate) fn take() -> Result<Self, Failure> {
+        Ok(Self(taken(SignalKind::hangup())?))
+    }
+
+    /// Waits for it. Cancel safe.
+    pub(crate) async fn asked(&mut self) {
+        self.0.recv().await;
+    }
+}
+
+fn taken(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::failed(format!("the system gives no signals: {error}")))
+}
+
 impl Signals {
     /// Takes the signals over from the system's default of ending the process.
     pub(crate) fn take() -> Result<Self, Failure> {
-        let take = |kind| signal(kind).map_err(|error| Failure::failed(format!("the system gives no signals: {error}")));
         Ok(Self {
-            terminate: take(SignalKind::terminate())?,
-            interrupt: take(SignalKind::interrupt())?,
+            terminate: taken(SignalKind::terminate())?,
+            interrupt: taken(SignalKind::interrupt())?,
         })
     }
 

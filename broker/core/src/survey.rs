@@ -144,7 +144,9 @@ impl Core {
                     appended: 0,
                 });
             }
-            let reading = topics.last_mut().expect("the topic of this queue was just added, or by its last queue");
+            let reading = topics
+                .last_mut()
+                .expect("the topic of this queue was just added, or by its last queue");
             reading.stored += queue.end.0.saturating_sub(queue.start.0);
             reading.appended += queue.end.0;
         }
@@ -174,7 +176,9 @@ impl Core {
                     held_queues: 0,
                 });
             }
-            let reading = groups.last_mut().expect("the group of this cursor was just added, or by its last cursor");
+            let reading = groups
+                .last_mut()
+                .expect("the group of this cursor was just added, or by its last cursor");
             self.add_cursor(id, cursor, room, reading);
         }
         None

@@ -72,7 +72,11 @@ fn a_groups_lag_shows_its_four_parts() {
         failed: 0,
     });
     harness.input(Input::Verdicts { judge, outcome });
-    assert_eq!(groups(&harness), [lag(3, 2, 2, 0)], "two of four are handed out, three are not judged");
+    assert_eq!(
+        groups(&harness),
+        [lag(3, 2, 2, 0)],
+        "two of four are handed out, three are not judged"
+    );
     harness.settle(1, 1, Numbers::Each(vec![1]), Action::Ack);
     harness.settle(1, 1, Numbers::Each(vec![2]), Action::Nack { delay_ms: Some(60_000) });
     assert_eq!(groups(&harness), [lag(3, 2, 0, 1)]);
@@ -176,7 +180,10 @@ fn a_survey_of_many_queues_comes_in_bounded_pieces_and_leaves_nothing_out() {
     harness.sync();
     let (count, topics, groups) = pieces(&harness);
     assert!(count >= 4_200usize.div_ceil(SURVEY_ENTRIES_MAX), "{count}");
-    let stored: Vec<_> = topics.iter().map(|topic| (topic.name.as_str(), topic.stored, topic.appended)).collect();
+    let stored: Vec<_> = topics
+        .iter()
+        .map(|topic| (topic.name.as_str(), topic.stored, topic.appended))
+        .collect();
     assert_eq!(stored, [("t", 1_000, 1_000), ("u", 0, 0), ("v", 0, 0)]);
     let matched: Vec<_> = groups.iter().map(|group| (group.topic.as_str(), group.matched)).collect();
     assert_eq!(matched, [("t", 1_000), ("u", 0), ("v", 0)]);

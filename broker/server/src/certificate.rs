@@ -9,6 +9,12 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
 
+/// The file of the certificate that is made in the data directory.
+pub(crate) const MADE: &str = "certificate.pem";
+
+/// The file of its key.
+pub(crate) const MADE_KEY: &str = "key.pem";
+
 /// A certificate chain with its key, and how a client pins it.
 #[derive(Debug)]
 pub struct Certificate {
@@ -87,8 +93,8 @@ impl Certificate {
     /// # Errors
     /// As `read`, and when only one of the two is there or they cannot be written.
     pub fn read_or_make(data_dir: &Path, listen: IpAddr) -> Result<Self, CertificateError> {
-        let certificate = data_dir.join("certificate.pem");
-        let key = data_dir.join("key.pem");
+        let certificate = data_dir.join(MADE);
+        let key = data_dir.join(MADE_KEY);
         match (certificate.exists(), key.exists()) {
             (true, true) => {}
             (false, false) => make(&certificate, &key, listen)?,

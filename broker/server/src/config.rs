@@ -1,6 +1,6 @@
 //! The configuration: what a TOML file may say, its defaults, and what is refused before anything starts.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Allows an address beyond loopback although nobody is authenticated.
     pub allow_unauthenticated_remote: bool,
+    /// Where metrics and health are served over HTTP.
+    pub metrics_listen: MetricsListen,
     /// PEM file with the certificate chain; without one a certificate is made in the data directory.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_file: Option<PathBuf>,
@@ -29,6 +31,8 @@ pub struct Config {
     pub ready_file: Option<PathBuf>,
     /// What is logged.
     pub log_level: LogLevel,
+    /// How a line of the log looks.
+    pub log_format: LogFormat,
     /// When a message counts as stored.
     pub durability: Durability,
     /// Size of a log segment.
@@ -71,6 +75,8 @@ pub struct Limits {
     pub body_bytes: u32,
     /// The largest frame.
     pub frame_bytes: u32,
+    /// How long a client may take to finish a frame.
+    pub frame_ms: u32,
     /// Connections at a time.
     pub connections: u32,
     /// Streams that a client may have open on a connection.
@@ -119,6 +125,89 @@ pub enum LogLevel {
     Debug,
     /// Everything.
     Trace,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
+impl LogFormat {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// Where metrics and health are served over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum MetricsListen {
+    /// At the loopback address, at the TCP port whose number is that of `listen`.
+    Loopback,
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+impl MetricsListen {
+    /// The address to bind when clients are served at `listen`; `None` when it is off.
+    pub fn address(self, listen: SocketAddr) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+            Self::Loopback if listen.is_ipv4() => Some(SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port()))),
+            Self::Loopback => Some(SocketAddr::from((Ipv6Addr::LOCALHOST, listen.port()))),
+        }
+    }
+}
+
+impl std::fmt::Display for MetricsListen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Loopback => f.write_str("loopback"),
+            Self::Off => f.write_str("off"),
+            Self::At(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+impl std::str::FromStr for MetricsListen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "loopback" => Ok(Self::Loopback),
+            "off" => Ok(Self::Off),
+            address => match address.parse() {
+                Ok(address) => Ok(Self::At(address)),
+                Err(_) => Err(format!("\"{address}\" is not \"loopback\", \"off\" or an address with its port")),
+            },
+        }
+    }
+}
+
+impl TryFrom<String> for MetricsListen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<MetricsListen> for String {
+    fn from(listen: MetricsListen) -> Self {
+        listen.to_string()
+    }
 }
 
 impl LogLevel {
@@ -174,10 +263,15 @@ pub enum ConfigError {
     },
     /// An address beyond loopback without the flag that allows it.
     #[error(
-        "listen = {0} is reachable from other machines and clients are not authenticated yet; \
+        "{key} = {address} is reachable from other machines and nobody is authenticated yet; \
          listen on loopback, or set allow_unauthenticated_remote = true if everybody who reaches it may do everything"
     )]
-    UnauthenticatedRemote(SocketAddr),
+    UnauthenticatedRemote {
+        /// The setting.
+        key: &'static str,
+        /// What it was set to.
+        address: SocketAddr,
+    },
     /// Only one of the two files is given.
     #[error("certificate_file and key_file belong together: {0} is missing")]
     HalfACertificate(&'static str),
@@ -192,10 +286,12 @@ impl Default for Config {
             data_dir: PathBuf::from("sluice-data"),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9_470)),
             allow_unauthenticated_remote: false,
+            metrics_listen: MetricsListen::Loopback,
             certificate_file: None,
             key_file: None,
             ready_file: None,
             log_level: LogLevel::Info,
+            log_format: LogFormat::Text,
             durability: Durability::Sync,
             segment_bytes: 64 << 20,
             tail_cache_bytes: 16 << 20,
@@ -242,6 +338,7 @@ impl Default for Limits {
         Self {
             body_bytes: 4 << 20,
             frame_bytes: 8 << 20,
+            frame_ms: 30_000,
             connections: 4_096,
             streams: 1_024,
             unconfirmed: 1_024,
@@ -289,8 +386,14 @@ impl Config {
                 });
             }
         }
-        if !self.listen.ip().is_loopback() && !self.allow_unauthenticated_remote {
-            return Err(ConfigError::UnauthenticatedRemote(self.listen));
+        let addresses = [
+            ("listen", Some(self.listen)),
+            ("metrics_listen", self.metrics_listen.address(self.listen)),
+        ];
+        for (key, address) in addresses {
+            if let Some(address) = address.filter(|address| !address.ip().is_loopback() && !self.allow_unauthenticated_remote) {
+                return Err(ConfigError::UnauthenticatedRemote { key, address });
+            }
         }
         match (&self.certificate_file, &self.key_file) {
             (Some(_), None) => return Err(ConfigError::HalfACertificate("key_file")),
@@ -354,9 +457,29 @@ mod tests {
     #[test]
     fn an_address_beyond_loopback_needs_the_flag() {
         let mut config = Config::parse("listen = \"0.0.0.0:9470\"").unwrap();
-        assert!(matches!(config.validate(), Err(ConfigError::UnauthenticatedRemote(_))));
+        assert!(matches!(
+            config.validate(),
+            Err(ConfigError::UnauthenticatedRemote { key: "listen", .. })
+        ));
         config.allow_unauthenticated_remote = true;
         config.validate().unwrap();
+        let config = Config::parse("metrics_listen = \"0.0.0.0:9471\"").unwrap();
+        let refused = config.validate().unwrap_err().to_string();
+        assert!(refused.starts_with("metrics_listen = 0.0.0.0:9471 is reachable"), "{refused}");
+    }
+
+    #[test]
+    fn metrics_are_at_the_loopback_port_of_the_same_number_unless_told_otherwise() {
+        let address = |text: &str| {
+            let config = Config::parse(text).unwrap();
+            config.metrics_listen.address(config.listen).map(|address| address.to_string())
+        };
+        assert_eq!(address(""), Some("127.0.0.1:9470".to_owned()));
+        assert_eq!(address("listen = \"[::]:7\""), Some("[::1]:7".to_owned()));
+        assert_eq!(address("metrics_listen = \"127.0.0.1:1\""), Some("127.0.0.1:1".to_owned()));
+        assert_eq!(address("metrics_listen = \"off\""), None);
+        let refused = Config::parse("metrics_listen = \"of\"").unwrap_err().to_string();
+        assert!(refused.contains("\"of\" is not \"loopback\", \"off\" or an address"), "{refused}");
     }
 
     #[test]

@@ -11,10 +11,11 @@ use sluice_protocol::control::{Confirm, RefusedMessage, Stored};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::frame::{self, FrameKind};
 use sluice_protocol::ids::{QueueOffset, Sequence};
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use crate::frames::{self, Broken};
+use crate::metrics::Refusals;
 use crate::serving::shutting_down;
 use crate::shard::Numbered;
 use crate::{answers, limits};
@@ -34,6 +35,8 @@ pub(crate) struct Group {
     publishes: Vec<Publish>,
     /// All their messages.
     messages: u32,
+    /// Their part of what the connection may have without a written confirm.
+    confirms: Option<OwnedSemaphorePermit>,
     /// What became of those that were asked; `None` until the core says.
     answer: Option<Result<Answer, Refusal>>,
 }
@@ -73,6 +76,14 @@ impl Group {
         });
     }
 
+    /// Keeps room for confirms until they are written.
+    pub(crate) fn hold(&mut self, confirms: OwnedSemaphorePermit) {
+        match &mut self.confirms {
+            Some(held) => held.merge(confirms),
+            None => self.confirms = Some(confirms),
+        }
+    }
+
     /// Says that there is nothing to ask the core for.
     pub(crate) fn settle(&mut self) {
         self.answer = Some(Ok(Answer::Stored {
@@ -81,8 +92,8 @@ impl Group {
         }));
     }
 
-    /// Appends a confirm for each publish, or one for all. `confirm` is empty, and is again.
-    fn encode(self, joined: bool, confirm: &mut Confirm, out: &mut BytesMut) {
+    /// Appends a confirm for each publish, or one for all, and counts what is refused. `confirm` is empty, and is again.
+    fn encode(self, joined: bool, refusals: &Refusals, confirm: &mut Confirm, out: &mut BytesMut) {
         let (runs, refused) = match self.answer {
             Some(Ok(Answer::Stored { runs, refused })) => (runs, Ok(refused)),
             Some(Err(refusal)) => (Vec::new(), Err(refusal)),
@@ -99,7 +110,7 @@ impl Group {
                 }
                 (Ok(false), _) => Ok(()),
             };
-            publish.tell(outcome, &mut runs, confirm);
+            publish.tell(outcome, &mut runs, refusals, confirm);
             if !joined {
                 append(confirm, out);
             }
@@ -112,7 +123,7 @@ impl Group {
 
 impl Publish {
     /// Adds what became of the messages to a confirm.
-    fn tell(self, outcome: Result<(), Refusal>, runs: &mut Runs<'_>, confirm: &mut Confirm) {
+    fn tell(self, outcome: Result<(), Refusal>, runs: &mut Runs<'_>, refusals: &Refusals, confirm: &mut Confirm) {
         confirm.refused.extend(self.refused);
         let rest = std::iter::once(self.first).chain(self.further);
         match outcome {
@@ -121,6 +132,7 @@ impl Publish {
                 runs.take(messages, |run| push_stored(&mut confirm.stored, answers::stored(&run)));
             }
             Err(refusal) => {
+                refusals.add(refusal.code, rest.clone().map(|(_, count)| u64::from(count)).sum());
                 let sequences = rest.flat_map(|(first, count)| (0..u64::from(count)).map(move |place| first.wrapping_add(place)));
                 confirm
                     .refused
@@ -246,17 +258,19 @@ pub(crate) struct Writer<'a> {
     /// The number of the oldest.
     first: u64,
     unconfirmed: &'a Unconfirmed,
+    refusals: &'a Refusals,
     /// Whether the client takes one confirm for several publishes.
     joined: bool,
     ended: Option<Option<Refusal>>,
 }
 
 impl<'a> Writer<'a> {
-    pub(crate) fn new(unconfirmed: &'a Unconfirmed, joined: bool) -> Self {
+    pub(crate) fn new(unconfirmed: &'a Unconfirmed, refusals: &'a Refusals, joined: bool) -> Self {
         Self {
             groups: VecDeque::new(),
             first: 0,
             unconfirmed,
+            refusals,
             joined,
             ended: None,
         }
@@ -328,7 +342,7 @@ impl<'a> Writer<'a> {
         {
             self.first += 1;
             self.unconfirmed.remove(group.messages);
-            group.encode(self.joined, confirm, out);
+            group.encode(self.joined, self.refusals, confirm, out);
         }
     }
 }
@@ -384,7 +398,9 @@ mod tests {
 
     fn told(joined: bool) -> Vec<Told> {
         let (mut confirm, mut out) = (Confirm::default(), BytesMut::new());
-        group().encode(joined, &mut confirm, &mut out);
+        let refusals = Refusals::default();
+        group().encode(joined, &refusals, &mut confirm, &mut out);
+        assert_eq!((refusals.of(ErrorCode::Overloaded), refusals.of(ErrorCode::SequenceTooOld)), (1, 3));
         let frames = std::iter::from_fn(|| frame::decode(&mut out, 1 << 20).unwrap());
         let confirms = frames.map(|frame| frame.message::<Confirm>(FrameKind::Confirm).unwrap());
         let places = |run: &Stored| {

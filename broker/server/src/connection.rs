@@ -1,6 +1,7 @@
 //! One connection: the handshake, hello and welcome, then a task for each stream until the client or the broker ends it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use quinn::{RecvStream, SendStream, VarInt};
@@ -15,7 +16,9 @@ use tokio::time::timeout;
 use tracing::{debug, error};
 
 use crate::frames::{self, Broken, FrameReader, FrameRoom};
+use crate::outgoing::Outgoing;
 use crate::serving::{Serving, shutting_down};
+use crate::shard::Share;
 use crate::{admission, limits, publish, request, subscription};
 
 /// The version of the protocol that is spoken here.
@@ -29,6 +32,9 @@ pub(crate) struct Client {
     pub(crate) name: String,
     pub(crate) producer: ProducerId,
     pub(crate) room: FrameRoom,
+    pub(crate) outgoing: Outgoing,
+    /// What it has of the inbox.
+    pub(crate) share: Share,
 }
 
 /// Serves one connection until it ends.
@@ -39,7 +45,8 @@ pub(crate) async fn serve(serving: Arc<Serving>, incoming: quinn::Incoming) {
         return;
     };
     serving.metrics.connections_opened.one();
-    let room = FrameRoom::new(serving.config.limits.frame_bytes);
+    let configured = &serving.config.limits;
+    let room = FrameRoom::new(configured.frame_bytes, Duration::from_millis(configured.frame_ms.into()));
     match timeout(limits::HANDSHAKE_TIMEOUT, welcome(&serving, &quic, &room)).await {
         Ok(Ok((hello, first))) => {
             let id = ConnectionId(serving.shard.number());
@@ -51,11 +58,14 @@ pub(crate) async fn serve(serving: Arc<Serving>, incoming: quinn::Incoming) {
                 name: hello.name,
                 producer: hello.producer,
                 room,
+                outgoing: Outgoing::new(serving.config.limits.frame_bytes),
+                share: Share::default(),
             };
             run(Arc::new(client), first).await;
             debug!(%remote, connection = id.0, "disconnected");
         }
         Ok(Err(Broken::Refused(refusal))) => {
+            serving.metrics.refusals.one(refusal.code);
             debug!(%remote, %refusal, "a client was refused");
             quic.close(code(refusal.code), refusal.text.as_bytes());
         }
@@ -186,11 +196,12 @@ async fn stream(client: Arc<Client>, mut send: SendStream, receive: RecvStream) 
     if let Err(Broken::Refused(refusal)) = begin(&client, &mut send, &mut reader).await {
         if matches!(
             refusal.code,
-            ErrorCode::MalformedFrame | ErrorCode::UnknownFrame | ErrorCode::UnexpectedFrame
+            ErrorCode::MalformedFrame | ErrorCode::UnknownFrame | ErrorCode::UnexpectedFrame | ErrorCode::FrameUnfinished
         ) {
             client.serving.metrics.frames_refused.one();
         }
-        debug!(connection = client.id.0, %refusal, "a stream was refused");
+        client.serving.metrics.refusals.one(refusal.code);
+        debug!(connection = client.id.0, client = %client.name, %refusal, "a stream was refused");
         reader.stop(refusal.code);
         frames::refuse(&mut send, refusal).await;
     }
@@ -225,7 +236,12 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::DescribePlugin
         | FrameKind::GetMessage
         | FrameKind::ResumeGroup => {
-            let mut answer: Vec<Bytes> = request::answer(client, kind, &frame, reader).await?;
+            // Held until the client has taken the answer.
+            let mut part = request::room(client, kind).await;
+            let mut answer: Vec<Bytes> = request::answer(client, kind, &frame, reader, &mut part).await?;
+            if let Some(part) = &mut part {
+                part.shrink(answer.iter().map(Bytes::len).sum());
+            }
             send.write_all_chunks(&mut answer).await.map_err(|_| Broken::Gone)?;
             frames::finish(send).await;
             Ok(())

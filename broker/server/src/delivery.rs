@@ -126,6 +126,8 @@ impl Push<'_> {
         };
         let mut reading = Reading::new(delivery.cursor.queue, delivery.leases);
         loop {
+            // Without room nothing is read: what is not read yet are numbers.
+            let mut part = self.client.outgoing.take().await;
             let (chunks, rest) = read(&self.client.serving, reading, Reading::next_several)
                 .await
                 .map_err(Stopped::Read)?;
@@ -133,6 +135,7 @@ impl Push<'_> {
                 return Ok(());
             }
             reading = rest;
+            part.shrink(chunks.iter().map(Chunk::batch_bytes).sum());
             self.write(first_number, chunks).await?;
         }
     }

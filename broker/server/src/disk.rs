@@ -146,8 +146,11 @@ impl DiskThread {
 
     fn sync(&mut self) -> Result<(), LogError> {
         self.unsynced_since = None;
+        let begun = Instant::now();
+        let synced = self.writer.sync().map(drop);
         self.metrics.syncs.one();
-        self.writer.sync().map(drop)
+        self.metrics.sync_seconds.observe(begun.elapsed().as_secs_f64());
+        synced
     }
 
     fn carry_out(&mut self, work: DiskWork) -> Result<(), LogError> {
@@ -180,9 +183,10 @@ impl DiskThread {
         };
         self.prepared = false;
         self.metrics.frames_written.one();
-        self.metrics
-            .record_bytes_written
-            .add(records.iter().map(|record| record.len() as u64).sum());
+        let bytes: u64 = records.iter().map(|record| record.len() as u64).sum();
+        self.metrics.record_bytes_written.add(bytes);
+        self.metrics.commit_bytes.observe(bytes as f64);
+        self.metrics.commit_records.observe(records.len() as f64);
         match self.durability {
             Durability::Sync => self.sync()?,
             Durability::Async => {

@@ -1,6 +1,7 @@
 //! Frames on a QUIC stream: read whole within the connection's room, and written together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{ReadError, RecvStream, SendStream, VarInt};
@@ -8,6 +9,7 @@ use sluice_protocol::control::Refused;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::{self, FRAME_HEADER_BYTES, Frame, FrameKind};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
 
 use crate::limits;
 
@@ -26,20 +28,32 @@ impl From<Refusal> for Broken {
     }
 }
 
-/// The memory that one connection's unfinished large frames may take together.
+/// What one connection's large frames may take: memory, together, until each is dealt with; and time to arrive.
 #[derive(Clone, Debug)]
-pub(crate) struct FrameRoom(Arc<Semaphore>);
+pub(crate) struct FrameRoom {
+    bytes: Arc<Semaphore>,
+    patience: Duration,
+}
 
 impl FrameRoom {
-    /// Room for two of the largest frames, or one with the largest plugin.
-    pub(crate) fn new(frame_bytes_max: u32) -> Self {
+    /// Room for two of the largest frames, or one with the largest plugin. A frame is to be finished within `patience`, and a while for its
+    /// size.
+    pub(crate) fn new(frame_bytes_max: u32, patience: Duration) -> Self {
         let units = (2 * kibibytes(frame_bytes_max)).max(kibibytes(limits::PLUGIN_FRAME_BYTES_MAX));
-        Self(Arc::new(Semaphore::new(units as usize)))
+        Self {
+            bytes: Arc::new(Semaphore::new(units as usize)),
+            patience,
+        }
+    }
+
+    /// How long a frame of this size may take once it has begun and has its room.
+    fn patience(&self, payload_bytes: u32) -> Duration {
+        self.patience + Duration::from_secs((payload_bytes / limits::FRAME_BYTES_PER_SECOND_MIN).into())
     }
 
     /// Room for one frame, waiting for it. May be cancelled.
     async fn take(&self, payload_bytes: u32) -> OwnedSemaphorePermit {
-        let room = self.0.clone().acquire_many_owned(kibibytes(payload_bytes)).await;
+        let room = self.bytes.clone().acquire_many_owned(kibibytes(payload_bytes)).await;
         room.expect("the room of a connection is never closed")
     }
 }
@@ -57,7 +71,21 @@ pub(crate) struct FrameReader {
     /// The bound of a frame that loads a plugin.
     plugin_bytes_max: u32,
     room: FrameRoom,
+    /// The room of the frame that arrives.
     taken: Option<OwnedSemaphorePermit>,
+    /// The room of the frame that was given out last, until the next is asked for: whoever deals with it holds its memory.
+    given: Option<OwnedSemaphorePermit>,
+    /// When the frame that arrives is to be finished.
+    due: Option<Due>,
+}
+
+/// By when a frame is to be finished.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    /// Its header.
+    Header(Instant),
+    /// All of it.
+    Whole(Instant),
 }
 
 impl FrameReader {
@@ -70,6 +98,8 @@ impl FrameReader {
             plugin_bytes_max: payload_bytes_max,
             room,
             taken: None,
+            given: None,
+            due: None,
         }
     }
 
@@ -97,15 +127,22 @@ impl FrameReader {
     /// May be cancelled: what was read stays in the reader.
     ///
     /// # Errors
-    /// A frame that is malformed or of an unknown kind; a stream that is gone.
+    /// A frame that is malformed, of an unknown kind, or not finished in time; a stream that is gone.
     pub(crate) async fn next(&mut self) -> Result<Option<(FrameKind, Frame)>, Broken> {
+        self.given = None;
         let mut chunks: [Bytes; limits::READ_CHUNKS] = Default::default();
         loop {
             if let Some(next) = self.next_read()? {
                 return Ok(Some(next));
             }
-            self.take_room().await;
-            match self.stream.read_chunks(&mut chunks).await {
+            let read = match self.due().await {
+                None => self.stream.read_chunks(&mut chunks).await,
+                Some(due) => {
+                    let read = self.stream.read_chunks(&mut chunks);
+                    timeout_at(due, read).await.map_err(|_| unfinished(self.buffer.len()))?
+                }
+            };
+            match read {
                 Ok(Some(read)) => {
                     let read = chunks[..read].iter_mut().map(std::mem::take);
                     read.for_each(|chunk| self.buffer.extend_from_slice(&chunk));
@@ -126,7 +163,8 @@ impl FrameReader {
     /// A frame that is malformed or of an unknown kind.
     pub(crate) fn next_read(&mut self) -> Result<Option<(FrameKind, Frame)>, Refusal> {
         while let Some(frame) = self.decode()? {
-            self.taken = None;
+            self.given = self.taken.take();
+            self.due = None;
             if let Some(kind) = frame.known()? {
                 return Ok(Some((kind, frame)));
             }
@@ -134,18 +172,29 @@ impl FrameReader {
         Ok(None)
     }
 
-    /// Waits until the connection has room for the frame whose header is in the buffer, so that frames which a client never finishes
-    /// cannot take more than that.
-    async fn take_room(&mut self) {
+    /// By when what arrives is to be finished; `None` between frames. Waits until the connection has room for the frame whose header is in
+    /// the buffer, so that frames which a client never finishes cannot take more than that; its time begins when it has.
+    async fn due(&mut self) -> Option<Instant> {
+        if let Some(Due::Whole(due)) = self.due {
+            return Some(due);
+        }
+        if self.buffer.is_empty() {
+            return None;
+        }
         let Some(&[a, b, c, d]) = self.buffer.get(..FRAME_HEADER_BYTES).and_then(|header| header.first_chunk()) else {
-            return;
+            let first = Due::Header(Instant::now() + self.room.patience(0));
+            return match self.due.get_or_insert(first) {
+                Due::Header(due) | Due::Whole(due) => Some(*due),
+            };
         };
         let payload_bytes = u32::from_le_bytes([a, b, c, d]);
-        if payload_bytes <= limits::SMALL_FRAME_BYTES || self.taken.is_some() {
-            return;
+        if payload_bytes > limits::SMALL_FRAME_BYTES {
+            self.taken = Some(self.room.take(payload_bytes).await);
+            self.buffer.reserve(FRAME_HEADER_BYTES + payload_bytes as usize - self.buffer.len());
         }
-        self.taken = Some(self.room.take(payload_bytes).await);
-        self.buffer.reserve(FRAME_HEADER_BYTES + payload_bytes as usize - self.buffer.len());
+        let due = Instant::now() + self.room.patience(payload_bytes);
+        self.due = Some(Due::Whole(due));
+        Some(due)
     }
 
     /// Tells the client to send nothing more.
@@ -153,6 +202,12 @@ impl FrameReader {
         // A stream that is over already needs no stopping.
         let _ = self.stream.stop(VarInt::from_u32(u32::from(code as u16)));
     }
+}
+
+/// The refusal of a frame of which no more than this came in its time.
+fn unfinished(bytes: usize) -> Broken {
+    let text = format!("a frame was begun and not finished in time: {bytes} bytes of it came");
+    Refusal::new(ErrorCode::FrameUnfinished, text).into()
 }
 
 /// Writes bytes to a stream; waits while the client's window is full.
@@ -181,15 +236,15 @@ pub(crate) async fn finish(stream: &mut SendStream) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::timeout;
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(30);
+
     #[tokio::test]
     async fn frames_that_are_never_finished_take_no_more_than_the_room_of_their_connection() {
-        let room = FrameRoom::new(8 << 20);
+        let room = FrameRoom::new(8 << 20, PATIENCE);
         let mut taken = Vec::new();
         while let Ok(permit) = timeout(Duration::ZERO, room.take(8 << 20)).await {
             taken.push(permit);
@@ -199,10 +254,17 @@ mod tests {
         assert!(timeout(Duration::ZERO, room.take(8 << 20)).await.is_ok());
     }
 
+    #[test]
+    fn a_large_frame_may_take_longer_than_a_small_one() {
+        let room = FrameRoom::new(8 << 20, PATIENCE);
+        assert_eq!(room.patience(1_000), PATIENCE);
+        assert_eq!(room.patience(8 << 20), PATIENCE + Duration::from_secs(128));
+    }
+
     #[tokio::test]
     async fn the_largest_frame_of_any_kind_has_room() {
         for frame_bytes_max in [64 << 10, 8 << 20, 128 << 20] {
-            let room = FrameRoom::new(frame_bytes_max);
+            let room = FrameRoom::new(frame_bytes_max, PATIENCE);
             assert!(timeout(Duration::ZERO, room.take(frame_bytes_max)).await.is_ok());
             assert!(timeout(Duration::ZERO, room.take(limits::PLUGIN_FRAME_BYTES_MAX)).await.is_ok());
         }

@@ -33,8 +33,17 @@ pub const SOCKET_BUFFER_BYTES: usize = 8 << 20;
 /// A frame up to this size is taken without asking for room.
 pub const SMALL_FRAME_BYTES: u32 = 16 << 10;
 
+/// A frame may take a second more for so many bytes of it: half a megabit a second is slower than any path that a broker is used over.
+pub const FRAME_BYTES_PER_SECOND_MIN: u32 = 64 << 10;
+
 /// A frame that loads a plugin is taken up to this size, whatever other frames may have: the largest module with its name and limits.
 pub const PLUGIN_FRAME_BYTES_MAX: u32 = MODULE_BYTES_MAX as u32 + (4 << 10);
+
+/// Answers and deliveries that one connection may have read and not yet written, in units of the largest frame.
+pub const OUTGOING_FRAMES_MAX: u32 = 4;
+
+/// Messages that one connection may have published without reading their confirms; beyond it no further publish of it is read.
+pub const CONFIRMS_UNWRITTEN_MAX: u32 = 1 << 16;
 
 /// A delivery frame carries at most so many messages.
 pub const DELIVERY_MESSAGES_MAX: usize = 256;
@@ -99,10 +108,30 @@ pub const SHARD_SLEEP_MAX: Duration = Duration::from_secs(1);
 /// The longest sleep of the disk's thread.
 pub const DISK_SLEEP_MAX: Duration = Duration::from_secs(60);
 
+/// A certificate's files are looked at for a change this often.
+pub const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Topics that have series of their own in the metrics, and pairs of a group and a topic, four series each.
+pub const METRIC_ENTRIES_MAX: usize = 1_000;
+
+/// The core has this long to answer for a scrape; then the rest is shown without it.
+pub const SURVEY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// When the shard's thread has not finished a turn for so long, `/live` says so. It never sleeps longer than `SHARD_SLEEP_MAX`.
+pub const STALL_MAX: Duration = Duration::from_secs(10);
+
+/// Connections to metrics and health at a time; further ones wait.
+pub const MONITOR_CONNECTIONS_MAX: usize = 32;
+
+/// A connection to metrics and health is closed after so long.
+pub const MONITOR_CONNECTION_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Inputs taken in one turn at most, so that a turn stays short.
 pub const TURN_INPUTS_MAX: usize = 8_192;
 
 const _: () = assert!(INVISIBLE_MS_MIN <= RECEIVE_INVISIBLE_MS_DEFAULT && STREAM_INVISIBLE_MS_DEFAULT <= INVISIBLE_MS_MAX);
+const _: () = assert!(CONFIRMS_UNWRITTEN_MAX as usize >= BATCH_MESSAGES_MAX);
+const _: () = assert!(SHARD_SLEEP_MAX.as_secs() * 2 < STALL_MAX.as_secs());
 const _: () = assert!(STREAM_WINDOW_BYTES <= CONNECTION_WINDOW_BYTES);
 const _: () = assert!(KEEP_ALIVE.as_secs() * 2 < IDLE_TIMEOUT.as_secs());
 const _: () = assert!(DELIVERY_MESSAGES_MAX <= u16::MAX as usize);

@@ -8,7 +8,7 @@ use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig};
 use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 use tokio::task::JoinSet;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::certificate::Certificate;
 use crate::config::Config;
@@ -23,8 +23,10 @@ pub const ALPN: &[u8] = b"sluice/1";
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// The address cannot be used.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {key} = {address}: {source}; end what uses it, or set another {key}")]
     Bind {
+        /// The setting.
+        key: &'static str,
         /// The configured address.
         address: std::net::SocketAddr,
         /// What the system said.
@@ -43,19 +45,29 @@ pub enum ListenError {
 /// # Errors
 /// An address in use or not of this machine; a certificate that does not fit its key.
 pub(crate) fn open(config: &Config, certificate: &Certificate) -> Result<quinn::Endpoint, ListenError> {
-    let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls(certificate)?));
-    server.transport_config(Arc::new(transport(config)));
+    let server = server(config, certificate)?;
     let mut endpoint = EndpointConfig::default();
     endpoint
         .max_udp_payload_size(limits::DATAGRAM_BYTES_TAKEN_MAX)
         .expect("the bound is above the least that QUIC asks");
     let bind = |source| ListenError::Bind {
+        key: "listen",
         address: config.listen,
         source,
     };
     let socket = UdpSocket::bind(config.listen).map_err(bind)?;
     enlarge_buffers(&socket);
     quinn::Endpoint::new(endpoint, Some(server), socket, Arc::new(quinn::TokioRuntime)).map_err(bind)
+}
+
+/// What new connections get: the certificate, and the bounds of the transport.
+///
+/// # Errors
+/// A certificate that does not fit its key.
+pub(crate) fn server(config: &Config, certificate: &Certificate) -> Result<quinn::ServerConfig, ListenError> {
+    let mut server = quinn::ServerConfig::with_crypto(Arc::new(tls(certificate)?));
+    server.transport_config(Arc::new(transport(config)));
+    Ok(server)
 }
 
 /// Asks for room in the socket; what the system allows is good enough to go on with.
@@ -113,10 +125,11 @@ fn transport(config: &Config) -> TransportConfig {
 pub(crate) async fn accept(serving: Arc<Serving>, endpoint: quinn::Endpoint) {
     let mut connections = JoinSet::new();
     let mut draining = serving.draining();
+    let mut full = false;
     loop {
         tokio::select! {
             incoming = endpoint.accept() => match incoming {
-                Some(incoming) => admit(&serving, &mut connections, incoming),
+                Some(incoming) => admit(&serving, &mut connections, &mut full, incoming),
                 None => break,
             },
             Some(ended) = connections.join_next() => report(ended),
@@ -129,13 +142,26 @@ pub(crate) async fn accept(serving: Arc<Serving>, endpoint: quinn::Endpoint) {
     }
 }
 
-fn admit(serving: &Arc<Serving>, connections: &mut JoinSet<()>, incoming: quinn::Incoming) {
+/// Serves a connection, or refuses it. `full` is whether the one before was refused: the log tells of the first.
+fn admit(serving: &Arc<Serving>, connections: &mut JoinSet<()>, full: &mut bool, incoming: quinn::Incoming) {
     if connections.len() >= serving.config.limits.connections as usize {
         serving.metrics.connections_refused.one();
-        debug!(remote = %incoming.remote_address(), "connection refused: there are as many as limits.connections allows");
+        let remote = incoming.remote_address();
+        match std::mem::replace(full, true) {
+            false => warn!(%remote, "connections are refused: there are as many as limits.connections allows"),
+            true => debug!(%remote, "connection refused: there are as many as limits.connections allows"),
+        }
         incoming.refuse();
         return;
     }
+    // When many come, each shows first that it is where it says (RFC 9000, 8.1): forged addresses take no places.
+    let many = connections.len() >= serving.config.limits.connections as usize / 2;
+    if many && incoming.may_retry() && !incoming.remote_address_validated() {
+        // That it may be asked was just seen.
+        let _ = incoming.retry();
+        return;
+    }
+    *full = false;
     connections.spawn(connection::serve(serving.clone(), incoming));
 }
 

@@ -1,7 +1,9 @@
-//! What the broker counts while it serves, and what the process costs.
+//! What the broker counts while it serves.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+
+use prometheus_client::metrics::histogram::Histogram;
+use sluice_protocol::errors::{ErrorCode, Refusal};
 
 /// One count that only grows.
 #[derive(Debug, Default)]
@@ -24,18 +26,53 @@ impl Counter {
     }
 }
 
+/// A counter by name: what it counts, and how far it has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The field's name.
+    pub name: &'static str,
+    /// What is counted.
+    pub about: &'static str,
+    /// The count so far.
+    pub value: u64,
+}
+
 macro_rules! counters {
-    ($($(#[$about:meta])* $name:ident),* $(,)?) => {
-        /// Counters of the shell since the start, shared by all its threads.
-        #[derive(Debug, Default)]
+    ($($(#[doc = $about:literal])+ $name:ident),* $(,)?) => {
+        /// What the shell has counted since the start, shared by all its threads.
+        #[derive(Debug)]
         pub struct Metrics {
-            $($(#[$about])* pub $name: Counter,)*
+            $($(#[doc = $about])+ pub $name: Counter,)*
+            /// Requests, messages and settlements that were refused, by the code that the client was told.
+            pub refusals: Refusals,
+            /// How long syncs of the log took, in seconds.
+            pub sync_seconds: Histogram,
+            /// Bytes of records in each group commit.
+            pub commit_bytes: Histogram,
+            /// Records in each group commit.
+            pub commit_records: Histogram,
+        }
+
+        impl Default for Metrics {
+            fn default() -> Self {
+                Self {
+                    $($name: Counter::default(),)*
+                    refusals: Refusals::default(),
+                    sync_seconds: Histogram::new(SYNC_SECONDS),
+                    commit_bytes: Histogram::new(COMMIT_BYTES),
+                    commit_records: Histogram::new(COMMIT_RECORDS),
+                }
+            }
         }
 
         impl Metrics {
-            /// Every counter by name, in the order of the data's path.
-            pub fn readings(&self) -> Vec<(&'static str, u64)> {
-                vec![$((stringify!($name), self.$name.get()),)*]
+            /// Every counter, in the order of the data's path.
+            pub fn readings(&self) -> Vec<Reading> {
+                vec![$(Reading {
+                    name: stringify!($name),
+                    about: concat!($($about),+),
+                    value: self.$name.get(),
+                },)*]
             }
         }
     };
@@ -76,44 +113,71 @@ counters! {
     messages_delivered,
     /// Bytes of delivery frames written to consumers.
     delivery_bytes,
+    /// Certificates that were read again and taken for new connections.
+    certificates_taken,
+    /// Certificates that were read again and refused; the one before went on serving.
+    certificates_refused,
 }
 
-/// What the process has used.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ProcessUsage {
-    /// CPU time in user mode, all threads.
-    pub user: Duration,
-    /// CPU time in the kernel, all threads.
-    pub system: Duration,
-    /// Resident memory in bytes.
-    pub resident_bytes: u64,
+/// Bounds of the buckets for a sync: from a write cache without barriers to a disk that is about to be replaced.
+const SYNC_SECONDS: [f64; 16] = [
+    0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
+
+/// Bounds of the buckets for the bytes of a group commit: from one small message to the largest frame of the log.
+const COMMIT_BYTES: [f64; 9] = [
+    256.0,
+    1_024.0,
+    4_096.0,
+    16_384.0,
+    65_536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+];
+
+/// Bounds of the buckets for the records of a group commit.
+const COMMIT_RECORDS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 256.0, 1_024.0, 4_096.0];
+
+/// Counts by code of the error registry.
+#[derive(Debug)]
+pub struct Refusals([Counter; ErrorCode::ALL.len()]);
+
+impl Default for Refusals {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
 }
 
-impl ProcessUsage {
-    /// Reads the usage of this process; `None` where the system has no `/proc`.
-    pub fn read() -> Option<Self> {
-        Self::of("self")
+impl Refusals {
+    /// Adds `count` refusals with this code.
+    pub fn add(&self, code: ErrorCode, count: u64) {
+        let place = ErrorCode::ALL.iter().position(|other| *other == code);
+        self.0[place.expect("ALL holds every code")].add(count);
     }
 
-    /// Reads the usage of the process with this id; `None` when there is none, or no `/proc`.
-    pub fn of_process(pid: u32) -> Option<Self> {
-        Self::of(&pid.to_string())
+    /// Adds one refusal with this code.
+    pub fn one(&self, code: ErrorCode) {
+        self.add(code, 1);
     }
 
-    fn of(process: &str) -> Option<Self> {
-        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-        // The command name is in parentheses and may hold anything; the fields after it are plain (proc(5)).
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-        let user = fields.nth(11)?.parse::<u64>().ok()?;
-        let system = fields.next()?.parse::<u64>().ok()?;
-        let statm = std::fs::read_to_string(format!("/proc/{process}/statm")).ok()?;
-        let pages = statm.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?;
-        // Linux reports ticks of 10 ms and, on the machines served, pages of 4 KiB.
-        Some(Self {
-            user: Duration::from_millis(user * 10),
-            system: Duration::from_millis(system * 10),
-            resident_bytes: pages * 4_096,
-        })
+    /// Adds those of these results that are refusals.
+    pub(crate) fn of_results<T>(&self, results: &[Result<T, Refusal>]) {
+        results
+            .iter()
+            .flat_map(|result| result.as_ref().err())
+            .for_each(|refusal| self.one(refusal.code));
+    }
+
+    /// How many were refused with each code.
+    pub fn readings(&self) -> impl Iterator<Item = (ErrorCode, u64)> + '_ {
+        ErrorCode::ALL.iter().copied().zip(self.0.iter().map(Counter::get))
+    }
+
+    /// How many were refused with this code.
+    pub fn of(&self, code: ErrorCode) -> u64 {
+        self.readings().find(|(other, _)| *other == code).map_or(0, |(_, count)| count)
     }
 }
 
@@ -122,17 +186,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_process_knows_its_memory() {
-        if let Some(usage) = ProcessUsage::read() {
-            assert!(usage.resident_bytes > 1 << 16);
-        }
+    fn readings_name_every_counter_and_say_what_it_counts() {
+        let metrics = Metrics::default();
+        metrics.turns.add(3);
+        let readings = metrics.readings();
+        let turns = readings.iter().find(|reading| reading.name == "turns").unwrap();
+        assert_eq!((turns.about.trim(), turns.value), ("Turns of the shard.", 3));
+        assert!(readings.iter().any(|reading| reading.name == "delivery_bytes"));
     }
 
     #[test]
-    fn readings_name_every_counter() {
+    fn refusals_are_counted_by_their_code() {
         let metrics = Metrics::default();
-        metrics.turns.add(3);
-        assert!(metrics.readings().contains(&("turns", 3)));
-        assert!(metrics.readings().contains(&("delivery_bytes", 0)));
+        metrics.refusals.one(ErrorCode::Overloaded);
+        metrics.refusals.add(ErrorCode::BadMessageId, 2);
+        assert_eq!(metrics.refusals.of(ErrorCode::Overloaded), 1);
+        assert_eq!(metrics.refusals.of(ErrorCode::BadMessageId), 2);
+        assert_eq!(metrics.refusals.readings().map(|(_, count)| count).sum::<u64>(), 3);
     }
 }

@@ -19,7 +19,7 @@ use crate::connection::{Client, unexpected};
 use crate::frames::{Broken, FrameReader};
 use crate::limits;
 use crate::serving::shutting_down;
-use crate::shard::Numbered;
+use crate::shard::{InboxRoom, Numbered};
 
 /// Serves a producer's stream until the client ends it or the broker drains.
 ///
@@ -39,7 +39,7 @@ pub(crate) async fn run(client: &Arc<Client>, send: &mut SendStream, reader: &mu
         asking: Asking::default(),
         next: 0,
     };
-    let writer = Writer::new(&unconfirmed, start.joined_confirms);
+    let writer = Writer::new(&unconfirmed, &client.serving.metrics.refusals, start.joined_confirms);
     // Both halves run in this one task. When the client is gone the reader sees it, so the writer need not be waited for.
     let (_, written) = tokio::join!(intake.run(reader), writer.run(send, to_write, answered));
     written
@@ -67,7 +67,7 @@ struct Asking {
     group: Group,
     batches: Vec<Batch>,
     /// Their room in the shard's inbox.
-    room: Option<OwnedSemaphorePermit>,
+    room: Option<InboxRoom>,
 }
 
 impl Intake<'_> {
@@ -125,14 +125,8 @@ impl Intake<'_> {
         let messages = batch.count() + u32::try_from(refused.len()).expect("a batch has a bounded number of messages");
         // One without messages takes a place, too: its confirm is kept until it is read.
         let messages = messages.max(1);
-        if !self.unconfirmed.has_room(messages) {
-            // Those before it are among the ones that are to be confirmed.
-            self.ask()?;
-            tokio::select! {
-                () = self.unconfirmed.room(messages) => {}
-                () = self.told.closed() => return Err(Broken::Gone),
-            }
-        }
+        let confirms = self.room_for_confirms(messages).await?;
+        refused.iter().for_each(|row| serving.metrics.refusals.one(row.refusal.code));
         let refused: Vec<RefusedMessage> = refused
             .into_iter()
             .map(|row| refused_message(row.sequence.0, row.refusal))
@@ -145,14 +139,35 @@ impl Intake<'_> {
         let asked = room.map(|room| self.asking.room = join(self.asking.room.take(), room));
         let is_asked = asked.is_ok() && !batch.is_empty();
         self.asking.group.push(messages, &batch, refused, asked);
+        self.asking.group.hold(confirms);
         if is_asked {
             self.asking.batches.push(batch);
         }
         Ok(())
     }
 
+    /// Waits until the stream and its connection have room for the confirms of so many messages.
+    async fn room_for_confirms(&mut self, messages: u32) -> Result<OwnedSemaphorePermit, Broken> {
+        let outgoing = &self.client.outgoing;
+        if self.unconfirmed.has_room(messages)
+            && let Some(room) = outgoing.confirms_now(messages)
+        {
+            return Ok(room);
+        }
+        // Those before it are among the ones that are to be confirmed.
+        self.ask()?;
+        let room = async {
+            self.unconfirmed.room(messages).await;
+            outgoing.take_confirms(messages).await
+        };
+        tokio::select! {
+            room = room => Ok(room),
+            () = self.told.closed() => Err(Broken::Gone),
+        }
+    }
+
     /// Room in the shard's inbox for a batch.
-    fn room(&self, batch: &Batch) -> Result<OwnedSemaphorePermit, Refusal> {
+    fn room(&self, batch: &Batch) -> Result<InboxRoom, Refusal> {
         let serving = &self.client.serving;
         let (count, unconfirmed) = (batch.count(), self.unconfirmed.messages());
         if unconfirmed + count > serving.config.limits.unconfirmed {
@@ -164,7 +179,7 @@ impl Intake<'_> {
         }
         serving
             .shard
-            .room(batch.bytes().len())
+            .room(batch.bytes().len(), &self.client.share)
             .inspect_err(|_| serving.metrics.publishes_refused.one())
     }
 
@@ -194,7 +209,7 @@ impl Intake<'_> {
     }
 }
 
-fn join(room: Option<OwnedSemaphorePermit>, more: Option<OwnedSemaphorePermit>) -> Option<OwnedSemaphorePermit> {
+fn join(room: Option<InboxRoom>, more: Option<InboxRoom>) -> Option<InboxRoom> {
     match (room, more) {
         (Some(mut room), Some(more)) => {
             room.merge(more);

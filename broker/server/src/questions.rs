@@ -68,6 +68,11 @@ impl Questions {
         self.changed.notify_all();
     }
 
+    /// How many stretches of messages wait for a thread.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().places.len()
+    }
+
     /// Waits for the next questions; `None` when there will be none.
     pub(crate) fn take(&self) -> Option<Taken> {
         let mut waiting = self.lock();

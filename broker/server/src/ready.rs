@@ -13,6 +13,9 @@ pub struct Ready {
     pub listen: String,
     /// All addresses that are listened on.
     pub addresses: Vec<String>,
+    /// Where `/metrics`, `/live` and `/ready` are served over HTTP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
     /// The broker's process.
     pub pid: u32,
     /// The PEM file with the certificate that clients trust.
@@ -41,12 +44,19 @@ pub struct Replayed {
 }
 
 impl Ready {
-    /// The facts of a broker that serves at `addresses`.
-    pub fn new(addresses: &[SocketAddr], certificate: &crate::certificate::Certificate, data_dir: &Path, replayed: Replayed) -> Self {
+    /// The facts of a broker that serves at `addresses`, and metrics at another.
+    pub fn new(
+        addresses: &[SocketAddr],
+        metrics: Option<SocketAddr>,
+        certificate: &crate::certificate::Certificate,
+        data_dir: &Path,
+        replayed: Replayed,
+    ) -> Self {
         let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         Self {
             listen: addresses.first().cloned().unwrap_or_default(),
             addresses,
+            metrics: metrics.map(|address| address.to_string()),
             pid: std::process::id(),
             certificate: certificate.path.clone(),
             certificate_sha256: certificate.sha256.clone(),
@@ -87,6 +97,7 @@ mod tests {
         Ready {
             listen: "127.0.0.1:9470".into(),
             addresses: vec!["127.0.0.1:9470".into()],
+            metrics: Some("127.0.0.1:9471".into()),
             pid: 7,
             certificate: "certificate.pem".into(),
             certificate_sha256: "00".repeat(32),

@@ -17,17 +17,42 @@ use sluice_protocol::{limits as wire, names};
 use crate::connection::{Client, unexpected};
 use crate::delivery;
 use crate::frames::{Broken, FrameReader};
+use crate::outgoing::Part;
 use crate::serving::{Serving, shutting_down};
 use crate::shard::Outcome;
 use crate::{admission, answers, limits};
 
-/// The frames that answer a request.
+/// Room for the answer to a request that may be answered by much, waiting for it; `None` where the answer is small, or is read only when
+/// there are messages. May be cancelled.
+pub(crate) async fn room(client: &Client, kind: FrameKind) -> Option<Part> {
+    let much = matches!(
+        kind,
+        FrameKind::ListTopics
+            | FrameKind::DescribeTopic
+            | FrameKind::ListGroups
+            | FrameKind::DescribeGroup
+            | FrameKind::ListPlugins
+            | FrameKind::GetMessage
+    );
+    match much {
+        true => Some(client.outgoing.take().await),
+        false => None,
+    }
+}
+
+/// The frames that answer a request. `part` is the room that they take, which a receive sets.
 ///
 /// # Errors
 /// What admission or the core refuses.
-pub(crate) async fn answer(client: &Arc<Client>, kind: FrameKind, frame: &Frame, reader: &mut FrameReader) -> Result<Vec<Bytes>, Broken> {
+pub(crate) async fn answer(
+    client: &Arc<Client>,
+    kind: FrameKind,
+    frame: &Frame,
+    reader: &mut FrameReader,
+    part: &mut Option<Part>,
+) -> Result<Vec<Bytes>, Broken> {
     match kind {
-        FrameKind::Receive => return receive(client, message(frame, kind)?, reader).await,
+        FrameKind::Receive => return receive(client, message(frame, kind)?, reader, part).await,
         FrameKind::SettleHandles => return settle(client, message(frame, kind)?).await.map(one),
         FrameKind::GetMessage => return get_message(client, message(frame, kind)?).await,
         FrameKind::LoadPlugin => return load_plugin(client, message(frame, kind)?).await.map(one),
@@ -118,14 +143,19 @@ async fn settle(client: &Arc<Client>, SettleHandles { handles, action }: SettleH
         .ask(|request| Input::SettleHandles { request, handles, action })
         .await?
     {
-        Outcome::Answer(answer) => Ok(answers::frame_of(answer, |_| false)),
+        Outcome::Answer(answer) => {
+            if let Answer::Settled { results } = &answer {
+                client.serving.metrics.refusals.of_results(results);
+            }
+            Ok(answers::frame_of(answer, |_| false))
+        }
         Outcome::Leased(_) => unreachable!("only a receive leases"),
     }
 }
 
 /// A long poll. When the client takes the question back, or the broker drains, the core is told, and what comes afterwards returns to the
 /// queue at once.
-async fn receive(client: &Arc<Client>, ask: Receive, reader: &mut FrameReader) -> Result<Vec<Bytes>, Broken> {
+async fn receive(client: &Arc<Client>, ask: Receive, reader: &mut FrameReader, part: &mut Option<Part>) -> Result<Vec<Bytes>, Broken> {
     let serving = &client.serving;
     let max = match u16::try_from(ask.max) {
         Ok(max @ 1..=32) => max,
@@ -158,7 +188,10 @@ async fn receive(client: &Arc<Client>, ask: Receive, reader: &mut FrameReader) -
     };
     match outcome {
         Outcome::Answer(answer) => Ok(one(answers::frame_of(answer, |_| false))),
-        Outcome::Leased(delivery) => received(serving, delivery).await.map_err(Broken::from),
+        Outcome::Leased(delivery) => {
+            *part = Some(client.outgoing.take().await);
+            received(serving, delivery).await.map_err(Broken::from)
+        }
     }
 }
 

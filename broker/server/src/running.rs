@@ -1,7 +1,7 @@
 //! A broker that runs: where it is reached, waiting for its failure, and its stop in good order.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle as ThreadHandle;
 use std::time::{Duration, Instant};
@@ -9,26 +9,31 @@ use std::time::{Duration, Instant};
 use quinn::VarInt;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::metrics::Metrics;
 use crate::questions::Questions;
 use crate::ready::Ready;
+use crate::renewal::{Renewal, RenewalError, Renewed};
 use crate::retention::{Retention, Seen};
 use crate::shard::Shard;
 
 /// A broker that runs. Dropping it leaves the broker running until the process ends; `stop` ends it in good order.
 #[derive(Debug)]
 pub struct Running {
-    pub(crate) ready: Ready,
+    pub(crate) renewal: Arc<Renewal>,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) ready_file: Option<PathBuf>,
     pub(crate) metrics: Arc<Metrics>,
+    /// Ends the serving of metrics and health.
+    pub(crate) monitor: Option<AbortHandle>,
     pub(crate) endpoint: quinn::Endpoint,
     pub(crate) drain: watch::Sender<bool>,
     pub(crate) failure: watch::Receiver<Option<String>>,
     pub(crate) accepting: JoinHandle<()>,
     pub(crate) retaining: JoinHandle<()>,
+    /// Watches the certificate's files.
+    pub(crate) renewing: JoinHandle<()>,
     pub(crate) retention: Retention,
     pub(crate) shard: Shard,
     pub(crate) verdicts: Arc<Questions>,
@@ -54,18 +59,28 @@ impl Running {
     }
 
     /// What the ready file says.
-    pub fn ready(&self) -> &Ready {
-        &self.ready
+    pub fn ready(&self) -> Ready {
+        self.renewal.ready()
     }
 
     /// The PEM file with the certificate that clients trust.
-    pub fn certificate(&self) -> &Path {
-        &self.ready.certificate
+    pub fn certificate(&self) -> PathBuf {
+        self.ready().certificate
     }
 
     /// The SHA-256 of the certificate, for pinning, in hexadecimal digits.
-    pub fn certificate_sha256(&self) -> &str {
-        &self.ready.certificate_sha256
+    pub fn certificate_sha256(&self) -> String {
+        self.ready().certificate_sha256
+    }
+
+    /// Reads the certificate and its key again now, as is done when their files change. Connections that are open keep what they have.
+    ///
+    /// # Errors
+    /// [`RenewalError`]; then the certificate before goes on serving.
+    pub async fn renew_certificate(&self) -> Result<Renewed, RenewalError> {
+        let renewal = self.renewal.clone();
+        let renewed = tokio::task::spawn_blocking(move || renewal.renew()).await;
+        renewed.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
     /// What the broker has counted so far.
@@ -117,6 +132,7 @@ impl Running {
         if !in_time {
             let _ = accepting.await;
         }
+        self.renewing.abort();
         self.retaining.abort();
         let _ = self.retaining.await;
         // The disk's thread ends when nobody can give it work any more.
@@ -124,6 +140,9 @@ impl Running {
         self.shard.stop();
         in_time &= join(self.threads, self.verdicts, deadline).await;
         self.endpoint.wait_idle().await;
+        if let Some(monitor) = self.monitor {
+            monitor.abort();
+        }
         let failure = self.failure.borrow().clone();
         match failure {
             Some(reason) => Err(Failed::Storage(reason)),

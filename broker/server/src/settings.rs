@@ -97,14 +97,24 @@ pub const SETTINGS: &[Setting] = &[
         key: "allow_unauthenticated_remote",
         unit: "",
         range: Range::Switch,
-        sentence: "Allows `listen` to be an address beyond loopback although clients are not authenticated: whoever reaches it may do everything.",
+        sentence: "Allows `listen` and `metrics_listen` to be addresses beyond loopback although nobody is authenticated: whoever reaches them may do \
+                   everything.",
         value: |config| Value::Switch(config.allow_unauthenticated_remote),
+    },
+    Setting {
+        key: "metrics_listen",
+        unit: "",
+        range: Range::Text("\"loopback\", \"off\", address:port (TCP)"),
+        sentence: "Where `/metrics`, `/live` and `/ready` are served over HTTP; `loopback` is the loopback address at the TCP port whose number is \
+                   that of `listen`.",
+        value: |config| Value::Text(config.metrics_listen.to_string()),
     },
     Setting {
         key: "certificate_file",
         unit: "",
         range: Range::Text("a PEM file"),
-        sentence: "The certificate chain; without one a self-signed certificate is made in the data directory at the first start and kept.",
+        sentence: "The certificate chain; without one a self-signed certificate is made in the data directory at the first start and kept. Read again \
+                   on SIGHUP and when it changes.",
         value: |config| path(&config.certificate_file),
     },
     Setting {
@@ -127,6 +137,13 @@ pub const SETTINGS: &[Setting] = &[
         range: Range::Words(&["error", "warn", "info", "debug", "trace"]),
         sentence: "What is logged.",
         value: |config| Value::Text(config.log_level.name().to_owned()),
+    },
+    Setting {
+        key: "log_format",
+        unit: "",
+        range: Range::Words(&["text", "json"]),
+        sentence: "How a line of the log looks: for people, or one JSON object with the facts as its fields.",
+        value: |config| Value::Text(config.log_format.name().to_owned()),
     },
     Setting {
         key: "durability",
@@ -224,6 +241,14 @@ pub const SETTINGS: &[Setting] = &[
         },
         sentence: "The largest frame; what one connection has begun and not finished takes at most twice as much.",
         value: |config| Value::Number(config.limits.frame_bytes.into()),
+    },
+    Setting {
+        key: "limits.frame_ms",
+        unit: "milliseconds",
+        range: Range::Numbers { min: 100, max: 600_000 },
+        sentence: "How long a client may take to finish a frame that it has begun, and a second more for each 64 KiB; then its stream is refused as \
+                   FrameUnfinished.",
+        value: |config| Value::Number(config.limits.frame_ms.into()),
     },
     Setting {
         key: "limits.connections",

@@ -1,11 +1,12 @@
 //! The way into a shard: a bounded inbox, and where each answer goes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use sluice_core::effect::{Answer, Delivery, Taker};
 use sluice_core::input::{ConnectionId, Input, RequestId, SubscriptionId};
+use sluice_core::survey::{Survey, SurveyFrom};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Pass, QueueIndex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as events, oneshot};
@@ -52,6 +53,8 @@ pub(crate) enum Mail {
     Closed { subscription: SubscriptionId },
     /// The disk, the plugins and the connections tell.
     Tell(Input),
+    /// A scrape wants a piece of a survey.
+    Survey { from: SurveyFrom, reply: oneshot::Sender<Survey> },
     /// The log cannot be written any more.
     StorageFailed { reason: String },
     /// Write a checkpoint, then end.
@@ -76,9 +79,42 @@ pub(crate) enum Reply {
     Numbered {
         number: u64,
         answers: events::UnboundedSender<Numbered>,
-        room: OwnedSemaphorePermit,
+        room: InboxRoom,
     },
 }
+
+/// Room in the inbox for one question, until it is answered.
+#[derive(Debug)]
+pub(crate) struct InboxRoom {
+    permit: OwnedSemaphorePermit,
+    /// Whose it is, and how much, where shares are kept.
+    share: Option<(Share, u32)>,
+}
+
+impl InboxRoom {
+    /// Takes over the room of another question of the same client, which is asked and answered together with this one.
+    pub(crate) fn merge(&mut self, mut other: Self) {
+        let units = other.permit.num_permits();
+        self.permit.merge(other.permit.split(units).expect("there are that many"));
+        if let Some((_, more)) = other.share.take()
+            && let Some((_, units)) = &mut self.share
+        {
+            *units += more;
+        }
+    }
+}
+
+impl Drop for InboxRoom {
+    fn drop(&mut self) {
+        if let Some((Share(taken), units)) = &self.share {
+            taken.fetch_sub(*units, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What one client has of the inbox's room, in its units.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Share(Arc<AtomicU32>);
 
 /// An answer to one of several requests that a session has under way.
 pub(crate) type Numbered = (u64, Result<Answer, Refusal>);
@@ -172,25 +208,52 @@ impl Shard {
         StorageRoom::of(self.0.storage_room.swap(room as u8, Ordering::Relaxed))
     }
 
-    /// Room in the inbox for a publish of so many bytes, at once.
+    /// Bytes of the inbox's room that are taken, and that there are.
+    pub(crate) fn inbox_bytes(&self) -> (u64, u64) {
+        let free = self.0.room.available_permits();
+        let taken = (self.0.room_units as usize).saturating_sub(free);
+        ((taken * UNIT_BYTES) as u64, u64::from(self.0.room_units) * UNIT_BYTES as u64)
+    }
+
+    /// A piece of a survey, which waits neither for room in the inbox nor for the disk: its asker asks for one piece at a time. `None` when
+    /// the shard has ended or failed.
+    pub(crate) async fn survey(&self, from: SurveyFrom) -> Option<Survey> {
+        let (reply, survey) = oneshot::channel();
+        self.send(Mail::Survey { from, reply });
+        survey.await.ok()
+    }
+
+    /// Room in the inbox for a publish of so many bytes, at once. A client may have as much as would be left: one that sends faster than the
+    /// disk gets half, two get a third each, and there is always some for others (dynamic thresholds, Choudhury and Hahne 1998).
     ///
     /// # Errors
     /// `Overloaded` when there is none; `StorageFull` while the log has no more room than its reserve.
-    pub(crate) fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Refusal> {
+    pub(crate) fn room(&self, bytes: usize, share: &Share) -> Result<InboxRoom, Refusal> {
         if self.storage_room() < StorageRoom::Enough {
             return Err(Refusal::plain(ErrorCode::StorageFull));
         }
-        self.0
-            .room
-            .clone()
-            .try_acquire_many_owned(self.units(bytes))
-            .map_err(|_| Refusal::plain(ErrorCode::Overloaded))
+        let (units, free) = (self.units(bytes), self.0.room.available_permits());
+        let had = share.0.load(Ordering::Relaxed);
+        if had > 0 && (had + 2 * units) as usize > free {
+            let text = format!("{had} KiB of this client are not stored yet and {free} KiB are left for all; send more slowly");
+            return Err(Refusal::new(ErrorCode::Overloaded, text));
+        }
+        let taken = self.0.room.clone().try_acquire_many_owned(units);
+        let permit = taken.map_err(|_| Refusal::plain(ErrorCode::Overloaded))?;
+        share.0.fetch_add(units, Ordering::Relaxed);
+        Ok(InboxRoom {
+            permit,
+            share: Some((share.clone(), units)),
+        })
     }
 
     /// Room in the inbox for an input of so many bytes, waiting for it. May be cancelled.
-    pub(crate) async fn wait_for_room(&self, bytes: usize) -> OwnedSemaphorePermit {
+    pub(crate) async fn wait_for_room(&self, bytes: usize) -> InboxRoom {
         let room = self.0.room.clone().acquire_many_owned(self.units(bytes)).await;
-        room.expect("the inbox's room is never closed")
+        InboxRoom {
+            permit: room.expect("the inbox's room is never closed"),
+            share: None,
+        }
     }
 
     /// One unit for the input itself; never more than there is, so that whatever admission let through can go in.
@@ -204,7 +267,7 @@ impl Shard {
         input: impl FnOnce(RequestId) -> Input,
         number: u64,
         answers: events::UnboundedSender<Numbered>,
-        room: OwnedSemaphorePermit,
+        room: InboxRoom,
     ) {
         let request = RequestId(self.number());
         self.send(Mail::Ask(Ask {
@@ -330,10 +393,36 @@ mod tests {
     #[test]
     fn a_full_inbox_refuses_and_takes_again_when_there_is_room() {
         let (shard, _mail) = Shard::new(64 << 10);
-        let taken = shard.room(60 << 10).unwrap();
-        assert_eq!(shard.room(8 << 10).unwrap_err().code, ErrorCode::Overloaded);
+        let (one, other) = (Share::default(), Share::default());
+        let taken = shard.room(60 << 10, &one).unwrap();
+        assert_eq!(shard.room(8 << 10, &other).unwrap_err().code, ErrorCode::Overloaded);
         drop(taken);
-        assert!(shard.room(8 << 10).is_ok());
+        assert!(shard.room(8 << 10, &other).is_ok());
+    }
+
+    #[test]
+    fn those_who_send_too_fast_leave_room_for_others() {
+        let (shard, _mail) = Shard::new(1 << 20);
+        let clients: Vec<Share> = std::iter::repeat_with(Share::default).take(3).collect();
+        let mut taken = Vec::new();
+        let mut fill = |share: &Share| {
+            let mut count = 0;
+            while let Ok(room) = shard.room(7 << 10, share) {
+                taken.push(room);
+                count += 1;
+            }
+            count
+        };
+        let counts: Vec<u32> = clients.iter().map(&mut fill).collect();
+        assert_eq!(counts, [64, 32, 16], "of 128: half, then half of the rest each");
+        let refused = shard.room(7 << 10, &clients[0]).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "Overloaded: 512 KiB of this client are not stored yet and 128 KiB are left for all; send more slowly"
+        );
+        drop(taken);
+        assert_eq!(shard.inbox_bytes(), (0, 1 << 20));
+        assert!(shard.room(7 << 10, &clients[0]).is_ok());
     }
 
     #[test]
@@ -342,16 +431,16 @@ mod tests {
         for room in [StorageRoom::Reserve, StorageRoom::Nothing] {
             shard.set_storage_room(room);
             assert_eq!(shard.storage_room(), room);
-            assert_eq!(shard.room(1).unwrap_err().code, ErrorCode::StorageFull);
+            assert_eq!(shard.room(1, &Share::default()).unwrap_err().code, ErrorCode::StorageFull);
         }
         shard.set_storage_room(StorageRoom::Enough);
-        assert!(shard.room(1).is_ok());
+        assert!(shard.room(1, &Share::default()).is_ok());
     }
 
     #[test]
     fn what_is_larger_than_the_inbox_goes_in_alone() {
         let (shard, _mail) = Shard::new(64 << 10);
-        assert!(shard.room(1 << 20).is_ok());
+        assert!(shard.room(1 << 20, &Share::default()).is_ok());
     }
 
     #[tokio::test]

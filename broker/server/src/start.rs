@@ -1,7 +1,7 @@
 //! The start of a broker: everything is opened, recovered and begun in the order that lets nobody in too early.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 
 use sluice_core::effect::{Answer, PluginInfo};
@@ -19,12 +19,15 @@ use crate::certificate::{Certificate, CertificateError};
 use crate::clock::{self, Clock};
 use crate::config::{Config, ConfigError, Durability};
 use crate::disk::{Disk, DiskThread};
+use crate::health::{Health, Observed};
 use crate::listen::{self, ListenError};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
+use crate::monitor::Monitor;
 use crate::plugins::{BUILT_IN, Plugins};
 use crate::questions::Questions;
 use crate::ready::{Ready, Replayed};
+use crate::renewal::{Current, Renewal};
 use crate::retention::Retention;
 use crate::running::Running;
 use crate::serving::{Draining, Serving};
@@ -121,6 +124,8 @@ impl Server {
 struct Opened {
     certificate: Certificate,
     endpoint: quinn::Endpoint,
+    health: Arc<Health>,
+    monitor: Option<Monitor>,
     plugins: Arc<Plugins>,
     reader: LogReader,
     epoch: u32,
@@ -159,9 +164,13 @@ fn open(storage: Arc<dyn Storage>, config: &Config, runtime: Handle) -> Result<O
         (Some(certificate), Some(key)) => Certificate::read(certificate, key)?,
         (Some(_), None) | (None, Some(_)) | (None, None) => Certificate::read_or_make(&config.data_dir, config.listen.ip())?,
     };
-    let endpoint = {
+    let health = Arc::new(Health::starting());
+    let (endpoint, monitor) = {
         let _in_runtime = runtime.enter();
-        listen::open(config, &certificate)?
+        let endpoint = listen::open(config, &certificate)?;
+        let address = config.metrics_listen.address(config.listen);
+        let monitor = address.map(|address| Monitor::serve(address, health.clone())).transpose()?;
+        (endpoint, monitor)
     };
     let plugins = Arc::new(Plugins::open(Host::new(HostConfig::default())?, &config.data_dir, &config.plugins).map_err(unusable)?);
     let core_config = core_config(config);
@@ -182,6 +191,8 @@ fn open(storage: Arc<dyn Storage>, config: &Config, runtime: Handle) -> Result<O
     Ok(Opened {
         certificate,
         endpoint,
+        health,
+        monitor,
         reader: opened.reader,
         epoch,
         replayed,
@@ -318,13 +329,16 @@ async fn serve(config: Config, opened: Opened) -> Result<Running, StartError> {
     bind_built_ins(&opened.shard, &opened.plugins).await.map_err(StartError::Bind)?;
     let (drain, draining) = Draining::new();
     let addresses = vec![opened.endpoint.local_addr().unwrap_or(config.listen)];
-    let ready = Ready::new(&addresses, &opened.certificate, &config.data_dir, opened.replayed);
+    let metrics_address = opened.monitor.as_ref().map(|monitor| monitor.address);
+    let ready = Ready::new(&addresses, metrics_address, &opened.certificate, &config.data_dir, opened.replayed);
     let ready_file = config.ready_file.clone();
     if config.durability == Durability::Async {
         tracing::warn!("durability = \"async\": a crash of the machine may lose what was confirmed in the last 50 ms");
     }
     tracing::info!(
+        version = %ready.version,
         listen = %ready.listen,
+        metrics = ready.metrics.as_deref().unwrap_or("off"),
         data_dir = %ready.data_dir.display(),
         certificate = %ready.certificate.display(),
         certificate_sha256 = %ready.certificate_sha256,
@@ -348,18 +362,39 @@ async fn serve(config: Config, opened: Opened) -> Result<Running, StartError> {
         group_defaults: opened.core_config.group,
         draining,
     });
-    let accepting = tokio::spawn(listen::accept(serving, opened.endpoint.clone()));
+    opened.health.serves(Observed {
+        metrics: opened.metrics.clone(),
+        shard: opened.shard.clone(),
+        verdicts: opened.verdicts.clone(),
+        draining: serving.draining(),
+        failure: opened.failure.clone(),
+        log_directory: log_directory(&serving.config.data_dir),
+        epoch: opened.epoch,
+    });
+    let accepting = tokio::spawn(listen::accept(serving.clone(), opened.endpoint.clone()));
     if let Some(path) = &ready_file {
         ready.write(path).map_err(|source| StartError::ReadyFile {
             path: path.clone(),
             source,
         })?;
     }
+    let renewal = Arc::new(Renewal {
+        config: serving.config.clone(),
+        endpoint: opened.endpoint.clone(),
+        metrics: opened.metrics.clone(),
+        draining: serving.draining(),
+        current: Mutex::new(Current {
+            certificate: opened.certificate,
+            ready,
+        }),
+    });
     Ok(Running {
-        ready,
+        renewing: tokio::spawn(renewal.clone().watch()),
+        renewal,
         addresses,
         ready_file,
         metrics: opened.metrics,
+        monitor: opened.monitor.map(Monitor::let_go),
         endpoint: opened.endpoint,
         drain,
         failure: opened.failure,

@@ -196,6 +196,7 @@ impl Session<'_> {
     /// Asks the core to settle. A settlement that breaks a rule is answered alone, in its place; where the inbox is full it waits.
     async fn settle(&mut self, settle: SettleStream) -> Result<(), Broken> {
         let number = self.first_settlement + self.settlements.len() as u64;
+        let numbers = settle.each.len() * size_of::<u64>();
         let SettleStream {
             request: client_number,
             queue,
@@ -219,7 +220,7 @@ impl Session<'_> {
             }
             Ok((queue, which, action)) => {
                 let shard = &self.client.serving.shard;
-                let room = shard.wait_for_room(0).await;
+                let room = shard.wait_for_room(numbers).await;
                 self.settlements.push_back((client_number, None));
                 let (subscription, pass) = (self.subscription, Pass(pass));
                 let input = |request| Input::SettleStream {
@@ -257,6 +258,7 @@ impl Session<'_> {
                 Ok(_) => unreachable!("the core answers a settlement with its results"),
                 Err(refusal) => vec![Err(refusal)],
             };
+            self.client.serving.metrics.refusals.of_results(&results);
             frame::encode_message(FrameKind::Settled, &answers::settled(client_number, results), &mut out);
         }
         match out.is_empty() {
@@ -325,7 +327,10 @@ impl Session<'_> {
         }
         let last = match end {
             End::Client => frame::message(FrameKind::Done, &Empty {}),
-            End::Broker(refusal) => frame::message(FrameKind::StreamEnded, &StreamEnded { why: Some(refusal.into()) }),
+            End::Broker(refusal) => {
+                self.client.serving.metrics.refusals.one(refusal.code);
+                frame::message(FrameKind::StreamEnded, &StreamEnded { why: Some(refusal.into()) })
+            }
         };
         frames::write(send, last).await?;
         frames::finish(send).await;

@@ -128,6 +128,10 @@ impl ShardThread {
                 }
                 self.handle(input);
             }
+            Mail::Survey { from, reply } => {
+                // A scrape that was given up is answered in vain.
+                let _ = reply.send(self.core.survey(from));
+            }
             Mail::StorageFailed { reason } => {
                 tracing::error!(%reason, "the log could not be written: the shard stops");
                 self.failure.send_replace(Some(reason));
@@ -150,7 +154,17 @@ impl ShardThread {
 
     fn handle(&mut self, input: Input) {
         self.metrics.inputs.one();
+        let trim = match &input {
+            Input::Trim { queue, start } => Some((*queue, *start, self.core.counters().lost_to_retention)),
+            _ => None,
+        };
         self.core.handle(self.clock.now(), input);
+        if let Some((queue, start, before)) = trim {
+            let lost = self.core.counters().lost_to_retention - before;
+            if lost > 0 {
+                tracing::warn!(%queue, start = start.0, lost, "retention took messages that groups had not settled");
+            }
+        }
     }
 
     fn carry_out(&mut self, effect: Effect) {
@@ -232,7 +246,7 @@ impl ShardThread {
             match mail {
                 Mail::Ask(ask) | Mail::Open { ask, .. } => ask.reply.send(Err(refusal.clone())),
                 Mail::Stop => return,
-                Mail::Closed { .. } | Mail::Tell(_) | Mail::StorageFailed { .. } => {}
+                Mail::Closed { .. } | Mail::Tell(_) | Mail::Survey { .. } | Mail::StorageFailed { .. } => {}
             }
         }
     }

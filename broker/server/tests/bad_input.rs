@@ -4,9 +4,9 @@
 
 use bytes::BytesMut;
 use sluice_protocol::control::{Confirm, Empty, Hello, PublishStart};
-use sluice_protocol::errors::ErrorCode;
+use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::{self, FrameKind};
-use support::raw::{PRODUCER, Raw, batch, publish};
+use support::raw::{PRODUCER, Raw, batch, publish, publish_start};
 use support::{STOP_BOUND, start};
 
 mod support;
@@ -17,16 +17,28 @@ async fn a_malformed_frame_ends_its_stream_alone() {
     let running = start(directory.path()).await;
     let raw = Raw::welcomed(&running).await;
     let mut oversized = raw.open(&[255, 255, 255, 127, 16, 0, 0, 0]).await;
-    assert_eq!(oversized.refused().await, ErrorCode::LimitExceeded);
+    assert_eq!(
+        oversized.refusal().await.to_string(),
+        "LimitExceeded: a frame of 2147483647 bytes is larger than the limit of 8388608"
+    );
     let mut unknown = raw.open(&[0, 0, 0, 0, 9, 9, 0, 0]).await;
-    assert_eq!(unknown.refused().await, ErrorCode::UnknownFrame);
+    assert_eq!(
+        unknown.refusal().await.to_string(),
+        "UnknownFrame: frame kind 2313 is not known here"
+    );
     let mut misplaced = raw.open(&frame::message(FrameKind::Credit, &Empty {})).await;
-    assert_eq!(misplaced.refused().await, ErrorCode::UnexpectedFrame);
+    assert_eq!(
+        misplaced.refusal().await.to_string(),
+        "UnexpectedFrame: a frame of kind Credit has no place at this point of the stream"
+    );
     let mut broken = raw.open(&[3, 0, 0, 0, 64, 0, 0, 0, 255, 255, 255]).await;
-    assert_eq!(broken.refused().await, ErrorCode::MalformedFrame);
+    assert_eq!(
+        broken.refusal().await.to_string(),
+        "MalformedFrame: the payload of a frame of kind CreateTopic cannot be decoded"
+    );
     let mut cut = raw.open(&[3, 0, 0, 0, 64, 0, 0, 0, 255]).await;
     cut.send.finish().unwrap();
-    assert_eq!(cut.refused().await, ErrorCode::MalformedFrame);
+    assert_eq!(cut.refusal().await.to_string(), "MalformedFrame: the stream ended within a frame");
     raw.lives().await;
     assert!(running.metrics().frames_refused.get() >= 4);
     running.stop(STOP_BOUND).await.unwrap();
@@ -188,5 +200,31 @@ async fn more_unconfirmed_messages_than_the_welcome_allows_are_refused_alone() {
     stream.send.write_all(&publish(&batch(PRODUCER, 5, 4))).await.unwrap();
     let confirm: Confirm = prost::Message::decode(stream.next().await.unwrap().1).unwrap();
     assert_eq!(confirm.stored.iter().map(|run| run.count).sum::<u32>(), 4);
+    running.stop(STOP_BOUND).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_and_too_old_messages_are_refused_alone_and_the_stream_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = start(directory.path()).await;
+    let raw = Raw::welcomed(&running).await;
+    let mut stream = raw.open(&publish_start("t")).await;
+    let mut ask = async |first: u64, count: u32| {
+        stream.send.write_all(&publish(&batch(PRODUCER, first, count))).await.unwrap();
+        let confirm = stream.confirm().await;
+        let refused = confirm.refused.first().and_then(|message| message.refused.clone());
+        let stored = confirm.stored.iter().map(|run| run.count).sum::<u32>();
+        (
+            stored,
+            confirm.refused.len(),
+            refused.map(|refused| Refusal::from(refused).to_string()),
+        )
+    };
+    let many = "TooManyUnconfirmed: 0 messages are unconfirmed, 1025 more exceed 1024".to_owned();
+    assert_eq!(ask(10_000, 1_025).await, (0, 1_025, Some(many)));
+    assert_eq!(ask(10_000, 1_024).await, (1_024, 0, None));
+    let old = "SequenceTooOld: sequence 0 lies before the producer's window of 1024".to_owned();
+    assert_eq!(ask(0, 1).await, (0, 1, Some(old)));
+    assert_eq!(ask(11_024, 1).await, (1, 0, None));
     running.stop(STOP_BOUND).await.unwrap();
 }

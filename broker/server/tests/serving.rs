@@ -163,7 +163,7 @@ async fn a_restart_keeps_messages_cursors_and_the_certificate() {
     let receipts = publish(&client, "t", 100).await;
     let sql = || StreamConfig::new("t", "g").filter(Filter::Sql("number < 10".into()));
     assert_eq!(take(&client, sql(), 10).await, bodies(0..10));
-    let fingerprint = running.certificate_sha256().to_owned();
+    let fingerprint = running.certificate_sha256();
     client.close().await;
     running.stop(STOP_BOUND).await.unwrap();
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sluice_client::{Client, Endpoint, Trust};
 use sluice_server::{Config, Running, Server};
 
+pub(crate) mod http;
 pub(crate) mod raw;
 
 /// How long a stop may take in a test.
@@ -21,6 +22,7 @@ pub(crate) fn config(directory: &Path) -> Config {
 }
 
 /// Starts a broker on this directory.
+#[allow(dead_code, reason = "each test file takes what it needs")]
 pub(crate) async fn start(directory: &Path) -> Running {
     Server::start(config(directory)).await.unwrap()
 }
@@ -28,7 +30,7 @@ pub(crate) async fn start(directory: &Path) -> Running {
 /// Connects a client that trusts the broker by its fingerprint.
 #[allow(dead_code, reason = "each test file takes what it needs")]
 pub(crate) async fn connect(running: &Running) -> Client {
-    let trust = Trust::sha256(running.certificate_sha256()).unwrap();
+    let trust = Trust::sha256(&running.certificate_sha256()).unwrap();
     Client::connect(Endpoint::new(running.addresses()[0].to_string(), trust))
         .await
         .unwrap()

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, ConnectionError, RecvStream, SendStream};
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, TransportConfig};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use sluice_protocol::batch::{BatchBuilder, NewMessage};
-use sluice_protocol::control::{Empty, Hello, Refused, Welcome};
-use sluice_protocol::errors::ErrorCode;
+use sluice_protocol::control::{Confirm, Empty, Hello, PublishStart, Refused, Welcome};
+use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::{self, Frame, FrameKind, Kind};
 use sluice_protocol::ids::{ProducerId, Sequence};
 use sluice_server::Running;
@@ -30,6 +30,11 @@ impl Raw {
     }
 
     pub(crate) async fn try_connect(running: &Running) -> Result<Self, ConnectionError> {
+        Self::connect_with(running, TransportConfig::default()).await
+    }
+
+    /// A client with windows of its own, such as one that has room for next to nothing.
+    async fn connect_with(running: &Running, transport: TransportConfig) -> Result<Self, ConnectionError> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(running.certificate()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -39,7 +44,8 @@ impl Raw {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![sluice_server::ALPN.to_vec()];
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
+        config.transport_config(Arc::new(transport));
         let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
         let connection = endpoint.connect_with(config, running.addresses()[0], "localhost").unwrap().await?;
         Ok(Self {
@@ -49,7 +55,20 @@ impl Raw {
     }
 
     pub(crate) async fn welcomed(running: &Running) -> Self {
-        let raw = Self::connect(running).await;
+        Self::connect(running).await.introduced().await
+    }
+
+    /// A client in good order whose streams have room for so many unread bytes each.
+    pub(crate) async fn with_windows(running: &Running, stream_bytes: u32) -> Self {
+        let mut transport = TransportConfig::default();
+        transport
+            .stream_receive_window(stream_bytes.into())
+            .max_concurrent_uni_streams(10_000_u32.into());
+        Self::connect_with(running, transport).await.unwrap().introduced().await
+    }
+
+    async fn introduced(self) -> Self {
+        let raw = self;
         let hello = Hello {
             version_min: 1,
             version_max: 1,
@@ -103,15 +122,42 @@ impl Stream {
     }
 
     pub(crate) async fn refused(&mut self) -> ErrorCode {
+        self.refusal().await.code
+    }
+
+    /// The refusal that ends the stream.
+    pub(crate) async fn refusal(&mut self) -> Refusal {
         let (kind, payload) = self.next().await.unwrap();
         assert_eq!(kind, FrameKind::Refused);
         let refused: Refused = prost::Message::decode(payload).unwrap();
         assert!(self.next().await.is_none(), "a refusal is the last frame");
-        ErrorCode::from_code(refused.code as u16).unwrap()
+        Refusal::from(refused)
+    }
+
+    /// The confirm that comes next.
+    pub(crate) async fn confirm(&mut self) -> Confirm {
+        let (kind, payload) = self.next().await.unwrap();
+        assert_eq!(kind, FrameKind::Confirm);
+        prost::Message::decode(payload).unwrap()
     }
 }
 
 pub(crate) fn batch(producer: u128, first: u64, count: u32) -> Bytes {
+    batch_of(producer, first, count, b"body")
+}
+
+/// The frame that opens a producer's stream.
+pub(crate) fn publish_start(topic: &str) -> Bytes {
+    frame::message(
+        FrameKind::PublishStart,
+        &PublishStart {
+            topic: topic.to_owned(),
+            joined_confirms: false,
+        },
+    )
+}
+
+pub(crate) fn batch_of(producer: u128, first: u64, count: u32, body: &[u8]) -> Bytes {
     let mut builder = BatchBuilder::new(1_000, ProducerId(producer), Sequence(first));
     for _ in 0..count {
         builder
@@ -122,7 +168,7 @@ pub(crate) fn batch(producer: u128, first: u64, count: u32) -> Bytes {
                     properties: &[],
                     born_ms: 1_000,
                 },
-                b"body",
+                body,
             )
             .unwrap();
     }
