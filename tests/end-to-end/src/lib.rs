@@ -1,6 +1,7 @@
 //! The real binary, real QUIC, real files: how the tests start a broker, run commands against it, and kill it.
 
 pub mod chance;
+mod document;
 pub mod holding;
 
 use std::io::Write as _;
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use sluice_client::{Client, Endpoint};
 use tempfile::TempDir;
+
+pub use document::quoted;
 
 /// How long a broker may take to serve or to stop. Only a broken one comes near it.
 const WITHIN: Duration = Duration::from_secs(60);
