@@ -27,6 +27,8 @@ pub struct Counters {
     pub evaluation_errors: u64,
     /// Runs that could not be judged.
     pub judge_failures: u64,
+    /// Of these, runs that the wall-clock backstop stopped.
+    pub runs_stopped: u64,
     /// Messages on which a plugin failed, by how: it trapped, ...
     pub culprits_trapped: u64,
     /// ... used up its fuel, ...

@@ -85,8 +85,10 @@ pub struct GroupReading {
     pub leased: u64,
     /// Messages that wait for another delivery.
     pub retrying: u64,
-    /// Queues in which nothing is judged because the plugin failed.
+    /// Queues in which nothing is judged for now because a run could not be judged.
     pub held_queues: u64,
+    /// Nothing is judged until an operator does something: the fault is the plugin's.
+    pub alarm: bool,
 }
 
 impl Core {
@@ -174,6 +176,7 @@ impl Core {
                     leased: 0,
                     retrying: 0,
                     held_queues: 0,
+                    alarm: false,
                 });
             }
             let reading = groups
@@ -192,6 +195,7 @@ impl Core {
         // What was settled ahead of the frontier is no longer waited for, whichever part it would belong to.
         let rest = end.saturating_sub(judged.0).saturating_sub(lane.ahead.count());
         let subscription = self.state.subscriptions.get(&(id.group, id.queue.topic));
+        reading.alarm |= subscription.is_some_and(|subscription| subscription.alarm.is_some());
         match subscription.map(|subscription| &subscription.ruling) {
             Some(Filter::Plugin { .. }) => reading.unjudged += rest,
             Some(Filter::All) | None => reading.matched += rest,

@@ -7,6 +7,7 @@ use sluice_core::effect::{AlarmInfo, Answer, CursorInfo, Effect, FetchId, GroupI
 use sluice_core::input::{
     Action, Admin, ConnectionId, Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Numbers, SeekTo, Verdicts,
 };
+use sluice_core::survey::SurveyFrom;
 use sluice_log::record::{Change, Fate, Filter, GroupSettings, OnFailure, PluginLimits};
 use sluice_protocol::ids::{Digest, QueueId, QueueIndex, QueueOffset, TopicId};
 
@@ -286,8 +287,18 @@ fn binding_another_version_goes_on_with_a_held_group() {
     judge(&mut harness, &[0, 1, 2, 3]);
     harness.wait(10_000);
     assert_eq!(group(&mut harness).0.alarms.len(), 1);
+    let held = |harness: &Harness| {
+        let survey = harness.core.survey(SurveyFrom::default());
+        (
+            survey.groups[0].alarm,
+            survey.totals.counters.alarms,
+            survey.totals.counters.culprits_trapped,
+        )
+    };
+    assert_eq!(held(&harness), (true, 1, 4), "what metrics show");
     bind(&mut harness, 2, OnFailure::DeadLetter);
     assert!(group(&mut harness).0.alarms.is_empty());
+    assert_eq!(held(&harness), (false, 1, 4));
     judge(&mut harness, &[]);
     assert_eq!(offsets(&mut harness), [0, 1, 2, 3]);
 }

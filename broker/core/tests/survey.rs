@@ -4,10 +4,10 @@ mod harness;
 
 use harness::Harness;
 use sluice_core::effect::{Effect, JudgeId};
-use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, JudgeFailure, Numbers, SubscriptionId, Verdicts};
+use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, JudgeFailure, JudgeFailureKind, Numbers, SubscriptionId, Verdicts};
 use sluice_core::limits::SURVEY_ENTRIES_MAX;
 use sluice_core::survey::{GroupReading, Survey, SurveyFrom, TopicReading};
-use sluice_log::record::{Filter, PluginLimits, TopicSettings};
+use sluice_log::record::{Filter, OnFailure, PluginLimits, TopicSettings};
 use sluice_protocol::ids::{Digest, QueueOffset};
 
 fn lag(unjudged: u64, matched: u64, leased: u64, retrying: u64) -> GroupReading {
@@ -19,6 +19,7 @@ fn lag(unjudged: u64, matched: u64, leased: u64, retrying: u64) -> GroupReading 
         leased,
         retrying,
         held_queues: 0,
+        alarm: false,
     }
 }
 
@@ -41,6 +42,7 @@ fn filtered() -> Harness {
             run_ms: 1,
             memory_bytes: 1,
         },
+        on_failure: OnFailure::DeadLetter,
     });
     harness.publish(1, 0, 10);
     let filter = Filter::Plugin {
@@ -70,6 +72,8 @@ fn a_groups_lag_shows_its_four_parts() {
         to: QueueOffset(7),
         deliver: [0, 2, 4, 6].map(QueueOffset).to_vec(),
         failed: 0,
+        evaluated: 7,
+        culprits: Vec::new(),
     });
     harness.input(Input::Verdicts { judge, outcome });
     assert_eq!(
@@ -101,16 +105,18 @@ fn without_a_filter_nothing_is_unjudged() {
 fn a_held_queue_is_shown() {
     let mut harness = filtered();
     let judge = asked(&mut harness);
-    let reason = "out of fuel".to_owned();
+    let (kind, reason) = (JudgeFailureKind::Stopped, "out of time".to_owned());
     harness.input(Input::Verdicts {
         judge,
-        outcome: Err(JudgeFailure { reason }),
+        outcome: Err(JudgeFailure { kind, reason }),
     });
     let held = GroupReading {
         held_queues: 1,
         ..lag(10, 0, 0, 0)
     };
     assert_eq!(groups(&harness), [held]);
+    let counters = harness.core.survey(SurveyFrom::default()).totals.counters;
+    assert_eq!((counters.judge_failures, counters.runs_stopped, counters.alarms), (1, 1, 0));
 }
 
 /// All pieces, with what is spread over several put together.

@@ -19,6 +19,7 @@ pub mod limits;
 mod listen;
 mod lookup;
 mod metrics;
+mod metrics_listen;
 mod monitor;
 mod outgoing;
 mod panics;

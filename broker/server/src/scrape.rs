@@ -80,6 +80,12 @@ const CORE_COUNTS: &[CoreCount] = &[
         |c| c.evaluation_errors,
     ),
     (
+        "culprits_decided",
+        "Messages on which a plugin failed that were given what its binding says.",
+        |c| c.culprits_decided,
+    ),
+    ("alarms", "Times that a group was held because its plugin is broken.", |c| c.alarms),
+    (
         "messages_lost_to_retention",
         "Messages that a group had not settled when retention took them.",
         |c| c.lost_to_retention,
@@ -103,6 +109,18 @@ const TOTALS: &[Total] = &[
     ("producer_memory_bytes", "Memory that remembering them takes.", |t| t.producer_bytes),
     ("subscriptions", "Open stream subscriptions.", |t| t.streams),
     ("receives_waiting", "Receives that wait for messages.", |t| t.receives),
+];
+
+/// How a plugin failed, and where the core counts it.
+type Failure = (&'static str, fn(&Counters) -> u64);
+
+const FAILURES: [Failure; 6] = [
+    ("trap", |c| c.culprits_trapped),
+    ("fuel", |c| c.culprits_out_of_fuel),
+    ("memory", |c| c.culprits_out_of_memory),
+    ("answer", |c| c.culprits_bad_answer),
+    ("stopped", |c| c.runs_stopped),
+    ("unasked", |c| c.judge_failures.saturating_sub(c.runs_stopped)),
 ];
 
 /// Why leases came back, and where the core counts it.
@@ -251,6 +269,13 @@ impl Scrape {
         let returns = RETURNS.map(|(reason, value)| ([("reason", reason)], value(&totals.counters)));
         page.labelled_counter("leases_returned", "Leases that came back unsettled, by the reason.", &returns)?;
 
+        let failures = FAILURES.map(|(kind, value)| ([("kind", kind)], value(&totals.counters)));
+        page.labelled_counter(
+            "plugin_failures",
+            "Messages on which a plugin failed, by how; runs that the wall clock stopped; questions that no plugin could be asked.",
+            &failures,
+        )?;
+
         let by_topic = |value: fn(&sluice_core::survey::TopicReading) -> u64| -> Vec<_> {
             topics
                 .iter()
@@ -277,11 +302,12 @@ impl Scrape {
         )?;
         page.gauge(
             "groups_held",
-            "Groups of which a plugin's failure holds a queue, counted by topic.",
+            "Groups held because their plugin is broken, counted by topic, until an operator resumes them.",
             *held,
         )?;
         let mut by_part = Vec::new();
         let mut held_queues = Vec::new();
+        let mut held_groups = Vec::new();
         for reading in groups.iter() {
             let (group, topic) = (("group", reading.group.as_str()), ("topic", reading.topic.as_str()));
             by_part.extend(
@@ -292,6 +318,9 @@ impl Scrape {
             if reading.held_queues > 0 {
                 held_queues.push(([group, topic], reading.held_queues));
             }
+            if reading.alarm {
+                held_groups.push(([group, topic], 1));
+            }
         }
         page.labelled_gauge(
             "group_lag_messages",
@@ -300,8 +329,13 @@ impl Scrape {
         )?;
         page.labelled_gauge(
             "group_held_queues",
-            "Queues in which nothing is judged for a group because its plugin failed.",
+            "Queues in which nothing is judged for a group for now, because a run could not be judged.",
             &held_queues,
+        )?;
+        page.labelled_gauge(
+            "group_held",
+            "1 for each group that is held on a topic because its plugin is broken.",
+            &held_groups,
         )?;
         page.gauge(
             "metrics_groups_left_out",

@@ -14,7 +14,7 @@ pub(crate) struct Everything {
     pub(crate) groups: Largest<GroupReading>,
     /// The four parts of the lag over all groups.
     pub(crate) lag: Lag,
-    /// Readings of a topic by a group in which a plugin's failure holds a queue.
+    /// Readings of a topic by a group that are held because their plugin is broken.
     pub(crate) held: u64,
 }
 
@@ -154,6 +154,7 @@ impl Everything {
                     group.leased += next.leased;
                     group.retrying += next.retrying;
                     group.held_queues += next.held_queues;
+                    group.alarm |= next.alarm;
                 }
                 _ => self.close_group(group.replace(next)),
             }
@@ -170,9 +171,13 @@ impl Everything {
         if let Some(group) = group {
             let lag = Lag::of(&group);
             self.lag.add(lag);
-            self.held += u64::from(group.held_queues > 0);
+            self.held += u64::from(group.alarm);
             // A held group is what an operator looks for: no lag of others may push it out.
-            let size = if group.held_queues > 0 { u64::MAX } else { lag.total() };
+            let size = if group.alarm || group.held_queues > 0 {
+                u64::MAX
+            } else {
+                lag.total()
+            };
             self.groups.push(size, group);
         }
     }
@@ -191,6 +196,7 @@ mod tests {
             leased: 1,
             retrying: 0,
             held_queues,
+            alarm: held_queues > 1,
         }
     }
 

@@ -108,6 +108,7 @@ impl Core {
             Err(JudgeFailure { kind, reason }) => {
                 if kind == JudgeFailureKind::Stopped {
                     lane.stops += 1;
+                    self.counters.runs_stopped += 1;
                 }
                 let wait_ms = lane
                     .held
