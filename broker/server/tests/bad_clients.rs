@@ -40,9 +40,11 @@ fn resident_mib() -> Option<u64> {
     Some(ProcessUsage::read()?.resident_bytes >> 20)
 }
 
-/// Demands that memory has not grown by more since.
+/// Demands that memory has not grown by more since, and prints by how much it has: `cargo test` runs other brokers in this process at the
+/// same time, `--test-threads=1` one after the other.
 fn grown_by_at_most(before: Option<u64>, mib: u64) {
     if let (Some(before), Some(now)) = (before, resident_mib()) {
+        println!("resident memory: {before} MiB before, {now} MiB now, at most {mib} more are allowed");
         assert!(now <= before + mib, "{before} MiB before, {now} MiB now");
     }
 }

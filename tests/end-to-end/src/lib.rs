@@ -3,6 +3,7 @@
 pub mod chance;
 mod document;
 pub mod holding;
+mod page;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use sluice_client::{Client, Endpoint};
 use tempfile::TempDir;
 
 pub use document::quoted;
+pub use page::page;
 
 /// How long a broker may take to serve or to stop. Only a broken one comes near it.
 const WITHIN: Duration = Duration::from_secs(60);
@@ -200,6 +202,11 @@ impl Broker {
     /// The data directory.
     pub fn data(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// What a page says that the broker serves over HTTP, its head included.
+    pub fn page(&self, path: &str) -> String {
+        page(&self.ready_file(), path)
     }
 
     /// A file of the test's own beside it.

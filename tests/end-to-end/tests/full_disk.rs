@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sluice_client::admin::{SeekTo, TopicSettings};
 use sluice_client::{Client, Consumer, ConsumerConfig, Error, NewMessage, ProducerConfig, SendError};
-use sluice_end_to_end::Broker;
+use sluice_end_to_end::{Broker, quoted};
 use sluice_protocol::errors::ErrorCode;
 
 const HOLDING: &str = env!("CARGO_BIN_EXE_sluice-holding");
@@ -38,6 +38,7 @@ async fn fill(client: &Client, topic: &str) -> usize {
                 Ok(_) => confirmed += 1,
                 Err(SendError::Refused(refusal)) => {
                     assert_eq!(refusal.code, ErrorCode::StorageFull);
+                    quoted(&refusal.to_string());
                     return confirmed;
                 }
                 // It was given up between two tries.
@@ -63,6 +64,12 @@ async fn consume(consumer: &Consumer) -> usize {
     }
 }
 
+/// Demands that the broker logged this, and that the document says so.
+fn logged(broker: &Broker, message: &str) {
+    assert!(broker.log().contains(message), "{}", broker.log());
+    quoted(message);
+}
+
 fn code<T>(outcome: Result<T, Error>) -> Option<ErrorCode> {
     outcome.err().map(|error| error.code().expect("only refusals are expected"))
 }
@@ -73,10 +80,9 @@ async fn on_a_full_disk_consumers_go_on_and_publishes_when_there_is_room() {
     let client = broker.client().await;
     let confirmed = fill(&client, "numbers").await;
     assert!(confirmed > 100, "{confirmed}");
-    assert!(
-        broker.log().contains("nothing is published until there is room"),
-        "{}",
-        broker.log()
+    logged(
+        &broker,
+        "the disk is full: nothing is published until there is room; consumers go on in the log's reserve, and what was confirmed is safe",
     );
     let consumer = client.consumer(ConsumerConfig::new("numbers", "g"));
     let acked = consume(&consumer).await;
@@ -96,7 +102,7 @@ async fn on_a_full_disk_consumers_go_on_and_publishes_when_there_is_room() {
     let waiting = producer.enqueue(NewMessage::new("at last")).await.unwrap();
     broker.set_room(ROOM_BYTES_LARGE);
     waiting.await.unwrap();
-    assert!(broker.log().contains("there is room on the disk again"), "{}", broker.log());
+    logged(&broker, "there is room on the disk again");
     assert!(consume(&client.consumer(ConsumerConfig::new("numbers", "g"))).await >= 1);
 }
 
@@ -136,7 +142,10 @@ async fn when_the_reserve_is_used_up_consumers_are_refused_until_there_is_room()
     assert_eq!(code(consumer.receive(1, Duration::ZERO).await), Some(ErrorCode::StorageFull));
     assert_eq!(code(consumer.ack(&received).await), Some(ErrorCode::StorageFull));
     seeking.abort();
-    assert!(broker.log().contains("consumers are refused too"), "{}", broker.log());
+    logged(
+        &broker,
+        "the disk is full and the log's reserve is used up: consumers are refused too until there is room; what was confirmed is safe",
+    );
 
     broker.set_room(ROOM_BYTES_LARGE);
     let messages = loop {

@@ -110,6 +110,30 @@ async fn has_no_dead_letters(client: &Client, group: &str) {
     assert!(!topics.iter().any(|topic| topic.name == format!("%DLQ%{group}")));
 }
 
+/// Demands that the metrics show each of these groups as held, and failures of each kind, and prints them.
+fn metrics_show(broker: &Broker, held: &[&str]) {
+    let metrics = broker.page("/metrics");
+    let lines = metrics.lines().filter(|line| !line.starts_with('#'));
+    let shown = [
+        "sluice_groups_held",
+        "sluice_group_held{",
+        "sluice_plugin_failures",
+        "sluice_alarms",
+    ];
+    lines
+        .filter(|line| shown.iter().any(|name| line.starts_with(name)))
+        .for_each(|line| println!("{line}"));
+    let has = |line: &str| metrics.lines().any(|other| other == line);
+    assert!(has(&format!("sluice_groups_held {}", held.len())), "{metrics}");
+    for group in held {
+        assert!(has(&format!("sluice_group_held{{group=\"{group}\",topic=\"t\"}} 1")), "{metrics}");
+    }
+    for kind in ["trap", "fuel", "memory", "answer", "stopped"] {
+        let none = format!("sluice_plugin_failures_total{{kind=\"{kind}\"}} 0");
+        assert!(metrics.contains(none.trim_end_matches('0')) && !has(&none), "{kind}: {metrics}");
+    }
+}
+
 fn all(count: u64) -> Vec<u64> {
     (0..count).collect()
 }
@@ -210,6 +234,7 @@ async fn broken_plugins_hold_their_groups_while_others_go_on_within_their_memory
         has_no_dead_letters(&client, name).await;
         assert!(broker.run(&["group", "describe", name]).contains("HELD"));
     }
+    metrics_show(&broker, &hostile.map(|(name, ..)| name));
     assert_eq!(broker.consume("t", "after", &["--sql", "n < 1000"]), all(1_000));
     let (rss, granted) = (broker.peak_rss_bytes(), hostile.len() as u64 * VERDICT_THREADS * MEMORY_BYTES);
     println!("idle {idle} bytes, limits {granted} bytes, at most {rss} bytes");

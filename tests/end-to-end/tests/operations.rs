@@ -1,14 +1,12 @@
 //! What an operator sees and does with the real binary: pages over HTTP, a log of JSON lines, a certificate replaced while it serves.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use sluice_client::{Client, Endpoint};
-use sluice_end_to_end::{Broker, sluice};
+use sluice_end_to_end::{Broker, page, sluice};
 
 const WITHIN: Duration = Duration::from_secs(60);
 
@@ -77,12 +75,7 @@ impl Served {
     }
 
     fn page(&self, path: &str) -> String {
-        let address = self.ready()["metrics"].as_str().expect("metrics are served").to_owned();
-        let mut stream = TcpStream::connect(&address).expect("it listens");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("it reads");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("it answers");
-        answer
+        page(&self.ready_file(), path)
     }
 
     fn trusts(&self, certificate: &Path) -> Result<(), String> {
