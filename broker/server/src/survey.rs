@@ -196,7 +196,7 @@ mod tests {
             leased: 1,
             retrying: 0,
             held_queues,
-            alarm: held_queues > 1,
+            alarm: held_queues > 0,
         }
     }
 
