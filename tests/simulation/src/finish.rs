@@ -11,6 +11,8 @@ use crate::world::{Route, World};
 
 /// Steps after the healing within which everything must be over.
 const STEPS_TO_HEAL: u64 = 60_000;
+/// The time after the healing within which everything must be over, in milliseconds: more than the waits of the default table take together.
+const HEALING_MS_MAX: u64 = 86_400_000;
 
 impl World {
     /// Heals the world and demands that all is finished.
@@ -21,9 +23,13 @@ impl World {
         self.oracle.asked.trials.heal();
         self.storage.full_after(None);
         self.storage.limit(None);
+        let over_by_ms = self.clock.true_ms + HEALING_MS_MAX;
         for _ in 0..STEPS_TO_HEAL {
             if self.is_over() {
                 return;
+            }
+            if self.clock.true_ms > over_by_ms {
+                break;
             }
             self.step();
             if self.nothing_moves() {

@@ -101,6 +101,8 @@ pub enum Law {
     DiskFull,
     /// Situation: a start that a failure or a crash cut short.
     StartCutShort,
+    /// Situation: a sidecar that is gone when the broker starts.
+    SidecarLost,
     /// Situation: a producer whose window was forgotten for want of memory.
     ProducerForgotten,
     /// Situation: a send that lies before its producer's window.
@@ -134,7 +136,7 @@ pub enum Law {
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 62] = [
+pub const LAWS: [(Law, u64); 63] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -183,6 +185,7 @@ pub const LAWS: [(Law, u64); 62] = [
     (SegmentRetired, 10),
     (DiskFull, 50),
     (StartCutShort, 5),
+    (SidecarLost, 10),
     (ProducerForgotten, 20),
     (SequenceTooOld, 10),
     (LazyLoss, 5),

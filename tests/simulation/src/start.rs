@@ -40,6 +40,33 @@ impl World {
         if !self.lazy && self.random.chance(1, 25) {
             self.damage();
         }
+        if !self.lazy && self.random.chance(1, 4) {
+            self.lose_sidecar();
+        }
+    }
+
+    /// A sidecar is removed, as an operator does with a damaged one: a start makes it again, though it may be cut short meanwhile.
+    fn lose_sidecar(&mut self) {
+        let mut names: Vec<String> = self
+            .storage
+            .list()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        names.retain(|name| name.starts_with("index-"));
+        if names.is_empty() || self.refused {
+            return;
+        }
+        let lost = &names[self.random.index(names.len())];
+        let removed = self.storage.remove(lost).and_then(|()| self.storage.sync_directory());
+        removed.expect("the simulated disk fails only when it was told to");
+        self.oracle.court.exercise(Law::SidecarLost);
+        match self.random.below(4) {
+            0 => self.storage.fail_next_sync(),
+            1 => self.storage.fail_next_write(),
+            _ => {}
+        }
     }
 
     /// Damages one bit of a synced frame behind which a later one was synced: the broker must refuse to start on it.

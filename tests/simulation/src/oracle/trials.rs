@@ -157,12 +157,18 @@ impl Trials {
         let mut reports = self.reports.remove(&message).unwrap_or_default();
         let heard = self.heard.get(&reading_of(cursor)).map_or(&[][..], Vec::as_slice);
         // Records are heard when they are written: after a seek the plugin may have failed on the message again by then.
-        let since = reports.split_off(reports.partition_point(|report| report.mono_ms <= mono_ms));
-        let those: Vec<&Report> = reports
-            .iter()
-            .filter(|report| report.digest == digest && report.reason == reason)
-            .collect();
-        let lawful = those.iter().any(|report| self.allows(report, heard, mono_ms));
+        let mut since = reports.split_off(reports.partition_point(|report| report.mono_ms < mono_ms));
+        let fits = |report: &&Report| report.digest == digest && report.reason == reason;
+        let allowed = |reports: &[Report]| reports.iter().filter(fits).any(|report| self.allows(report, heard, mono_ms));
+        let well = |reports: &[Report]| reports.iter().filter(fits).any(|report| !report.broken);
+        if !allowed(&reports) || !well(&reports) {
+            // What was heard in the same millisecond came before the decision or after it.
+            let later = since.split_off(since.partition_point(|report| report.mono_ms <= mono_ms));
+            reports.append(&mut since);
+            since = later;
+        }
+        let (lawful, well) = (allowed(&reports), well(&reports));
+        let in_time = reports.iter().filter(fits).any(|report| mono_ms < report.mono_ms + WAIT_MS);
         court.demand(Law::CulpritByTheRule, lawful, || {
             format!("{cursor:?} {offset} was decided about at {mono_ms}: {reports:?} among {heard:?}")
         });
@@ -172,11 +178,9 @@ impl Trials {
         } else {
             self.reports.insert(message, since);
         }
-        let well = those.iter().any(|report| !report.broken);
         court.demand(Law::BrokenDecidesNothing, well, || {
             format!("{cursor:?} {offset} was decided about at {mono_ms} though the plugin is broken: {reports:?}")
         });
-        let in_time = those.iter().any(|report| mono_ms < report.mono_ms + WAIT_MS);
         if in_time {
             court.exercise(Law::QuorumReached);
         }
