@@ -23,9 +23,9 @@ pub const TAIL_CACHE_BYTES_DEFAULT: usize = 16 << 20;
 /// Bound on what is kept in memory of sealed segments' indexes, queue by queue.
 pub const INDEX_CACHE_BYTES_MAX: usize = 32 << 20;
 /// Batches whose attributes are kept from when few of their messages were judged until these are delivered.
-pub const SPARSE_BATCHES_MAX: usize = 512;
+pub const SPARSE_BATCHES_MAX: usize = 2_048;
 /// Bound on the attributes so kept.
-pub const SPARSE_BYTES_MAX: usize = 16 << 20;
+pub const SPARSE_BYTES_MAX: usize = 32 << 20;
 /// Segment files kept open for reading.
 pub const OPEN_SEGMENTS_MAX: usize = 96;
 /// Sidecars kept open, each with the fences of its blocks in memory.

@@ -269,6 +269,26 @@ impl LogReader {
         Ok(attributes)
     }
 
+    /// The attributes of a batch, if somebody asked for them as sparse ones and they are still kept.
+    pub fn sparse_in_memory(&self, place: &BatchPlace) -> Option<Attributes> {
+        self.shared.sparse().get(&place.position)
+    }
+
+    /// These bytes of a batch are asked for next: the disk may begin with them.
+    pub fn will_read(&self, place: &BatchPlace, range: Range<u32>) {
+        if self.shared.tail().get(place.position).is_some() {
+            return;
+        }
+        let from = Position(place.position.0 + u64::from(range.start));
+        let to = Position(place.position.0 + u64::from(range.end));
+        // Whatever is wrong with it is met when it is read.
+        if let Some(segment) = self.segment_of(from, to)
+            && let Ok(file) = self.shared.file(segment.number)
+        {
+            file.will_read(segment.offset(from), to.0 - from.0);
+        }
+    }
+
     /// What was read of a batch as its attributes.
     pub(crate) fn parsed(&self, place: &BatchPlace, bytes: Bytes) -> Result<Attributes, LogError> {
         Attributes::parse_stored(bytes).map_err(|error| LogError::BadBatch {

@@ -37,6 +37,8 @@ pub trait Storage: Send + Sync {
 pub trait StorageFile: Send + Sync {
     /// Fills `into` from `offset` on. Fails with `UnexpectedEof` when the file ends before.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+    /// These bytes are read soon: what reads ahead may begin with them. A hint, which cannot fail.
+    fn will_read(&self, _offset: u64, _bytes: u64) {}
     /// The first place from `offset` on that may hold something else than zeros; `None` when there is none. May always answer `offset`.
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
         Ok(Some(offset))

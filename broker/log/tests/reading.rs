@@ -40,6 +40,7 @@ fn check(reader: &LogReader) {
         let whole = reader.batch(place).unwrap();
         assert_eq!((attributes.count(), whole.attributes()), (3, &attributes));
         for _ in 0..2 {
+            reader.will_read(place, 0..place.attribute_bytes);
             assert_eq!(reader.sparse_attributes(place).unwrap(), attributes, "read, then kept");
         }
         let bodies = attributes.bodies_range(1..2).unwrap();

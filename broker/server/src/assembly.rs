@@ -105,13 +105,37 @@ impl Reading {
     /// [`ReadFailure`].
     pub(crate) fn next_several(&mut self, reader: &LogReader) -> Result<Vec<Chunk>, ReadFailure> {
         let (mut chunks, mut bytes) = (Vec::new(), 0);
-        while bytes < limits::DELIVERY_READ_BYTES_MAX
-            && let Some(chunk) = self.next(reader)?
-        {
+        while bytes < limits::DELIVERY_READ_BYTES_MAX {
+            self.look_ahead(reader)?;
+            let Some(chunk) = self.next(reader)? else { break };
             bytes += chunk.batch_bytes();
             chunks.push(chunk);
         }
         Ok(chunks)
+    }
+
+    /// Where few messages of each batch are leased, has the disk begin with all that the next chunk is made of: one read waits for it while
+    /// the others are under way.
+    fn look_ahead(&self, reader: &LogReader) -> Result<(), ReadFailure> {
+        if self.leases.len() < 2 {
+            return Ok(());
+        }
+        for lease in self.leases.iter().take(limits::DELIVERY_MESSAGES_MAX) {
+            let OffsetRange { first, end } = lease.offsets;
+            let place = reader.batches(self.queue, first, QueueOffset(first.0 + 1))?.into_iter().next();
+            let Some(place) = place.filter(|place| place.first < first || end < place.end()) else {
+                continue;
+            };
+            let rows = (first.0 - place.first.0) as u32..(end.min(place.end()).0 - place.first.0) as u32;
+            // Whoever judged them left their attributes in memory; where not, these are to be read first.
+            let attributes = reader.sparse_in_memory(&place);
+            let bodies = attributes.and_then(|attributes| attributes.bodies_range(rows));
+            reader.will_read(
+                &place,
+                bodies.map_or(0..place.attribute_bytes, |bodies| bodies.start as u32..bodies.end as u32),
+            );
+        }
+        Ok(())
     }
 
     /// The next chunk; `None` when all is read. Messages that are no longer stored are passed over. Blocks while it reads.

@@ -37,6 +37,9 @@ pub struct Stretch {
     pub calls_max: u64,
 }
 
+/// Batches of which few messages are wanted that are read from the disk at once.
+const SPARSE_READS: usize = 64;
+
 /// Messages whose places are looked up at once.
 const PLACES_MESSAGES: u64 = 4_096;
 
@@ -128,21 +131,21 @@ impl Judge {
         let to = candidates.get(judged).copied().unwrap_or(stretch.to);
         together.pruned += (to.0 - stretch.from.0).saturating_sub(judged as u64);
         let mut rest = &candidates[..judged];
-        while let Some(&first) = rest.first().filter(|_| !together.is_over()) {
-            let Some(place) = reader.batches(stretch.queue, first, QueueOffset(first.0 + 1))?.into_iter().next() else {
-                rest = &rest[1..];
-                continue;
-            };
-            let here = rest.partition_point(|offset| *offset < place.end());
-            let Some(attributes) = unless_gone(reader.sparse_attributes(&place))? else {
-                rest = &rest[here..];
-                continue;
-            };
-            self.slots.resolve(&attributes, &together.columns);
-            for offset in &rest[..here] {
-                self.row(&attributes, (offset.0 - place.first.0) as u32, *offset, together);
+        while !rest.is_empty() && !together.is_over() {
+            let places = next_places(reader, stretch.queue, &mut rest)?;
+            // One read waits for the disk while the others are under way.
+            for (place, _) in places.iter().filter(|(place, _)| reader.sparse_in_memory(place).is_none()) {
+                reader.will_read(place, 0..place.attribute_bytes);
             }
-            rest = &rest[here..];
+            for (place, wanted) in places {
+                let Some(attributes) = unless_gone(reader.sparse_attributes(&place))? else {
+                    continue;
+                };
+                self.slots.resolve(&attributes, &together.columns);
+                for offset in wanted {
+                    self.row(&attributes, (offset.0 - place.first.0) as u32, *offset, together);
+                }
+            }
         }
         Ok(to)
     }
@@ -211,6 +214,25 @@ impl Judge {
             }
         }
     }
+}
+
+/// Takes the offsets of the next few batches from the wanted ones, which ascend. What is not stored any more is left out.
+fn next_places<'a>(
+    reader: &LogReader,
+    queue: QueueId,
+    rest: &mut &'a [QueueOffset],
+) -> Result<Vec<(BatchPlace, &'a [QueueOffset])>, JudgeError> {
+    let mut places = Vec::new();
+    while let Some(&first) = rest.first().filter(|_| places.len() < SPARSE_READS) {
+        let Some(place) = reader.batches(queue, first, QueueOffset(first.0 + 1))?.into_iter().next() else {
+            *rest = &rest[1..];
+            continue;
+        };
+        let (here, after) = rest.split_at(rest.partition_point(|offset| *offset < place.end()));
+        places.push((place, here));
+        *rest = after;
+    }
+    Ok(places)
 }
 
 /// `None` for what retention took since its place was found.
