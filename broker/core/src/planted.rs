@@ -36,11 +36,15 @@ pub enum Bug {
     CulpritAtOnce,
     BrokenPluginDeadLetters,
     SetAsideForgotten,
+    StreamLeasesOutlive,
+    OneMessageMore,
+    StaleHandleSettles,
+    CheckpointForgetsRetries,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 32] = [
+    pub const ALL: [(&str, Self); 36] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -73,6 +77,10 @@ impl Bug {
         ("culprit-at-once", Self::CulpritAtOnce),
         ("broken-plugin-dead-letters", Self::BrokenPluginDeadLetters),
         ("set-aside-forgotten", Self::SetAsideForgotten),
+        ("stream-leases-outlive", Self::StreamLeasesOutlive),
+        ("one-message-more", Self::OneMessageMore),
+        ("stale-handle-settles", Self::StaleHandleSettles),
+        ("checkpoint-forgets-retries", Self::CheckpointForgetsRetries),
     ];
 }
 

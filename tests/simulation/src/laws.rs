@@ -31,6 +31,8 @@ pub enum Law {
     LeaseLastsItsTime,
     /// Every delivery is backed by a recorded lease of the same attempt.
     DeliveryIsRecorded,
+    /// A receive gets no more messages than it asked for.
+    DemandIsKept,
     /// What is granted matches, and what is skipped does not match, the expression and plugin version that rule.
     RulingVerdict,
     /// After a seek nothing of the old pass is delivered or settled.
@@ -136,7 +138,7 @@ pub enum Law {
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 63] = [
+pub const LAWS: [(Law, u64); 64] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -150,6 +152,7 @@ pub const LAWS: [(Law, u64); 63] = [
     (OneHolder, 2_000),
     (LeaseLastsItsTime, 200),
     (DeliveryIsRecorded, 10_000),
+    (DemandIsKept, 500),
     (RulingVerdict, 10_000),
     (SeekEndsThePass, 100),
     (SeekGoesWhereAsked, 100),

@@ -106,7 +106,12 @@ impl Oracle {
             } => {
                 self.seen.subscribes(*subscription, *connection, *invisible_ms);
             }
-            Input::Receive { request, invisible_ms, .. } => self.seen.receives(*request, *invisible_ms),
+            Input::Receive {
+                request,
+                max,
+                invisible_ms,
+                ..
+            } => self.seen.receives(*request, u64::from(*max), *invisible_ms),
             Input::SettleStream {
                 request,
                 subscription,

@@ -25,7 +25,8 @@ pub struct Seen {
     suspects: Vec<(SubscriptionId, String)>,
     pub(super) streams: BTreeMap<SubscriptionId, Stream>,
     pub(super) handles: BTreeMap<Bytes, (Key, u16)>,
-    receives: BTreeMap<RequestId, u64>,
+    /// How many messages each receive asks for, and for how long.
+    receives: BTreeMap<RequestId, (u64, u64)>,
     pub(super) settlements: BTreeMap<RequestId, Settlement>,
     /// A crash may lose a delivery whose lease it keeps.
     crashes: u32,
@@ -114,8 +115,8 @@ impl Seen {
     }
 
     /// A receive is asked for.
-    pub fn receives(&mut self, request: RequestId, invisible_ms: u64) {
-        self.receives.insert(request, invisible_ms);
+    pub fn receives(&mut self, request: RequestId, max: u64, invisible_ms: u64) {
+        self.receives.insert(request, (max, invisible_ms));
     }
 
     /// The broker hears that a connection is gone.
@@ -162,7 +163,10 @@ impl Seen {
                     format!("{request:?}: a handle for each message")
                 });
                 self.handles.extend(handles.iter().cloned().zip(keys.iter().copied()));
-                (Holder::Receive(*request), self.receives.get(request).copied())
+                let asked = self.receives.get(request).copied();
+                let kept = asked.is_none_or(|(max, _)| keys.len() as u64 <= max);
+                court.demand(Law::DemandIsKept, kept, || format!("{request:?} of {asked:?} got {}", keys.len()));
+                (Holder::Receive(*request), asked.map(|(_, invisible_ms)| invisible_ms))
             }
             Taker::Stream {
                 subscription,
