@@ -277,9 +277,8 @@ impl Core {
     }
 
     fn synced(&mut self, end: Position) {
-        let (state, consuming, mono_ms) = (&self.state, &self.consuming, self.now.mono_ms);
-        self.journal
-            .synced(end, mono_ms, |effect| consuming.still_due(effect, state, mono_ms));
+        self.journal.synced(end, self.now.mono_ms);
+        self.consuming.synced(end);
         while let Some(&(position, queue, queue_end)) = self.visible.appended.front() {
             if position >= end {
                 break;

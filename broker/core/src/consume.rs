@@ -50,8 +50,10 @@ pub(crate) struct Consuming {
     without_window: BTreeSet<ReadingKey>,
     /// Which of those was served last; the next one in order has the next turn.
     window_turn: ReadingKey,
-    /// Receives whose time is over and that wait for the verdicts under way.
+    /// Receives whose time is over and that wait for what is under way.
     patient: BTreeSet<RequestId>,
+    /// Readings with a lane of which nothing is handed out before the record at this position is durable.
+    behind: BTreeSet<(Position, ReadingKey)>,
     fetches: BTreeMap<FetchId, GivingUp>,
     locating: Locating,
     last_id: u64,
@@ -155,11 +157,20 @@ pub(crate) struct Receive {
     filter: Filter,
     max: u64,
     until_mono_ms: u64,
-    /// Up to when it waits for the verdicts that are under way when its time is over.
+    /// Up to when it waits for what is under way when its time is over.
     patient_until_mono_ms: u64,
-    /// Those verdicts, once its time was over.
-    awaits: Option<Vec<JudgeId>>,
+    /// That, once its time was over.
+    awaits: Option<Awaited>,
     invisible_ms: u64,
+}
+
+/// What a receive waits for whose time is over.
+#[derive(Debug)]
+struct Awaited {
+    /// The verdicts under way.
+    judges: Vec<JudgeId>,
+    /// What was recorded here must be durable.
+    synced: Position,
 }
 
 impl LaneRun {
@@ -229,6 +240,14 @@ impl Consuming {
     /// Has a reading served at the end of the turn.
     fn wake(&mut self, key: ReadingKey) {
         self.dirty.insert(key);
+    }
+
+    /// The log is durable up to `end`: what waited for that is served at the end of the turn.
+    pub(crate) fn synced(&mut self, end: Position) {
+        while let Some((position, key)) = self.behind.first().copied().filter(|(position, _)| *position < end) {
+            self.behind.remove(&(position, key));
+            self.wake(key);
+        }
     }
 
     /// Has every reading of a topic served at the end of the turn.

@@ -112,9 +112,14 @@ impl Journal {
         }
     }
 
+    /// Whether the record at this position is durable; zero always is.
+    pub(crate) fn is_durable(&self, position: Position) -> bool {
+        position < self.synced || position == Position::default() || planted::is(Bug::ConfirmBeforeSync)
+    }
+
     /// Hands an effect to the shell as soon as the record at `depends` is durable; zero depends on nothing.
     pub(crate) fn release(&mut self, depends: Position, effect: Effect) {
-        if depends < self.synced || depends == Position::default() || planted::is(Bug::ConfirmBeforeSync) {
+        if self.is_durable(depends) {
             self.ready.push_back(effect);
         } else {
             self.held_count += 1;
@@ -127,8 +132,8 @@ impl Journal {
         self.ready.pop_front()
     }
 
-    /// The log is durable up to `end`. `still` says what is left to be done of an effect that waited for that.
-    pub(crate) fn synced(&mut self, end: Position, mono_ms: u64, still: impl Fn(Effect) -> Option<Effect>) {
+    /// The log is durable up to `end`.
+    pub(crate) fn synced(&mut self, end: Position, mono_ms: u64) {
         self.synced = self.synced.max(end);
         if self.writing.is_some_and(|writing| writing <= end) {
             self.writing = None;
@@ -138,7 +143,7 @@ impl Journal {
             if entry.key().0 >= self.synced {
                 break;
             }
-            self.ready.extend(still(entry.remove()));
+            self.ready.push_back(entry.remove());
         }
     }
 

@@ -1,40 +1,53 @@
-//! What waits for a sync while its reason goes: nobody is given a message that belongs to others by then.
+//! What waits for a sync: nothing is handed out before the seek or subscription that it follows is durable, and nothing is said too early.
 
 mod harness;
 
 use harness::Harness;
-use sluice_core::effect::Answer;
 use sluice_core::input::{Action, Admin, ConnectionId, Input, Numbers, SeekTo};
 use sluice_log::record::Filter;
 use sluice_protocol::ids::{QueueId, QueueIndex, QueueOffset, TopicId};
 
 #[test]
-fn what_waited_for_a_sync_until_its_lease_was_over_is_not_received() {
+fn a_lease_begins_when_its_delivery_may_go_out() {
     let mut harness = Harness::new();
     harness.publish(1, 0, 2);
     harness.sync();
     let request = harness.receive(10, 20_000);
+    // Longer than the lease: the disk stalls.
     harness.wait(10_000);
-    harness.sync();
     assert!(harness.delivered().is_empty());
-    assert!(matches!(harness.answer(request), Some(Ok(Answer::NothingReceived))));
+    harness.sync();
+    assert_eq!(harness.delivered(), [(0, 1), (1, 1)]);
+    assert!(harness.answer(request).is_none(), "the delivery is its answer");
+    harness.wait(9_999);
+    harness.sync();
+    assert_eq!(harness.core.counters().redelivered, 0);
 }
 
 #[test]
-fn what_waited_for_a_sync_while_a_seek_voided_it_is_not_received() {
-    let mut harness = Harness::new();
-    harness.publish(1, 0, 2);
-    harness.sync();
-    let request = harness.receive(10, 20_000);
+fn a_stall_behind_a_seek_uses_up_no_attempts() {
+    let mut harness = held();
     harness.admin(Admin::Seek {
         group: "g".to_owned(),
         topic: "t".to_owned(),
         queue: None,
         to: SeekTo::Earliest,
     });
-    harness.sync();
+    harness.wait(100_000_000);
     assert!(harness.delivered().is_empty());
-    assert!(matches!(harness.answer(request), Some(Ok(Answer::NothingReceived))));
+    harness.sync();
+    assert_eq!(harness.delivered(), [(0, 1), (1, 1)]);
+}
+
+#[test]
+fn a_receive_that_does_not_wait_waits_for_the_sync_of_its_subscription() {
+    let mut harness = Harness::new();
+    harness.publish(1, 0, 2);
+    harness.sync();
+    let request = harness.receive(10, 0);
+    assert!(harness.answer(request).is_none());
+    harness.sync();
+    assert_eq!(harness.delivered(), [(0, 1), (1, 1)]);
 }
 
 #[test]

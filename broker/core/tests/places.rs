@@ -40,6 +40,7 @@ fn after_the_last_attempt_a_message_goes_to_the_dead_letter_topic_once() {
     harness.publish(1, 0, 1);
     harness.sync();
     harness.stream(1, Filter::All, 5);
+    harness.sync();
     harness.settle(1, 1, Numbers::UpTo(1), NACK_NOW);
     harness.sync();
     assert_eq!(harness.delivered(), [(0, 1), (0, 2)]);
@@ -290,6 +291,7 @@ fn a_dead_letter_that_cannot_be_read_is_held_and_asked_for_again() {
     harness.publish(1, 0, 1);
     harness.sync();
     harness.stream(1, Filter::All, 5);
+    harness.sync();
     harness.settle(1, 1, Numbers::UpTo(1), NACK_NOW);
     for _ in 0..3 {
         let fetch = fetch_asked(&mut harness).expect("a fetch");

@@ -41,7 +41,7 @@ impl World {
             }
         }
         self.finished = true;
-        self.oracle.settle_the_rest();
+        self.oracle.seen.settle_suspicions(&mut self.oracle.court);
         self.demand_the_end();
         self.describe_groups();
         self.read_everything();

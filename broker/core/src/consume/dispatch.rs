@@ -6,15 +6,14 @@ use sluice_protocol::ids::{Attempt, Position, QueueOffset};
 use sluice_protocol::wire::Writer;
 
 use super::settle::Sent;
-use super::{Consuming, LaneRun, MemberRef, Reading, ReadingKey, Timer, cursor_of};
+use super::{Awaited, Consuming, LaneRun, MemberRef, Reading, ReadingKey, Timer, cursor_of, key_of};
 use crate::broker::Core;
-use crate::effect::{Answer, Delivery, Effect, JudgeId, Taker};
+use crate::effect::{Answer, Delivery, Effect, Taker};
 use crate::input::{RequestId, SubscriptionId};
 use crate::limits::{CURSOR_OPEN_MAX, FRONTIER_MESSAGES_MAX, FRONTIER_MS_MAX, SUPERSEDED_REST_MS};
 use crate::planted::{self, Bug};
 use crate::ranges::{len, range};
 use crate::receipt::{HANDLE_BYTES, Receipt};
-use crate::state::State;
 use crate::state::lane::{Lane, NEVER_MONO_MS};
 
 impl Core {
@@ -48,37 +47,45 @@ impl Core {
         }
     }
 
-    /// Whether a receive whose time is over goes on waiting: a young one does for the verdicts that are under way, so that one that does
-    /// not wait at all is not told of an empty queue where the filter had no time to answer.
+    /// Whether a receive whose time is over goes on waiting: a young one does for the verdicts and the sync that are under way, so that one
+    /// that does not wait at all is not told of an empty queue where the broker had no time to answer.
     fn is_patient(&mut self, request: RequestId) -> bool {
         let Some(receive) = self.consuming.receives.get_mut(&request) else {
             return false;
         };
         let reading = self.consuming.readings.get(&receive.key);
-        let asked: Vec<JudgeId> = reading
-            .iter()
-            .flat_map(|reading| &reading.lanes)
-            .filter_map(|lane| lane.asked)
-            .collect();
-        if asked.is_empty() || receive.awaits.is_some() || self.now.mono_ms >= receive.patient_until_mono_ms {
+        let lanes = || {
+            reading
+                .into_iter()
+                .flat_map(|reading| reading.lanes.iter().map(move |lane| (reading, lane)))
+        };
+        let awaits = Awaited {
+            judges: lanes().filter_map(|(_, lane)| lane.asked).collect(),
+            synced: lanes().map(|(reading, lane)| barrier_of(reading, lane)).max().unwrap_or_default(),
+        };
+        let nothing = awaits.judges.is_empty() && self.journal.is_durable(awaits.synced);
+        if nothing || receive.awaits.is_some() || self.now.mono_ms >= receive.patient_until_mono_ms {
             return false;
         }
-        receive.awaits = Some(asked);
+        receive.awaits = Some(awaits);
         receive.until_mono_ms = receive.patient_until_mono_ms;
         self.consuming.timers.insert((receive.until_mono_ms, Timer::Receive(request)));
         self.consuming.patient.insert(request);
         true
     }
 
-    /// The receives whose verdicts came and brought them nothing.
+    /// The receives for which what they waited for came, and brought them nothing.
     fn done_waiting(&mut self) -> Vec<RequestId> {
+        let journal = &self.journal;
         let Consuming {
             patient, receives, judges, ..
         } = &mut self.consuming;
         let mut done = Vec::new();
         patient.retain(|request| {
             let awaits = receives.get(request).and_then(|receive| receive.awaits.as_ref());
-            let waits = awaits.map(|awaits| awaits.iter().any(|judge| judges.contains_key(judge)));
+            let is_under_way =
+                |awaits: &Awaited| !journal.is_durable(awaits.synced) || awaits.judges.iter().any(|judge| judges.contains_key(judge));
+            let waits = awaits.map(is_under_way);
             done.extend((waits == Some(false)).then_some(*request));
             waits == Some(true)
         });
@@ -139,6 +146,12 @@ impl Core {
             return false;
         };
         let pass = entry.pass;
+        // A lease that ran while its delivery waits for the sync of a seek would use up attempts that nobody saw.
+        let barrier = barrier_of(reading, lane);
+        if !self.journal.is_durable(barrier) {
+            self.consuming.behind.insert((barrier, key_of(cursor)));
+            return false;
+        }
         let leases = pick(&entry.lane, lane, demand, self.now.mono_ms);
         if leases.is_empty() {
             return false;
@@ -180,13 +193,8 @@ impl Core {
         if planted::is(Bug::DeliveryLost) && granted % 4 == 3 {
             return true;
         }
-        let depends = if planted::is(Bug::SeekNotWaited) {
-            reading.barrier
-        } else {
-            reading.barrier.max(lane.barrier)
-        };
         self.journal.release(
-            depends,
+            barrier,
             Effect::Deliver(Delivery {
                 taker,
                 cursor,
@@ -295,45 +303,12 @@ impl Core {
     }
 }
 
-impl Consuming {
-    /// What is left of an effect that waited for a sync. Meanwhile a stream may have ended; and a receive's leases may have run out or been
-    /// voided by a seek, and then their messages belong to others.
-    pub(crate) fn still_due(&self, effect: Effect, state: &State, now_mono_ms: u64) -> Option<Effect> {
-        let Effect::Deliver(mut delivery) = effect else {
-            return Some(effect);
-        };
-        match &mut delivery.taker {
-            // Its numbers and its credit are counted already: what was voided is followed by a reset.
-            Taker::Stream { subscription, .. } => self.streams.contains_key(subscription).then_some(Effect::Deliver(delivery)),
-            Taker::Receive { request, handles } => {
-                let lane = state.cursors.get(&delivery.cursor).filter(|entry| entry.pass == delivery.pass);
-                let runs = |offset: u64, attempt: Attempt| {
-                    let lease = lane.and_then(|entry| entry.lane.leases.get(offset));
-                    lease.is_some_and(|lease| lease.attempt == attempt && lease.expires_mono_ms > now_mono_ms)
-                };
-                let each = delivery.leases.iter().flat_map(|lease| {
-                    let offsets = lease.offsets.first.0..lease.offsets.end.0;
-                    offsets.map(|offset| (offset, lease.attempt))
-                });
-                let kept: Vec<((u64, Attempt), Bytes)> = each
-                    .zip(handles.drain(..))
-                    .filter(|((offset, attempt), _)| runs(*offset, *attempt))
-                    .collect();
-                if kept.is_empty() {
-                    return Some(Effect::Answer {
-                        request: *request,
-                        answer: Ok(Answer::NothingReceived),
-                    });
-                }
-                handles.extend(kept.iter().map(|(_, handle)| handle.clone()));
-                let lease = |(offset, attempt): (u64, Attempt)| LeaseRange {
-                    offsets: range(offset, offset + 1),
-                    attempt,
-                };
-                delivery.leases = kept.iter().map(|(which, _)| lease(*which)).collect();
-                Some(Effect::Deliver(delivery))
-            }
-        }
+/// The record that must be durable before anything of a lane is handed out: the last subscription, binding or seek that concerns it.
+fn barrier_of(reading: &Reading, lane: &LaneRun) -> Position {
+    if planted::is(Bug::SeekNotWaited) {
+        reading.barrier
+    } else {
+        reading.barrier.max(lane.barrier)
     }
 }
 

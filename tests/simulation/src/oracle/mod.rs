@@ -265,17 +265,7 @@ impl Oracle {
             self.court.require(Law::DeliveryIsRecorded, !runs, || {
                 format!("{key:?} was leased until {end} as attempt {attempt} and never delivered")
             });
-            self.seen.withheld(key);
         }
-    }
-
-    /// Everything came to its end: what could only be told from the whole run is judged.
-    pub fn settle_the_rest(&mut self) {
-        for (key, _, _) in self.asked.undelivered(u64::MAX) {
-            self.seen.withheld(key);
-        }
-        self.seen.settle_suspicions(&mut self.court);
-        self.seen.settle_attempts(&mut self.court);
     }
 
     fn synced_end(&self, queue: QueueId) -> u64 {

@@ -30,10 +30,6 @@ pub struct Seen {
     pub(super) settlements: BTreeMap<RequestId, Settlement>,
     /// A crash may lose a delivery whose lease it keeps.
     crashes: u32,
-    /// Leases that ran out, or were voided, while their delivery waited for a sync: attempts that nobody saw.
-    withheld: BTreeMap<Key, u32>,
-    /// Deliveries of more attempts than were seen, and how many: right only if so many were withheld.
-    unseen: Vec<(Key, u32, String)>,
     /// When the broker last gave records to the disk: grants that are not in the book are not older.
     pub written_mono_ms: u64,
 }
@@ -84,21 +80,6 @@ impl Seen {
     pub fn settle_suspicions(&mut self, court: &mut Court) {
         for (_, facts) in self.suspects.drain(..) {
             court.require(Law::OneHolder, false, || facts);
-        }
-    }
-
-    /// This message's delivery never came out of the broker, which was right.
-    pub fn withheld(&mut self, key: Key) {
-        *self.withheld.entry(key).or_default() += 1;
-    }
-
-    /// Everything was heard: each attempt that no consumer saw must have been withheld.
-    pub fn settle_attempts(&mut self, court: &mut Court) {
-        for (key, count, facts) in self.unseen.drain(..) {
-            let withheld = self.withheld.get(&key).copied().unwrap_or(0);
-            court.require(Law::AttemptsAreBounded, count <= withheld, || {
-                format!("{facts}, withheld {withheld}")
-            });
         }
     }
 
@@ -207,11 +188,9 @@ impl Seen {
         let count = self.deliveries.entry(key).or_default();
         *count += 1;
         let most = *count + self.crashes;
-        court.exercise(Law::AttemptsAreBounded);
-        if u32::from(attempt) > most {
-            let facts = format!("{key:?} is attempt {attempt}, seen {count} times");
-            self.unseen.push((key, u32::from(attempt) - most, facts));
-        }
+        court.demand(Law::AttemptsAreBounded, u32::from(attempt) <= most, || {
+            format!("{key:?} is attempt {attempt}, seen {count} times")
+        });
         self.holds_now(mono_ms, key, attempt, taker, invisible_ms, book, court);
     }
 
@@ -345,7 +324,6 @@ impl Seen {
     /// The broker started again and its log says `book`.
     pub fn recovered(&mut self, book: &Book) {
         self.crashes += 1;
-        self.unseen.clear();
         self.suspects.clear();
         self.streams.clear();
         self.receives.clear();
