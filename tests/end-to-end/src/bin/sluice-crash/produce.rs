@@ -54,6 +54,8 @@ impl Load {
                 self.confirmed(receipt.id, &body);
             }
         }
+        // What is under way would be sent again to the broker of the next start, beside the check of what this one left.
+        client.close().await;
         Ok(())
     }
 
