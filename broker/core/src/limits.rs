@@ -69,6 +69,8 @@ pub const CULPRIT_QUORUM: u64 = 1_024;
 pub const CULPRIT_MS_MAX: u64 = 10_000;
 /// ... where the plugin failed on at most so many, and judged more than it failed on.
 pub const CULPRITS_MAX: u64 = 16;
+/// Messages of a queue that a plugin failed on and that are held for a group; with one more the group is held.
+pub const CULPRITS_HELD_MAX: u64 = 10_000;
 /// So many runs of a queue that the wall-clock backstop stopped one after the other are the plugin's fault.
 pub const STOPS_MAX: u32 = 3;
 /// How a plugin failed is told in at most so many bytes; what is longer is cut.

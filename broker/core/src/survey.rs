@@ -6,6 +6,7 @@ use sluice_protocol::ids::{GroupId, QueueId, TopicId};
 use crate::broker::Core;
 use crate::counters::Counters;
 use crate::limits::SURVEY_ENTRIES_MAX;
+use crate::ranges::{len, range};
 use crate::state::cursor::Cursor;
 
 /// Where the next piece of a survey begins.
@@ -193,7 +194,7 @@ impl Core {
         let end = self.state.queues.get(&id.queue).map_or(0, |queue| queue.end.0);
         let judged = run.map_or(lane.frontier, |run| run.judged());
         // What was settled ahead of the frontier is no longer waited for, whichever part it would belong to.
-        let rest = end.saturating_sub(judged.0).saturating_sub(lane.ahead.count());
+        let rest: u64 = lane.free_within(range(judged.0, end.max(judged.0))).into_iter().map(len).sum();
         let subscription = self.state.subscriptions.get(&(id.group, id.queue.topic));
         reading.alarm |= subscription.is_some_and(|subscription| subscription.alarm.is_some());
         match subscription.map(|subscription| &subscription.ruling) {

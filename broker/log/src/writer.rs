@@ -256,7 +256,11 @@ impl LogWriter {
     }
 
     pub(crate) fn remove(&self, name: &str) -> Result<(), LogError> {
-        self.shared.storage.remove(name).map_err(LogError::io("removing", name))
+        match self.shared.storage.remove(name) {
+            // Somebody else was first.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(LogError::io("removing", name)),
+        }
     }
 
     fn append_frame(&mut self, records: &[Bytes]) -> Result<Position, LogError> {

@@ -107,7 +107,12 @@ impl Reading {
         let (mut chunks, mut bytes) = (Vec::new(), 0);
         while bytes < limits::DELIVERY_READ_BYTES_MAX {
             self.look_ahead(reader)?;
-            let Some(chunk) = self.next(reader)? else { break };
+            let chunk = match self.next(reader) {
+                // What comes before it goes out first; it is met again when the rest is read.
+                Err(_) if !chunks.is_empty() => break,
+                chunk => chunk?,
+            };
+            let Some(chunk) = chunk else { break };
             bytes += chunk.batch_bytes();
             chunks.push(chunk);
         }
@@ -120,7 +125,11 @@ impl Reading {
         if self.leases.len() < 2 {
             return Ok(());
         }
+        let mut bytes = 0;
         for lease in self.leases.iter().take(limits::DELIVERY_MESSAGES_MAX) {
+            if bytes >= self.bytes {
+                break;
+            }
             let OffsetRange { first, end } = lease.offsets;
             let place = reader.batches(self.queue, first, QueueOffset(first.0 + 1))?.into_iter().next();
             let Some(place) = place.filter(|place| place.first < first || end < place.end()) else {
@@ -130,10 +139,9 @@ impl Reading {
             // Whoever judged them left their attributes in memory; where not, these are to be read first.
             let attributes = reader.sparse_in_memory(&place);
             let bodies = attributes.and_then(|attributes| attributes.bodies_range(rows));
-            reader.will_read(
-                &place,
-                bodies.map_or(0..place.attribute_bytes, |bodies| bodies.start as u32..bodies.end as u32),
-            );
+            let range = bodies.map_or(0..place.attribute_bytes, |bodies| bodies.start as u32..bodies.end as u32);
+            bytes += range.len();
+            reader.will_read(&place, range);
         }
         Ok(())
     }
@@ -174,6 +182,7 @@ impl Reading {
                 Ok(false) => break,
                 // Retention took it since its place was found: the next round finds it gone.
                 Err(ReadFailure::Log(LogError::Gone { .. })) => {}
+                Err(_) if chunk.messages > 0 => break,
                 Err(error) => return Err(error),
             }
         }

@@ -102,9 +102,12 @@ impl Judge {
                 if together.is_over() {
                     return Ok(place.first.max(from));
                 }
-                let Some(attributes) = unless_gone(ahead.attributes(reader, place, following))? else {
-                    continue;
+                let attributes = match unless_gone(ahead.attributes(reader, place, following)) {
+                    // What comes before it is judged; it is met again when the rest is asked about.
+                    Err(_) if place.first > stretch.from => return Ok(place.first),
+                    attributes => attributes?,
                 };
+                let Some(attributes) = attributes else { continue };
                 self.slots.resolve(&attributes, &together.columns);
                 for row in rows_within(place, from, to) {
                     let offset = QueueOffset(place.first.0 + u64::from(row));
@@ -138,9 +141,11 @@ impl Judge {
                 reader.will_read(place, 0..place.attribute_bytes);
             }
             for (place, wanted) in places {
-                let Some(attributes) = unless_gone(reader.sparse_attributes(&place))? else {
-                    continue;
+                let attributes = match (unless_gone(reader.sparse_attributes(&place)), wanted.first()) {
+                    (Err(_), Some(&first)) if first > stretch.from => return Ok(first),
+                    (attributes, _) => attributes?,
                 };
+                let Some(attributes) = attributes else { continue };
                 self.slots.resolve(&attributes, &together.columns);
                 for offset in wanted {
                     self.row(&attributes, (offset.0 - place.first.0) as u32, *offset, together);

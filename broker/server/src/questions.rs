@@ -20,6 +20,9 @@ pub(crate) struct JudgeWork {
     pub(crate) deliver_max: u64,
 }
 
+/// A plugin's version and what it is asked: one expression may make it fail while the others of the same plugin are sound.
+type Asked = (Digest, String);
+
 /// Which messages are to be judged.
 type Place = (QueueId, QueueOffset, QueueOffset);
 
@@ -44,9 +47,9 @@ struct Waiting {
     /// Each place that somebody asks about once, in the order of the first question.
     places: VecDeque<Place>,
     work: BTreeMap<Place, Vec<JudgeWork>>,
-    /// The versions that failed when they were asked last: they cost their limits each time, so they have one thread among them, and nobody
+    /// The filters that failed when they were asked last: they cost their limits each time, so they have one thread among them, and nobody
     /// else waits for them.
-    failing: BTreeSet<Digest>,
+    failing: BTreeSet<Asked>,
     /// One of them is being asked.
     is_failing_asked: bool,
     closed: bool,
@@ -91,13 +94,16 @@ impl Questions {
         }
     }
 
-    /// Whether this version fails now.
-    pub(crate) fn fails(&self, digest: Digest, fails: bool) {
+    /// Whether this filter fails now.
+    pub(crate) fn fails(&self, rule: &Rule, fails: bool) {
         let mut waiting = self.lock();
         if fails {
-            waiting.failing.insert(digest);
-        } else {
-            waiting.failing.remove(&digest);
+            if waiting.failing.len() >= limits::COMPILED_EXPRESSIONS_MAX {
+                waiting.failing.pop_first();
+            }
+            waiting.failing.insert(asked(rule));
+        } else if !waiting.failing.is_empty() {
+            waiting.failing.remove(&asked(rule));
         }
     }
 
@@ -113,7 +119,15 @@ impl Questions {
     }
 }
 
+fn asked(rule: &Rule) -> Asked {
+    (rule.digest, rule.expression.clone())
+}
+
 impl Waiting {
+    fn is_failing(&self, work: &JudgeWork) -> bool {
+        !self.failing.is_empty() && self.failing.contains(&asked(&work.rule))
+    }
+
     fn put(&mut self, work: JudgeWork) {
         let place = (work.queue, work.from, work.to);
         let together = self.work.entry(place).or_default();
@@ -126,16 +140,15 @@ impl Waiting {
     /// What waits for longest and may be asked now, with the others at the same place.
     fn take(&mut self) -> Option<Taken> {
         let (nth, is_failing) = self.places.iter().enumerate().find_map(|(nth, place)| {
-            let is_sound = |work: &JudgeWork| !self.failing.contains(&work.rule.digest);
-            let sound = self.work.get(place)?.iter().any(is_sound);
+            let sound = self.work.get(place)?.iter().any(|work| !self.is_failing(work));
             (sound || !self.is_failing_asked).then_some((nth, !sound))
         })?;
         let place = self.places[nth];
         let all = self.work.remove(&place)?;
-        let alone = all.first().map(|work| work.rule.digest).filter(|_| is_failing);
-        let (mut work, mut rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|work| match alone {
-            Some(digest) => work.rule.digest == digest,
-            None => !self.failing.contains(&work.rule.digest),
+        let alone = all.first().map(|work| asked(&work.rule)).filter(|_| is_failing);
+        let (mut work, mut rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|work| match &alone {
+            Some(alone) => asked(&work.rule) == *alone,
+            None => !self.is_failing(work),
         });
         rest.splice(..0, work.split_off(work.len().min(limits::JUDGED_TOGETHER_MAX)));
         if rest.is_empty() {
@@ -209,7 +222,7 @@ mod tests {
             work.rule.digest = failing;
             work
         };
-        questions.fails(failing, true);
+        questions.fails(&with(question(0, 0, 0)).rule, true);
         questions.submit([
             with(question(1, 0, 0)),
             question(2, 0, 0),

@@ -121,7 +121,7 @@ impl VerdictThread {
                 *kind == JudgeFailureKind::Stopped
             }
         };
-        self.questions.fails(work.rule.digest, failed);
+        self.questions.fails(&work.rule, failed);
         let outcome = outcome.map(|judged| Verdicts {
             from: work.from,
             to: judged.to,

@@ -10,7 +10,7 @@ use super::{LaneRun, Reading, ReadingKey, cursor_of, key_of};
 use crate::broker::Core;
 use crate::effect::{DeadLetter, Effect, FetchId};
 use crate::input::{CulpritKind, Verdicts};
-use crate::limits::{CULPRIT_MS_MAX, CULPRITS_MAX, REASON_BYTES_MAX, STOPS_MAX};
+use crate::limits::{CULPRIT_MS_MAX, CULPRITS_HELD_MAX, CULPRITS_MAX, REASON_BYTES_MAX, STOPS_MAX};
 use crate::planted::{self, Bug};
 use crate::ranges::range;
 
@@ -56,7 +56,8 @@ impl Suspect {
         if planted::is(Bug::BrokenPluginDeadLetters) {
             return if heard { Finding::Message } else { Finding::Open };
         }
-        if failed > CULPRITS_MAX {
+        // At most so many of each quorum: what is judged goes on while a decision waits for its copy.
+        if failed > CULPRITS_MAX.max(evaluated.saturating_mul(CULPRITS_MAX) / quorum.max(1)) {
             Finding::Plugin
         } else if !heard {
             Finding::Open
@@ -269,6 +270,13 @@ impl Core {
                         dead,
                     };
                     self.journal.release(Position::default(), wanted);
+                }
+                return;
+            }
+            OnFailure::Hold if entry.lane.held.count() >= CULPRITS_HELD_MAX => {
+                let held = lane.aside.get(&offset).map(|suspect| (suspect.digest, suspect.reason.clone()));
+                if let Some((digest, reason)) = held {
+                    self.hold_subscription(key_of(cursor), digest, reason);
                 }
                 return;
             }

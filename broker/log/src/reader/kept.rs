@@ -75,7 +75,12 @@ impl LogReader {
             if first_ms >= latest {
                 return Ok(expired);
             }
-            for span in self.shared.spans(segment)? {
+            let spans = match self.shared.spans(segment) {
+                // Nobody can tell what it holds: it is kept, and a restart makes its sidecar again.
+                Err(LogError::Damaged { .. }) => continue,
+                spans => spans?,
+            };
+            for span in spans {
                 let Some(since_ms) = since(span.queue.topic).filter(|since_ms| first_ms < *since_ms) else {
                     continue;
                 };

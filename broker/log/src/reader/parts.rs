@@ -124,22 +124,26 @@ impl LogReader {
     }
 
     /// The active segment, and what was sealed since the segment at `base` was active.
-    fn each_part_since(&self, base: Position, queue: QueueId, mut each: impl FnMut(&QueueEntries) -> bool) -> Result<(), LogError> {
-        let view = self.shared.view();
-        let sealed_since: Vec<_> = view.sealed.iter().filter(|segment| segment.base >= base).map(Arc::clone).collect();
-        if sealed_since.is_empty() {
-            view.active_index.queues.get(&queue).map(each);
-            return Ok(());
-        }
-        drop(view);
-        for segment in sealed_since {
-            let Some(part) = self.shared.part(&segment, queue)? else { continue };
-            if !each(&part) {
-                return Ok(());
+    fn each_part_since(&self, mut base: Position, queue: QueueId, mut each: impl FnMut(&QueueEntries) -> bool) -> Result<(), LogError> {
+        loop {
+            let sealed_since: Vec<_> = {
+                let view = self.shared.view();
+                let sealed_since = view.sealed.iter().filter(|segment| segment.base >= base);
+                let sealed_since = sealed_since.map(Arc::clone).collect::<Vec<_>>();
+                if sealed_since.is_empty() {
+                    view.active_index.queues.get(&queue).map(each);
+                    return Ok(());
+                }
+                sealed_since
+            };
+            for segment in sealed_since {
+                base = segment.end;
+                let Some(part) = self.shared.part(&segment, queue)? else { continue };
+                if !each(&part) {
+                    return Ok(());
+                }
             }
         }
-        self.shared.view().active_index.queues.get(&queue).map(each);
-        Ok(())
     }
 
     /// The place of the first of these segments that holds offsets of `queue` at or after `from`: found by halving, since offsets grow

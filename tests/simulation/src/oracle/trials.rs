@@ -192,7 +192,8 @@ impl Trials {
         let (mut evaluated, mut succeeded, mut failed) = (own.evaluated, own.evaluated - own.failed, own.failed);
         let waited = mono_ms >= report.mono_ms + WAIT_MS;
         let is_enough = |evaluated: u64, succeeded: u64, failed: u64| {
-            (waited || evaluated >= self.quorum) && failed <= FAILURES_MAX && succeeded > failed
+            let failures_max = FAILURES_MAX.max(evaluated * FAILURES_MAX / self.quorum.max(1));
+            (waited || evaluated >= self.quorum) && failed <= failures_max && succeeded > failed
         };
         let mut counted = later.iter();
         loop {
