@@ -168,7 +168,7 @@ pub const LAWS: [(Law, u64); 64] = [
     (ForgedHandleIsRefused, 50),
     (DamageIsRefused, 5),
     (EverythingIsFinished, 500),
-    (ReserveTakesTheRest, 100),
+    (ReserveTakesTheRest, 20),
     (NoFailureOfItsOwn, 100),
     (CrashWithUnsynced, 50),
     (TornTail, 20),
