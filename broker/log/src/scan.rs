@@ -1,6 +1,6 @@
 //! Reading a segment's frames one after the other, and looking for frames where none should be.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -111,15 +111,40 @@ impl Scan {
         offset: u64,
         mut each: impl FnMut(&mut Self, u64) -> Result<ControlFlow<()>, LogError>,
     ) -> Result<(), LogError> {
-        let mut at = offset.next_multiple_of(FRAME_ALIGNMENT);
+        for part in self.parts_with_data(offset)? {
+            if self.each_likely_of(part, &mut each)?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The parts of the file from `offset` on that must be looked at: most of a segment that was just allocated is zeros that need not be read.
+    /// Found before anything is read, since what was read, and what the system reads ahead, counts as data from then on.
+    fn parts_with_data(&self, offset: u64) -> Result<Vec<Range<u64>>, LogError> {
+        let mut parts = Vec::new();
+        let mut at = offset;
         while at < self.bytes {
-            // Most of a segment that was just allocated is zeros that need not be read.
             let next = self.file.next_data(at).map_err(LogError::io("searching", &self.name))?;
             let Some(next) = next.filter(|next| *next < self.bytes) else {
                 break;
             };
-            at = at.max(next / FRAME_ALIGNMENT * FRAME_ALIGNMENT);
-            let Some(piece) = self.get(at, (self.bytes - at).min(SCAN_BYTES as u64))? else {
+            let hole = self.file.next_hole(next).map_err(LogError::io("searching", &self.name))?;
+            at = hole.clamp(next + 1, self.bytes.max(next + 1));
+            parts.push(next.max(offset)..at.min(self.bytes));
+        }
+        Ok(parts)
+    }
+
+    fn each_likely_of(
+        &mut self,
+        part: Range<u64>,
+        each: &mut impl FnMut(&mut Self, u64) -> Result<ControlFlow<()>, LogError>,
+    ) -> Result<ControlFlow<()>, LogError> {
+        // What begins before the part begins with zeros, which no frame does.
+        let mut at = part.start.next_multiple_of(FRAME_ALIGNMENT);
+        while at < part.end {
+            let Some(piece) = self.get(at, (part.end - at).min(SCAN_BYTES as u64))? else {
                 break;
             };
             // Almost every place is ruled out by its first bytes.
@@ -129,12 +154,12 @@ impl Scan {
                 .filter(|(_, place)| place.starts_with(&FRAME_MAGIC));
             for (index, _) in likely {
                 if each(self, at + index as u64 * FRAME_ALIGNMENT)?.is_break() {
-                    return Ok(());
+                    return Ok(ControlFlow::Break(()));
                 }
             }
             at += SCAN_BYTES as u64;
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     /// `length` bytes at `offset`, out of what was read ahead where possible; `None` beyond the end of the file.

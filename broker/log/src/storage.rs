@@ -43,6 +43,11 @@ pub trait StorageFile: Send + Sync {
     fn next_data(&self, offset: u64) -> io::Result<Option<u64>> {
         Ok(Some(offset))
     }
+    /// The first place from `offset` on behind which, up to the next data, there are zeros; the end of the file when there is none. May always
+    /// answer the end.
+    fn next_hole(&self, _offset: u64) -> io::Result<u64> {
+        self.len()
+    }
     /// Writes the slices one after the other from `offset` on; grows the file where it ends before.
     fn write_at(&self, offset: u64, slices: &[&[u8]]) -> io::Result<()>;
     /// Takes the room of the bytes from `from` up to `to`, so that writing them does not fail for want of it. What they are is of no interest:

@@ -154,13 +154,6 @@ fn admit(serving: &Arc<Serving>, connections: &mut JoinSet<()>, full: &mut bool,
         incoming.refuse();
         return;
     }
-    // When many come, each shows first that it is where it says (RFC 9000, 8.1): forged addresses take no places.
-    let many = connections.len() >= serving.config.limits.connections as usize / 2;
-    if many && incoming.may_retry() && !incoming.remote_address_validated() {
-        // That it may be asked was just seen.
-        let _ = incoming.retry();
-        return;
-    }
     *full = false;
     connections.spawn(connection::serve(serving.clone(), incoming));
 }

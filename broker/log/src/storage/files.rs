@@ -150,6 +150,14 @@ impl StorageFile for RealFile {
         }
     }
 
+    fn next_hole(&self, offset: u64) -> io::Result<u64> {
+        match rustix::fs::seek(&self.file, SeekFrom::Hole(offset)) {
+            Ok(hole) => Ok(hole),
+            Err(Errno::NXIO | Errno::INVAL | Errno::OPNOTSUPP) => self.len(),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn write_at(&self, mut offset: u64, slices: &[&[u8]]) -> io::Result<()> {
         if let [only] = slices {
             return self.file.write_all_at(only, offset);
