@@ -10,19 +10,9 @@ use sluice_protocol::errors::ErrorCode;
 
 const NACK_NOW: Action = Action::Nack { delay_ms: Some(0) };
 
-/// Ten messages stored and a stream with this much credit.
-fn streaming(credit: u32) -> Harness {
-    let mut harness = Harness::new();
-    harness.publish(1, 0, 10);
-    harness.sync();
-    harness.stream(1, Filter::All, credit);
-    harness.sync();
-    harness
-}
-
 #[test]
 fn an_unsynced_message_is_not_delivered() {
-    let mut harness = streaming(20);
+    let mut harness = Harness::streaming(20);
     assert_eq!(harness.delivered().len(), 10);
     harness.publish(1, 10, 1);
     assert_eq!(harness.delivered(), []);
@@ -48,7 +38,7 @@ fn a_delivery_waits_for_its_subscription_and_comes_after_its_answer() {
 
 #[test]
 fn a_stream_gets_no_more_than_its_credit() {
-    let mut harness = streaming(3);
+    let mut harness = Harness::streaming(3);
     assert_eq!(harness.delivered(), [(0, 1), (1, 1), (2, 1)]);
     harness.input(Input::Credit {
         subscription: SubscriptionId(1),
@@ -59,7 +49,7 @@ fn a_stream_gets_no_more_than_its_credit() {
 
 #[test]
 fn an_ack_is_answered_when_it_is_synced_and_survives_a_crash() {
-    let mut harness = streaming(4);
+    let mut harness = Harness::streaming(4);
     let request = harness.settle(1, 1, Numbers::UpTo(3), Action::Ack);
     assert!(
         harness
@@ -82,7 +72,7 @@ fn an_ack_is_answered_when_it_is_synced_and_survives_a_crash() {
 
 #[test]
 fn a_cumulative_ack_settles_only_what_the_stream_still_holds() {
-    let mut harness = streaming(4);
+    let mut harness = Harness::streaming(4);
     harness.settle(1, 1, Numbers::Each(vec![2]), NACK_NOW);
     harness.settle(1, 1, Numbers::UpTo(4), Action::Ack);
     harness.sync();
@@ -96,7 +86,7 @@ fn a_cumulative_ack_settles_only_what_the_stream_still_holds() {
 
 #[test]
 fn a_number_that_is_not_held_is_refused_and_the_others_are_settled() {
-    let mut harness = streaming(3);
+    let mut harness = Harness::streaming(3);
     let request = harness.settle(1, 1, Numbers::Each(vec![1, 9]), Action::Ack);
     harness.sync();
     assert_eq!(harness.settled(request), [Err(ErrorCode::NotLeased)]);
@@ -105,7 +95,7 @@ fn a_number_that_is_not_held_is_refused_and_the_others_are_settled() {
 
 #[test]
 fn a_nacked_message_does_not_come_back_before_its_delay() {
-    let mut harness = streaming(1);
+    let mut harness = Harness::streaming(1);
     harness.delivered();
     harness.settle(1, 1, Numbers::UpTo(1), Action::Nack { delay_ms: Some(2_000) });
     harness.wait(1_999);
@@ -126,7 +116,7 @@ fn a_nacked_message_does_not_come_back_before_its_delay() {
 
 #[test]
 fn a_lost_connection_counts_an_attempt_and_a_graceful_close_does_not() {
-    let mut harness = streaming(1);
+    let mut harness = Harness::streaming(1);
     harness.delivered();
     harness.input(Input::Disconnected {
         connection: ConnectionId(1),
@@ -224,7 +214,7 @@ fn a_receive_that_waits_in_vain_gets_nothing_and_one_that_waits_gets_what_comes(
 
 #[test]
 fn two_members_share_the_messages() {
-    let mut harness = streaming(0);
+    let mut harness = Harness::streaming(0);
     harness.stream(2, Filter::All, 2);
     harness.input(Input::Credit {
         subscription: SubscriptionId(1),

@@ -8,24 +8,8 @@ use sluice_core::input::{
     Action, Admin, ConnectionId, Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Numbers, SeekTo, Verdicts,
 };
 use sluice_core::survey::SurveyFrom;
-use sluice_log::record::{Change, Fate, Filter, GroupSettings, OnFailure, PluginLimits};
+use sluice_log::record::{Change, Fate, Filter, GroupSettings, OnFailure};
 use sluice_protocol::ids::{Digest, QueueId, QueueIndex, QueueOffset, TopicId};
-
-fn bind(harness: &mut Harness, version: u8, on_failure: OnFailure) {
-    let limits = PluginLimits {
-        fuel_per_run: 1,
-        fuel_per_message: 1,
-        run_ms: 1,
-        memory_bytes: 1,
-    };
-    harness.admin(Admin::BindPlugin {
-        name: "p".to_owned(),
-        digest: Digest([version; 32]),
-        limits,
-        on_failure,
-    });
-    harness.sync();
-}
 
 fn filter() -> Filter {
     Filter::Plugin {
@@ -37,7 +21,7 @@ fn filter() -> Filter {
 /// A bound plugin, so many messages, and a stream with credit.
 fn judging(on_failure: OnFailure, messages: u64) -> Harness {
     let mut harness = Harness::new();
-    bind(&mut harness, 1, on_failure);
+    harness.bind(1, on_failure);
     harness.publish(1, 0, messages);
     harness.stream(1, filter(), 5_000);
     harness.sync();
@@ -236,6 +220,20 @@ fn sixteen_failures_are_still_the_messages_fault() {
 }
 
 #[test]
+fn sixteen_failures_of_each_1024_messages_are_still_the_messages_fault() {
+    let mut harness = judging(OnFailure::DeadLetter, 1_000);
+    judge(&mut harness, &(0..16).collect::<Vec<_>>());
+    harness.publish(1, 1_000, 1_000);
+    harness.sync();
+    judge(&mut harness, &(1_000..1_006).collect::<Vec<_>>());
+    harness.sync();
+    assert_eq!(group(&mut harness).0.alarms, []);
+    // With the later six too little was judged yet.
+    let decided: Vec<u64> = fetches(&mut harness).into_iter().map(|(_, offset, _)| offset).collect();
+    assert_eq!(decided, (0..16).collect::<Vec<_>>());
+}
+
+#[test]
 fn a_plugin_that_fails_on_as_much_as_it_judges_is_at_fault() {
     let mut harness = judging(OnFailure::Skip, 4);
     judge(&mut harness, &[1, 3]);
@@ -296,7 +294,7 @@ fn binding_another_version_goes_on_with_a_held_group() {
         )
     };
     assert_eq!(held(&harness), (true, 1, 4), "what metrics show");
-    bind(&mut harness, 2, OnFailure::DeadLetter);
+    harness.bind(2, OnFailure::DeadLetter);
     assert!(group(&mut harness).0.alarms.is_empty());
     assert_eq!(held(&harness), (false, 1, 4));
     judge(&mut harness, &[]);
@@ -375,7 +373,7 @@ fn a_group_of_a_dead_letter_topic_never_dead_letters_from_it() {
         name: "g".to_owned(),
         settings,
     });
-    bind(&mut harness, 1, OnFailure::DeadLetter);
+    harness.bind(1, OnFailure::DeadLetter);
     harness.publish(1, 0, 3);
     harness.stream(1, Filter::All, 5);
     harness.sync();

@@ -6,7 +6,7 @@ use harness::Harness;
 use sluice_core::effect::{Answer, Effect, JudgeId, Rule};
 use sluice_core::input::{Admin, ConnectionId, Consume, Input, JudgeFailure, JudgeFailureKind, RequestId, SubscriptionId, Verdicts};
 use sluice_core::limits::WINDOWS_MAX;
-use sluice_log::record::{Filter, OnFailure, PluginLimits};
+use sluice_log::record::{Filter, OnFailure};
 use sluice_protocol::errors::ErrorCode;
 use sluice_protocol::ids::{Digest, QueueOffset, TopicId};
 
@@ -17,26 +17,10 @@ fn filter(expression: &str) -> Filter {
     }
 }
 
-fn bind(harness: &mut Harness, version: u8) {
-    let limits = PluginLimits {
-        fuel_per_run: 1,
-        fuel_per_message: 1,
-        run_ms: 1,
-        memory_bytes: 1,
-    };
-    harness.admin(Admin::BindPlugin {
-        name: "p".to_owned(),
-        digest: Digest([version; 32]),
-        limits,
-        on_failure: OnFailure::DeadLetter,
-    });
-    harness.sync();
-}
-
 /// Ten messages, a bound plugin, and a stream with credit under an expression.
 fn judging(expression: &str) -> Harness {
     let mut harness = Harness::new();
-    bind(&mut harness, 1);
+    harness.bind(1, OnFailure::DeadLetter);
     harness.publish(1, 0, 10);
     harness.stream(1, filter(expression), 20);
     harness.sync();
@@ -175,7 +159,7 @@ fn a_new_version_of_a_plugin_judges_from_the_recorded_frontier() {
     let asked = questions(&mut harness);
     verdicts(&mut harness, asked[0].0, 0, 3, &[0]);
     let stale = questions(&mut harness);
-    bind(&mut harness, 2);
+    harness.bind(2, OnFailure::DeadLetter);
     verdicts(&mut harness, stale[0].0, 3, 10, &[4]);
     assert_eq!(harness.delivered(), [(0, 1)]);
     let asked = questions(&mut harness);
@@ -221,7 +205,7 @@ fn receive_now(harness: &mut Harness) -> RequestId {
 /// Ten messages and a bound plugin; nobody reads.
 fn stored() -> Harness {
     let mut harness = Harness::new();
-    bind(&mut harness, 1);
+    harness.bind(1, OnFailure::DeadLetter);
     harness.publish(1, 0, 10);
     harness.sync();
     harness

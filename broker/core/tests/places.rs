@@ -12,16 +12,6 @@ use sluice_protocol::ids::{QueueId, QueueIndex, QueueOffset, TopicId};
 
 const NACK_NOW: Action = Action::Nack { delay_ms: Some(0) };
 
-/// Ten messages stored and a stream with this much credit.
-fn streaming(credit: u32) -> Harness {
-    let mut harness = Harness::new();
-    harness.publish(1, 0, 10);
-    harness.sync();
-    harness.stream(1, Filter::All, credit);
-    harness.sync();
-    harness
-}
-
 fn attempts(max: u16) -> GroupSettings {
     GroupSettings {
         attempts_max: max,
@@ -138,7 +128,7 @@ fn what_fails_in_a_group_that_reads_a_dead_letter_topic_stays_there_held() {
 
 #[test]
 fn a_seek_voids_leases_numbers_and_handles_of_the_pass_before() {
-    let mut harness = streaming(4);
+    let mut harness = Harness::streaming(4);
     harness.delivered();
     let to = SeekTo::Offset(QueueOffset(2));
     let seek = harness.admin(Admin::Seek {
@@ -167,7 +157,7 @@ fn a_seek_voids_leases_numbers_and_handles_of_the_pass_before() {
 
 #[test]
 fn a_seek_to_a_time_asks_for_the_offset_first() {
-    let mut harness = streaming(0);
+    let mut harness = Harness::streaming(0);
     let to = SeekTo::Time { wall_ms: 5 };
     let seek = harness.admin(Admin::Seek {
         group: "g".to_owned(),
@@ -197,7 +187,7 @@ fn a_seek_to_a_time_asks_for_the_offset_first() {
 
 #[test]
 fn a_deleted_topic_ends_its_streams_and_its_handles() {
-    let mut harness = streaming(0);
+    let mut harness = Harness::streaming(0);
     harness.receive(1, 0);
     let handles = harness.handles();
     harness.admin(Admin::DeleteTopic { name: "t".to_owned() });
@@ -215,7 +205,7 @@ fn a_deleted_topic_ends_its_streams_and_its_handles() {
 
 #[test]
 fn what_retention_took_is_neither_delivered_nor_held_and_is_counted() {
-    let mut harness = streaming(2);
+    let mut harness = Harness::streaming(2);
     harness.delivered();
     let queue = QueueId {
         topic: TopicId(0),

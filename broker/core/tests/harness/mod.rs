@@ -6,11 +6,11 @@ use bytes::Bytes;
 use sluice_core::effect::{Answer, Delivery, Effect, Taker};
 use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, Numbers, RequestId, SubscriptionId};
 use sluice_core::{Core, CoreConfig};
-use sluice_log::record::{Change, Filter, Record, TopicSettings};
+use sluice_log::record::{Change, Filter, OnFailure, PluginLimits, Record, TopicSettings};
 use sluice_log::{frame_bytes, record_positions};
 use sluice_protocol::batch::{Batch, BatchBuilder, NewMessage};
 use sluice_protocol::errors::{ErrorCode, Refusal};
-use sluice_protocol::ids::{Epoch, Pass, Position, ProducerId, QueueIndex, Sequence};
+use sluice_protocol::ids::{Digest, Epoch, Pass, Position, ProducerId, QueueIndex, Sequence};
 use sluice_protocol::units::Now;
 
 /// Where the first frame of a log begins here.
@@ -169,6 +169,33 @@ impl Harness {
             filter,
             start: None,
         }
+    }
+
+    /// Ten messages stored and a stream with this much credit.
+    pub fn streaming(credit: u32) -> Self {
+        let mut harness = Self::new();
+        harness.publish(1, 0, 10);
+        harness.sync();
+        harness.stream(1, Filter::All, credit);
+        harness.sync();
+        harness
+    }
+
+    /// Serves the plugin `p` by this version, durably.
+    pub fn bind(&mut self, version: u8, on_failure: OnFailure) {
+        let limits = PluginLimits {
+            fuel_per_run: 1,
+            fuel_per_message: 1,
+            run_ms: 1,
+            memory_bytes: 1,
+        };
+        self.admin(Admin::BindPlugin {
+            name: "p".to_owned(),
+            digest: Digest([version; 32]),
+            limits,
+            on_failure,
+        });
+        self.sync();
     }
 
     /// Opens a stream on the connection of the same number, with credit.
