@@ -117,7 +117,9 @@ impl FrameHeader {
         let plausible = header.payload_bytes <= FRAME_PAYLOAD_BYTES_MAX
             && header.records <= FRAME_RECORDS_MAX
             && header.position.0.is_multiple_of(FRAME_ALIGNMENT)
-            && header.synced <= header.position;
+            && header.synced <= header.position
+            // Its records and the frame after it have positions, too.
+            && header.position.0.checked_add(header.frame_bytes()).is_some();
         plausible.then_some(header)
     }
 
@@ -216,6 +218,16 @@ mod tests {
             let seen = FrameHeader::parse(SECRET, &bytes).is_none_or(|header| !header.verify(SECRET, &bytes, &payload));
             assert!(seen, "bit {at}");
         }
+    }
+
+    #[test]
+    fn a_frame_that_reaches_beyond_the_last_position_is_none() {
+        let at = |position| {
+            let header = FrameHeader::seal(SECRET, Position(position), Position(0), Epoch(3), &[Bytes::from_static(b"one")]);
+            FrameHeader::parse(SECRET, &header)
+        };
+        assert_eq!(at(u64::MAX - 63).map(|header| header.end()), Some(Position(u64::MAX - 7)));
+        assert_eq!(at(u64::MAX - 55), None);
     }
 
     #[test]
