@@ -40,14 +40,15 @@ pub(crate) struct Client {
 /// Serves one connection until it ends.
 pub(crate) async fn serve(serving: Arc<Serving>, incoming: quinn::Incoming) {
     let remote = incoming.remote_address();
-    let Ok(Ok(quic)) = timeout(limits::HANDSHAKE_TIMEOUT, async { incoming.await }).await else {
+    // What only the beginning needs is boxed, so that it does not stay in the task of an idle connection.
+    let Ok(Ok(quic)) = Box::pin(timeout(limits::HANDSHAKE_TIMEOUT, async { incoming.await })).await else {
         debug!(%remote, "a handshake was not completed");
         return;
     };
     serving.metrics.connections_opened.one();
     let configured = &serving.config.limits;
     let room = FrameRoom::new(configured.frame_bytes, Duration::from_millis(configured.frame_ms.into()));
-    match timeout(limits::HANDSHAKE_TIMEOUT, welcome(&serving, &quic, &room)).await {
+    match Box::pin(timeout(limits::HANDSHAKE_TIMEOUT, welcome(&serving, &quic, &room))).await {
         Ok(Ok((hello, first))) => {
             let id = ConnectionId(serving.shard.number());
             debug!(%remote, connection = id.0, client = %hello.name, "connected");
@@ -146,11 +147,17 @@ fn welcome_message(serving: &Serving) -> Welcome {
 /// connection is closed as soon as its streams have come to their end.
 async fn run(client: Arc<Client>, mut first: (SendStream, FrameReader)) {
     let mut streams = JoinSet::new();
+    let mut allowance = Allowance::new(client.serving.config.limits.streams);
     let mut draining = client.serving.draining();
     loop {
         tokio::select! {
             opened = client.quic.accept_bi() => match opened {
-                Ok((send, receive)) => { streams.spawn(stream(client.clone(), send, receive)); }
+                Ok((send, receive)) => {
+                    streams.spawn(stream(client.clone(), send, receive));
+                    if let Some(allowed) = allowance.raised(streams.len()) {
+                        client.quic.set_max_concurrent_bi_streams(allowed.into());
+                    }
+                }
                 Err(_) => break,
             },
             Some(ended) = streams.join_next() => report(ended),
@@ -180,6 +187,32 @@ async fn finish(client: &Arc<Client>, streams: &mut JoinSet<()>) {
     client
         .quic
         .close(code(ErrorCode::ShuttingDown), ErrorCode::ShuttingDown.text().as_bytes());
+}
+
+/// How many streams a client may have open. The QUIC library keeps an entry for each that is allowed, opened or not, so a connection begins
+/// with few and is given more as it comes to use them.
+struct Allowance {
+    allowed: u32,
+    most: u32,
+}
+
+impl Allowance {
+    /// What a connection begins with that may come to have `most`.
+    fn new(most: u32) -> Self {
+        Self {
+            allowed: limits::streams_at_first(most),
+            most,
+        }
+    }
+
+    /// What to allow now that `open` streams are: twice as many when half are used, or nothing new.
+    fn raised(&mut self, open: usize) -> Option<u32> {
+        if self.allowed == self.most || open < self.allowed as usize / 2 {
+            return None;
+        }
+        self.allowed = self.allowed.saturating_mul(2).min(self.most);
+        Some(self.allowed)
+    }
 }
 
 fn report(ended: Result<(), tokio::task::JoinError>) {
@@ -279,4 +312,25 @@ pub(crate) fn unexpected(kind: FrameKind) -> Broken {
         format!("a frame of kind {kind:?} has no place at this point of the stream"),
     )
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_uses_half_of_its_streams_is_allowed_twice_as_many_up_to_the_limit() {
+        let mut allowance = Allowance::new(50);
+        let raised: Vec<(usize, u32)> = (1..=50)
+            .filter_map(|open| Some((open, allowance.raised(open)?)))
+            .collect();
+        assert_eq!(raised, [(7, 28), (14, 50)]);
+    }
+
+    #[test]
+    fn a_limit_below_what_connections_begin_with_is_kept() {
+        let mut allowance = Allowance::new(3);
+        assert_eq!((1..=3).filter_map(|open| allowance.raised(open)).count(), 0);
+        assert_eq!(limits::streams_at_first(3), 3);
+    }
 }

@@ -20,6 +20,15 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Flow-control window of one stream: 100 ms of 1 Gbit/s, rounded up, so that one producer can use the whole of such a path.
 pub const STREAM_WINDOW_BYTES: u32 = 14 << 20;
 
+/// Streams that a connection may open before it is given more: what one producer and a few subscriptions use. A fifteenth doubles what the
+/// QUIC library's tables take.
+const STREAMS_AT_FIRST: u32 = 14;
+
+/// Of `most` streams, those that a connection may open at first.
+pub fn streams_at_first(most: u32) -> u32 {
+    most.min(STREAMS_AT_FIRST)
+}
+
 /// The largest datagram that path MTU discovery tries: what loopback carries well (+45 % throughput over 1,452 bytes).
 pub const DATAGRAM_BYTES_MAX: u16 = 6_500;
 

@@ -114,7 +114,7 @@ fn transport(config: &Config) -> TransportConfig {
         .stream_receive_window(limits::STREAM_WINDOW_BYTES.into())
         .receive_window(limits::CONNECTION_WINDOW_BYTES.into())
         .send_window(limits::CONNECTION_WINDOW_BYTES.into())
-        .max_concurrent_bidi_streams(config.limits.streams.into())
+        .max_concurrent_bidi_streams(limits::streams_at_first(config.limits.streams).into())
         .max_concurrent_uni_streams(0_u32.into())
         .datagram_receive_buffer_size(None)
         .mtu_discovery_config(Some(discovery));
