@@ -21,6 +21,12 @@ pub struct NewMessage {
     pub properties: Vec<(String, String)>,
     /// When it was made (wall clock, milliseconds since 1970); `None` takes the time of sending.
     pub born_ms: Option<i64>,
+    /// When it is to be delivered (the broker's wall clock, milliseconds since 1970); `None` for at once.
+    pub deliver_at_ms: Option<i64>,
+    /// 0 to 9: among the messages of a queue the larger goes first.
+    pub priority: u8,
+    /// The message group, 1 to 128 bytes: its messages share a queue, and an ordered group gets them one after the other.
+    pub group: Option<String>,
 }
 
 impl NewMessage {
@@ -50,12 +56,31 @@ impl NewMessage {
         self
     }
 
+    /// The same message, to be delivered at this time (the broker's wall clock, milliseconds since 1970).
+    pub fn deliver_at_ms(mut self, wall_ms: i64) -> Self {
+        self.deliver_at_ms = Some(wall_ms);
+        self
+    }
+
+    /// The same message with this priority, 0 to 9.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// The same message in this message group.
+    pub fn group(mut self, group: impl Into<String>) -> Self {
+        self.group = Some(group.into());
+        self
+    }
+
     /// At most what the message takes in a batch, in bytes.
     pub(crate) fn bytes_max(&self) -> usize {
         // The fixed part of a row, and for each property its head, its value and its name with the length before it.
         let texts: usize = self.keys.iter().map(|key| key.len() + 1).sum();
         let properties: usize = self.properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum();
-        40 + self.body.len() + self.tag.as_ref().map_or(0, String::len) + texts + properties
+        let group = self.group.as_ref().map_or(0, |group| group.len() + 3);
+        40 + self.body.len() + self.tag.as_ref().map_or(0, String::len) + texts + properties + group
     }
 }
 
@@ -139,6 +164,16 @@ impl Message {
     /// The value of a property, if the message has it.
     pub fn property(&self, name: &str) -> Option<&str> {
         self.row().property(name).map(text)
+    }
+
+    /// Its priority, 0 to 9.
+    pub fn priority(&self) -> u8 {
+        self.row().priority()
+    }
+
+    /// Its message group.
+    pub fn group(&self) -> Option<&str> {
+        self.row().group()
     }
 
     /// What it carries. Its checksum has been verified.

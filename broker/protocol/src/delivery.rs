@@ -260,6 +260,7 @@ mod tests {
                 keys: &["k"],
                 properties: &[("p", "v")],
                 born_ms: 1_700_000_000_000,
+                ..NewMessage::default()
             };
             builder.push(&message, &number.to_le_bytes()).unwrap();
         }

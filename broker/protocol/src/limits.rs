@@ -14,6 +14,10 @@ pub const PROPERTY_VALUE_BYTES_MAX: usize = u16::MAX as usize;
 pub const KEYS_MAX: usize = 16;
 /// Properties that a producer may give one message.
 pub const PROPERTIES_MAX: usize = 128;
+/// The highest priority of a message; the lowest, and the ordinary one, is 0.
+pub const PRIORITY_MAX: u8 = 9;
+/// Bytes of the name of a message group.
+pub const MESSAGE_GROUP_BYTES_MAX: usize = 128;
 /// Properties that a stored message may have: those of its producer and those that the broker adds to a dead letter.
 pub const PROPERTIES_STORED_MAX: usize = u8::MAX as usize;
 /// The attributes of one message as its row, in bytes.

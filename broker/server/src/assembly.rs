@@ -292,6 +292,7 @@ mod tests {
                 keys: &[],
                 properties: &properties,
                 born_ms: 0,
+                ..NewMessage::default()
             };
             builder.push(&message, b"body").unwrap();
         }

@@ -362,6 +362,7 @@ mod tests {
             keys: &[],
             properties: &[],
             born_ms: 0,
+            ..NewMessage::default()
         };
         for _ in 0..count {
             builder.push(&message, b"body").unwrap();

@@ -321,9 +321,7 @@ mod tests {
     #[test]
     fn a_connection_that_uses_half_of_its_streams_is_allowed_twice_as_many_up_to_the_limit() {
         let mut allowance = Allowance::new(50);
-        let raised: Vec<(usize, u32)> = (1..=50)
-            .filter_map(|open| Some((open, allowance.raised(open)?)))
-            .collect();
+        let raised: Vec<(usize, u32)> = (1..=50).filter_map(|open| Some((open, allowance.raised(open)?))).collect();
         assert_eq!(raised, [(7, 28), (14, 50)]);
     }
 

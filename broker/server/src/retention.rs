@@ -219,6 +219,7 @@ mod tests {
                 keys: &[],
                 properties: &[],
                 born_ms: 0,
+                ..NewMessage::default()
             };
             builder.push(&message, &[0; 1_000]).unwrap();
             let change = Change::Appended {

@@ -133,6 +133,9 @@ fn push(builder: &mut BatchBuilder, message: &NewMessage, body_bytes_max: u32, w
         keys: &message.keys,
         properties: &message.properties,
         born_ms: message.born_ms.unwrap_or(wall_ms),
+        deliver_at_ms: message.deliver_at_ms.unwrap_or(0),
+        priority: message.priority,
+        group: message.group.as_deref(),
     };
     builder.push(&attributes, &message.body)
 }

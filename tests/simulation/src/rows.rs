@@ -23,6 +23,7 @@ pub fn batch(producer: ProducerId, first: Sequence, count: u64) -> Bytes {
             keys: &keys,
             properties: &properties,
             born_ms: message.born_ms,
+            ..NewMessage::default()
         };
         builder
             .push(&new, &message.body)

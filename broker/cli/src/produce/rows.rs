@@ -88,7 +88,7 @@ impl Rows {
                 .iter()
                 .filter_map(|name| Some((name.clone(), column(name)?)))
                 .collect(),
-            born_ms: None,
+            ..NewMessage::default()
         }
     }
 

@@ -313,6 +313,7 @@ pub fn batch(producer: u128, first: u64, count: u64) -> Bytes {
             keys: &[],
             properties: &[],
             born_ms: 1_000_000,
+            ..NewMessage::default()
         };
         builder
             .push(&message, format!("body {}", first + nth).as_bytes())

@@ -43,6 +43,7 @@ pub(crate) fn batch(first_sequence: u64, tags: &[&str]) -> Bytes {
             keys: &[],
             properties: &[],
             born_ms: 500,
+            ..NewMessage::default()
         };
         builder.push(&message, format!("body of {tag}").as_bytes()).unwrap();
     }

@@ -197,6 +197,9 @@ fn check_offered(row: &Row<'_>) -> Result<(), Refusal> {
     if row.priority() != 0 {
         return refuse("priorities are not offered by this broker");
     }
+    if row.group_bytes().is_some() {
+        return refuse("message groups are not offered by this broker");
+    }
     if row.flags() != 0 {
         return refuse("the message has flags that this broker does not know");
     }

@@ -4,14 +4,14 @@ use bytes::{Bytes, BytesMut};
 
 use super::layout::{HEADER_BYTES, Header, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, tag_hash};
 use super::names::Interner;
-use super::row::{BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, PROPERTY_COUNT_AT};
+use super::row::{BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, DELIVER_AT_AT, EXTENSION_GROUP, PRIORITY_AT, PROPERTY_COUNT_AT};
 use crate::errors::{ErrorCode, Refusal};
 use crate::ids::{ProducerId, Sequence};
 use crate::limits::{
-    ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, BATCH_NAMES_MAX, BORN_MS_MAX, KEYS_MAX, PROPERTIES_MAX,
+    ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, BATCH_NAMES_MAX, BORN_MS_MAX, KEYS_MAX, PRIORITY_MAX, PROPERTIES_MAX,
     PROPERTY_VALUE_BYTES_MAX,
 };
-use crate::names::{check_key, check_property_name, check_tag};
+use crate::names::{check_key, check_message_group, check_property_name, check_tag};
 
 /// A message that is to be sent, without its body. `S` is what texts are held as, `&str` or `String`.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,26 @@ pub struct NewMessage<'a, S = &'a str> {
     pub properties: &'a [(S, S)],
     /// When the message was made: wall clock, milliseconds since 1970.
     pub born_ms: i64,
+    /// When it is to be delivered: wall clock, milliseconds since 1970; 0 for at once.
+    pub deliver_at_ms: i64,
+    /// The priority, 0 to 9, larger first.
+    pub priority: u8,
+    /// The message group, 1 to 128 bytes: its messages share a queue, and an ordered group gets them one after the other.
+    pub group: Option<&'a str>,
+}
+
+impl<S> Default for NewMessage<'_, S> {
+    fn default() -> Self {
+        Self {
+            tag: None,
+            keys: &[],
+            properties: &[],
+            born_ms: 0,
+            deliver_at_ms: 0,
+            priority: 0,
+            group: None,
+        }
+    }
 }
 
 /// Why a message was not taken into a batch.
@@ -199,10 +219,26 @@ impl BatchBuilder {
             .iter()
             .for_each(|key| self.rows.extend_from_slice(key.as_ref().as_bytes()));
         self.push_properties(message.properties)?;
+        if let Some(group) = message.group {
+            check_message_group(group)?;
+            push_extension(&mut self.rows, EXTENSION_GROUP, group.as_bytes());
+        }
         let row_bytes = self.rows.len() - row_at;
         if row_bytes > ATTRIBUTES_BYTES_MAX {
             let text = format!("the attributes have {row_bytes} bytes, the limit is {ATTRIBUTES_BYTES_MAX}");
             return refuse(ErrorCode::AttributesTooLarge, text);
+        }
+        if message.deliver_at_ms < 0 {
+            return refuse(
+                ErrorCode::BadMessage,
+                format!("the time of delivery {} ms is before 1970", message.deliver_at_ms),
+            );
+        }
+        if message.priority > PRIORITY_MAX {
+            return refuse(
+                ErrorCode::BadMessage,
+                format!("a priority is 0 to {PRIORITY_MAX}, not {}", message.priority),
+            );
         }
         let born = (message.born_ms - self.base_ms).to_le_bytes();
         let row = &mut self.rows[row_at..];
@@ -214,6 +250,8 @@ impl BatchBuilder {
         put(16, &crc32c(body).to_le_bytes());
         put(BORN_LOW_AT, &born[..4]);
         put(BORN_HIGH_AT, &born[4..6]);
+        put(DELIVER_AT_AT, &message.deliver_at_ms.to_le_bytes());
+        put(PRIORITY_AT, &[message.priority]);
         put(32, &[message.tag.map_or(0, str::len) as u8, message.keys.len() as u8]);
         put(PROPERTY_COUNT_AT, &[message.properties.len() as u8]);
         Ok(())
@@ -265,9 +303,16 @@ impl BatchBuilder {
     }
 }
 
+/// Writes an extension of a row: its kind, its length, its bytes.
+fn push_extension(row: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
+    let [l0, l1] = (bytes.len() as u16).to_le_bytes();
+    row.extend_from_slice(&[kind, l0, l1]);
+    row.extend_from_slice(bytes);
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::Batch;
+    use super::super::{Batch, BatchMerger, Row};
     use super::*;
 
     #[test]
@@ -277,6 +322,7 @@ mod tests {
             keys: &[],
             properties: &[("dropped", "v")],
             born_ms: 7,
+            ..NewMessage::default()
         };
         let kept = NewMessage {
             properties: &[("kept", "v")],
@@ -298,5 +344,30 @@ mod tests {
             (Sequence(40), 7, &b"kept"[..])
         );
         assert!(builder.is_empty());
+    }
+
+    #[test]
+    fn a_message_keeps_its_time_of_delivery_its_priority_and_its_group_when_it_is_merged() {
+        let message = NewMessage {
+            properties: &[("name", "value")],
+            deliver_at_ms: 1_800_000_000_123,
+            priority: 9,
+            group: Some("order-17"),
+            ..NewMessage::default()
+        };
+        let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(0));
+        builder.push(&message, b"kept").unwrap();
+        builder.push(&NewMessage::<&str>::default(), b"plain").unwrap();
+        let batch = Batch::parse(builder.finish()).unwrap();
+        let mut merger = BatchMerger::new();
+        merger.add_batch(&batch, 0..2).unwrap();
+        for batch in [batch, Batch::parse(merger.take().into_bytes()).unwrap()] {
+            let read = |row| {
+                let row: Row<'_> = batch.row(row).unwrap();
+                (row.deliver_at_ms(), row.priority(), row.group())
+            };
+            assert_eq!(read(0), (1_800_000_000_123, 9, Some("order-17")));
+            assert_eq!(read(1), (0, 0, None));
+        }
     }
 }

@@ -14,8 +14,12 @@ pub(super) const BODY_OFFSET_AT: usize = 8;
 pub(super) const BODY_LENGTH_AT: usize = 12;
 pub(super) const BODY_CRC_AT: usize = 16;
 pub(super) const BORN_LOW_AT: usize = 20;
+pub(super) const DELIVER_AT_AT: usize = 24;
 pub(super) const PROPERTY_COUNT_AT: usize = 34;
+pub(super) const PRIORITY_AT: usize = 35;
 pub(super) const BORN_HIGH_AT: usize = 38;
+/// The kind of the extension that holds the message group. A kind is never used again for another.
+pub(super) const EXTENSION_GROUP: u8 = 1;
 /// Bytes of a property's head: name u16, value length u16.
 pub(super) const HEAD_BYTES: usize = 4;
 
@@ -145,17 +149,40 @@ impl<'a> Row<'a> {
 
     /// When the message is to be delivered: wall clock, milliseconds since 1970; 0 for at once.
     pub fn deliver_at_ms(&self) -> i64 {
-        i64::from(self.u32_at(24)) | i64::from(self.u32_at(28)) << 32
+        i64::from(self.u32_at(DELIVER_AT_AT)) | i64::from(self.u32_at(DELIVER_AT_AT + 4)) << 32
     }
 
     /// The priority; 0 is the ordinary one.
     pub fn priority(&self) -> u8 {
-        self.fixed[35]
+        self.fixed[PRIORITY_AT]
     }
 
     /// The flags; none is defined yet.
     pub fn flags(&self) -> u16 {
         u16::from_le_bytes([self.fixed[36], self.fixed[37]])
+    }
+
+    /// The message group as bytes, if the message has one.
+    pub fn group_bytes(&self) -> Option<&'a [u8]> {
+        self.extension(EXTENSION_GROUP)
+    }
+
+    /// The message group, if the message has one.
+    pub fn group(&self) -> Option<&'a str> {
+        self.group_bytes().and_then(|group| str::from_utf8(group).ok())
+    }
+
+    /// The first extension of a kind.
+    fn extension(&self, kind: u8) -> Option<&'a [u8]> {
+        let mut extensions = self.extensions();
+        while let Some((&[found, l0, l1], rest)) = extensions.split_first_chunk() {
+            let (bytes, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([l0, l1])))?;
+            if found == kind {
+                return Some(bytes);
+            }
+            extensions = rest;
+        }
+        None
     }
 
     /// The producer that sent the message.

@@ -55,6 +55,7 @@ fn build(messages: &[Model]) -> Bytes {
             keys: &message.keys,
             properties: &message.properties,
             born_ms: message.born_ms,
+            ..NewMessage::default()
         };
         builder.push(&new, &message.body).unwrap();
     }
@@ -355,6 +356,7 @@ fn a_message_that_the_builder_refuses_leaves_no_trace() {
         keys: &["k"],
         properties: &[("p", "v")],
         born_ms: 5,
+        ..NewMessage::default()
     };
     let refusals = [
         NewMessage { tag: Some("a||b"), ..good },
@@ -370,6 +372,9 @@ fn a_message_that_the_builder_refuses_leaves_no_trace() {
             ..good
         },
         NewMessage { born_ms: i64::MAX, ..good },
+        NewMessage { deliver_at_ms: -1, ..good },
+        NewMessage { priority: 10, ..good },
+        NewMessage { group: Some(""), ..good },
     ];
     for message in &refusals {
         assert!(
@@ -476,6 +481,7 @@ fn a_message_is_taken_out_alone_of_a_batch_with_as_many_names_as_there_may_be() 
             keys: &[],
             properties: &properties,
             born_ms: 0,
+            ..NewMessage::default()
         };
         builder.push(&message, b"body").unwrap();
     }

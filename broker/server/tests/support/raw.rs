@@ -167,6 +167,7 @@ pub(crate) fn batch_of(producer: u128, first: u64, count: u32, body: &[u8]) -> B
                     keys: &[] as &[&str],
                     properties: &[],
                     born_ms: 1_000,
+                    ..NewMessage::default()
                 },
                 body,
             )

@@ -187,6 +187,7 @@ fn appended(number: u64) -> Record {
             keys: &["k"],
             properties: &[],
             born_ms: 500,
+            ..NewMessage::default()
         };
         builder.push(&message, b"body").expect("a small message fits");
     }

@@ -121,6 +121,7 @@ fn batch(messages: usize, variant: usize) -> Bytes {
             keys: &keys[..(number + variant) % 4],
             properties: &properties[..(number * 2 + variant) % 5],
             born_ms: 1_700_000_000_000 + number as i64 * 7 - 9,
+            ..NewMessage::default()
         };
         builder
             .push(&message, &[b'x'; 100][..number * 13 % 100])
