@@ -205,12 +205,14 @@ impl Allowance {
         }
     }
 
-    /// What to allow now that `open` streams are: twice as many when half are used, or nothing new.
+    /// What to allow now that `open` streams are: at least twice as many when half are used, or nothing new. The QUIC library does not tell
+    /// the client of less than an eighth more, so the last step is a large one, too.
     fn raised(&mut self, open: usize) -> Option<u32> {
         if self.allowed == self.most || open < self.allowed as usize / 2 {
             return None;
         }
-        self.allowed = self.allowed.saturating_mul(2).min(self.most);
+        let doubled = self.allowed.saturating_mul(2);
+        self.allowed = if doubled > self.most / 2 { self.most } else { doubled };
         Some(self.allowed)
     }
 }
@@ -320,15 +322,21 @@ mod tests {
 
     #[test]
     fn a_connection_that_uses_half_of_its_streams_is_allowed_twice_as_many_up_to_the_limit() {
-        let mut allowance = Allowance::new(50);
-        let raised: Vec<(usize, u32)> = (1..=50).filter_map(|open| Some((open, allowance.raised(open)?))).collect();
-        assert_eq!(raised, [(7, 28), (14, 50)]);
+        let mut allowance = Allowance::new(120);
+        let raised: Vec<(usize, u32)> = (1..=120).filter_map(|open| Some((open, allowance.raised(open)?))).collect();
+        assert_eq!(raised, [(7, 28), (14, 56), (28, 120)]);
     }
 
     #[test]
-    fn a_limit_below_what_connections_begin_with_is_kept() {
-        let mut allowance = Allowance::new(3);
-        assert_eq!((1..=3).filter_map(|open| allowance.raised(open)).count(), 0);
-        assert_eq!(limits::streams_at_first(3), 3);
+    fn no_step_is_so_small_that_the_client_is_not_told() {
+        for most in 1..=2_000 {
+            let mut allowance = Allowance::new(most);
+            let mut before = allowance.allowed;
+            for raised in (1..=most as usize).filter_map(|open| allowance.raised(open)) {
+                assert!(raised - before > raised / 8, "from {before} to {raised} of {most}");
+                before = raised;
+            }
+            assert_eq!(before, most);
+        }
     }
 }

@@ -24,9 +24,9 @@ pub const STREAM_WINDOW_BYTES: u32 = 14 << 20;
 /// QUIC library's tables take.
 const STREAMS_AT_FIRST: u32 = 14;
 
-/// Of `most` streams, those that a connection may open at first.
+/// Of `most` streams, those that a connection may open at first: all, if there are few.
 pub fn streams_at_first(most: u32) -> u32 {
-    most.min(STREAMS_AT_FIRST)
+    if most < 2 * STREAMS_AT_FIRST { most } else { STREAMS_AT_FIRST }
 }
 
 /// The largest datagram that path MTU discovery tries: what loopback carries well (+45 % throughput over 1,452 bytes).
