@@ -2,16 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use sluice_client::{Client, ConsumerConfig, NewMessage, ProducerConfig};
+use sluice_client::{Client, ConsumerConfig};
 use sluice_protocol::control::{Subscribe, TopicSettings};
-use sluice_protocol::errors::{ErrorCode, Refusal};
+use sluice_protocol::errors::ErrorCode;
 use sluice_protocol::frame::{self, FrameKind};
 use sluice_server::limits::CONFIRMS_UNWRITTEN_MAX;
-use sluice_server::{ProcessUsage, Running, Server};
+use sluice_server::{Running, Server};
+use support::document::quoted;
+use support::others::{goes_on, grown_by_at_most, resident_mib};
 use support::raw::{PRODUCER, Raw, batch, batch_of, publish, publish_start};
 use support::{STOP_BOUND, config, connect, start};
 use tokio::time::timeout;
@@ -19,35 +19,6 @@ use tokio::time::timeout;
 mod support;
 
 const WAIT: Duration = Duration::from_secs(60);
-
-/// Publishes and consumes as if nothing else went on.
-async fn goes_on(client: &Client, group: &str) {
-    let producer = client.producer("good", ProducerConfig::default());
-    for number in 0..20 {
-        producer.send(NewMessage::new(format!("{number}"))).await.unwrap();
-    }
-    producer.close().await.unwrap();
-    let consumer = client.consumer(ConsumerConfig::new("good", group));
-    let mut got = 0;
-    while got < 20 {
-        let messages = consumer.receive(32, Duration::from_secs(10)).await.unwrap();
-        assert!(consumer.ack(&messages).await.unwrap().iter().all(Result::is_ok));
-        got += messages.len();
-    }
-}
-
-fn resident_mib() -> Option<u64> {
-    Some(ProcessUsage::read()?.resident_bytes >> 20)
-}
-
-/// Demands that memory has not grown by more since, and prints by how much it has: `cargo test` runs other brokers in this process at the
-/// same time, `--test-threads=1` one after the other.
-fn grown_by_at_most(before: Option<u64>, mib: u64) {
-    if let (Some(before), Some(now)) = (before, resident_mib()) {
-        println!("resident memory: {before} MiB before, {now} MiB now, at most {mib} more are allowed");
-        assert!(now <= before + mib, "{before} MiB before, {now} MiB now");
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frame_that_is_not_finished_in_time_is_refused_and_its_connection_goes_on() {
@@ -68,6 +39,9 @@ async fn a_frame_that_is_not_finished_in_time_is_refused_and_its_connection_goes
             refusal.to_string(),
             format!("FrameUnfinished: a frame was begun and not finished in time: {bytes} bytes of it came")
         );
+        if bytes == 11 {
+            quoted(&refusal);
+        }
     }
     raw.lives().await;
     assert_eq!(running.metrics().refusals.of(ErrorCode::FrameUnfinished), 3);
@@ -197,50 +171,6 @@ async fn a_producer_that_reads_no_confirms_is_read_no_further() {
     assert!(admitted <= u64::from(CONFIRMS_UNWRITTEN_MAX) + 100 * 1_024, "{admitted}");
     grown_by_at_most(before, 128);
     writing.shutdown().await;
-    client.close().await;
-    drop(raw);
-    running.stop(STOP_BOUND).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_producer_faster_than_the_disk_is_told_to_slow_down_and_others_are_served() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut small = config(directory.path());
-    small.limits.body_bytes = 64 << 10;
-    small.limits.frame_bytes = 512 << 10;
-    small.limits.inbox_bytes = 1 << 20;
-    let running = Server::start(small).await.unwrap();
-    let client = connect(&running).await;
-    goes_on(&client, "before").await;
-    let before = resident_mib();
-    let raw = Raw::welcomed(&running).await;
-    let sequences = Arc::new(AtomicU64::new(0));
-    let mut flood = tokio::task::JoinSet::new();
-    for _ in 0..8 {
-        let (mut stream, sequences) = (raw.open(&publish_start("t")).await, sequences.clone());
-        // Each sends 16 batches at a time, and goes on until it is told to slow down.
-        flood.spawn(async move {
-            loop {
-                for _ in 0..16 {
-                    let batch = batch_of(PRODUCER, sequences.fetch_add(4, Ordering::Relaxed), 4, &[7; 60_000]);
-                    stream.send.write_all(&publish(&batch)).await.unwrap();
-                }
-                for _ in 0..16 {
-                    let refused = stream.confirm().await.refused.into_iter().next();
-                    let refusal = refused.and_then(|message| message.refused).map(Refusal::from);
-                    if let Some(refusal) = refusal.filter(|refusal| refusal.code == ErrorCode::Overloaded) {
-                        return refusal;
-                    }
-                }
-            }
-        });
-    }
-    goes_on(&client, "during").await;
-    let refusal = timeout(WAIT, flood.join_next()).await.unwrap().unwrap().unwrap();
-    assert!(refusal.text.ends_with("send more slowly"), "{refusal}");
-    goes_on(&client, "after").await;
-    grown_by_at_most(before, 128);
-    flood.shutdown().await;
     client.close().await;
     drop(raw);
     running.stop(STOP_BOUND).await.unwrap();

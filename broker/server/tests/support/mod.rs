@@ -6,7 +6,9 @@ use std::time::Duration;
 use sluice_client::{Client, Endpoint, Trust};
 use sluice_server::{Config, Running, Server};
 
+pub(crate) mod document;
 pub(crate) mod http;
+pub(crate) mod others;
 pub(crate) mod raw;
 
 /// How long a stop may take in a test.

@@ -88,8 +88,10 @@ impl Raw {
         send.write_all(bytes).await.unwrap();
         Stream {
             send,
-            receive,
-            buffer: BytesMut::new(),
+            answers: Answers {
+                receive,
+                buffer: BytesMut::new(),
+            },
         }
     }
 
@@ -101,11 +103,16 @@ impl Raw {
 
 pub(crate) struct Stream {
     pub(crate) send: SendStream,
-    pub(crate) receive: RecvStream,
+    pub(crate) answers: Answers,
+}
+
+/// The half of a stream that the broker writes.
+pub(crate) struct Answers {
+    receive: RecvStream,
     buffer: BytesMut,
 }
 
-impl Stream {
+impl Answers {
     /// The next frame; `None` at the end of the stream.
     pub(crate) async fn next(&mut self) -> Option<(FrameKind, Bytes)> {
         loop {
@@ -119,6 +126,20 @@ impl Stream {
             let chunk = self.receive.read_chunk(1 << 16, true).await.unwrap()?;
             self.buffer.extend_from_slice(&chunk.bytes);
         }
+    }
+
+    /// The confirm that comes next.
+    pub(crate) async fn confirm(&mut self) -> Confirm {
+        let (kind, payload) = self.next().await.unwrap();
+        assert_eq!(kind, FrameKind::Confirm);
+        prost::Message::decode(payload).unwrap()
+    }
+}
+
+impl Stream {
+    /// The next frame; `None` at the end of the stream.
+    pub(crate) async fn next(&mut self) -> Option<(FrameKind, Bytes)> {
+        self.answers.next().await
     }
 
     pub(crate) async fn refused(&mut self) -> ErrorCode {
@@ -136,9 +157,7 @@ impl Stream {
 
     /// The confirm that comes next.
     pub(crate) async fn confirm(&mut self) -> Confirm {
-        let (kind, payload) = self.next().await.unwrap();
-        assert_eq!(kind, FrameKind::Confirm);
-        prost::Message::decode(payload).unwrap()
+        self.answers.confirm().await
     }
 }
 
