@@ -2,6 +2,8 @@
 
 mod kept;
 mod parts;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -141,19 +143,24 @@ impl Shared {
     }
 
     /// The file of a segment, opened if it is not.
-    fn file(&self, number: u64) -> Result<Arc<dyn StorageFile>, LogError> {
-        if let Some(file) = self.files().get(&number) {
+    fn file(&self, segment: &Segment) -> Result<Arc<dyn StorageFile>, LogError> {
+        if let Some(file) = self.files().get(&segment.number) {
             return Ok(file);
         }
-        let name = segment_name(number);
+        let name = segment_name(segment.number);
         let file = self.storage.open(&name).map_err(LogError::io("opening", &name))?;
-        self.files().put(number, 1, Arc::clone(&file));
+        self.files().put(segment.number, 1, Arc::clone(&file));
+        // Retention that took it meanwhile may have looked for it here too early, and what is kept open keeps its disk space.
+        if !self.holds(segment) {
+            self.files().remove(&segment.number);
+        }
         Ok(file)
     }
 
-    /// Whether a sealed segment is still part of the log.
+    /// Whether a segment is still part of the log.
     pub(crate) fn holds(&self, segment: &Segment) -> bool {
-        self.view().sealed.iter().any(|other| other.base == segment.base)
+        let view = self.view();
+        view.active.base == segment.base || view.sealed.iter().any(|other| other.base == segment.base)
     }
 }
 
@@ -284,7 +291,7 @@ impl LogReader {
         let to = Position(place.position.0 + u64::from(range.end));
         // Whatever is wrong with it is met when it is read.
         if let Some(segment) = self.segment_of(from, to)
-            && let Ok(file) = self.shared.file(segment.number)
+            && let Ok(file) = self.shared.file(&segment)
         {
             file.will_read(segment.offset(from), to.0 - from.0);
         }
@@ -363,7 +370,7 @@ impl LogReader {
 
     fn read_segment(&self, segment: &Segment, from: Position, to: Position) -> Result<Bytes, LogError> {
         let mut bytes = vec![0; (to.0 - from.0) as usize];
-        let file = match self.shared.file(segment.number) {
+        let file = match self.shared.file(segment) {
             // Retention took it since it was found.
             Err(LogError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound && !self.shared.holds(segment) => {
                 return Err(LogError::Gone { position: from });
@@ -387,46 +394,5 @@ impl LogReader {
 
     fn sealed(&self) -> Vec<Arc<Segment>> {
         self.shared.view().sealed.clone()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sluice_protocol::ids::Epoch;
-    use sluice_protocol::units::Now;
-
-    use super::*;
-    use crate::record::{Change, Record};
-    use crate::{FaultyStorage, Log, LogConfig, Start};
-
-    #[test]
-    fn what_retention_took_since_it_was_found_is_gone() {
-        let config = LogConfig {
-            segment_bytes: 4_096,
-            fill_ahead_bytes: 512,
-            tail_cache_bytes: 0,
-        };
-        let start = Start {
-            wall_ms: 1_000,
-            random: [1; 24],
-        };
-        let mut opened = Log::open(Arc::new(FaultyStorage::new(1)), config, start).unwrap();
-        let record = Record {
-            at: Now {
-                wall_ms: 1_000,
-                mono_ms: 0,
-            },
-            change: Change::Opened { epoch: Epoch(1) },
-        };
-        for _ in 0..200 {
-            opened.writer.append(opened.writer.end(), &[record.encode()]).unwrap();
-        }
-        opened.writer.begin_checkpoint(opened.writer.end()).unwrap();
-        opened.writer.finish_checkpoint().unwrap();
-        let (from, to) = (Position(0), Position(8));
-        let segment = opened.reader.segment_of(from, to).unwrap();
-        assert!(opened.writer.retain(|_| None).unwrap() > 0);
-        let read = opened.reader.read_segment(&segment, from, to);
-        assert!(matches!(read, Err(LogError::Gone { .. })), "{read:?}");
     }
 }
