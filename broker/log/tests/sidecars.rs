@@ -5,9 +5,9 @@
 mod support;
 
 use bytes::Bytes;
-use sluice_log::{FaultyStorage, LogWriter, Storage};
-use sluice_protocol::ids::QueueOffset;
-use support::{append, appended, batch, open, queue};
+use sluice_log::{FaultyStorage, LogConfig, LogWriter, Opened, Storage};
+use sluice_protocol::ids::{Position, QueueOffset};
+use support::{append, appended, batch, config, open, open_with, queue};
 
 /// One frame with a batch of two messages for each of eight queues.
 fn frame(number: u64) -> Vec<Bytes> {
@@ -101,4 +101,49 @@ fn a_sidecar_that_a_crash_tore_while_it_was_made_again_is_made_again() {
         storage.crash();
         assert_eq!(found(&storage), [12; 8], "seed {seed}");
     }
+}
+
+/// Somebody removes all sidecars while the log is open.
+fn lose_sidecars(storage: &FaultyStorage) {
+    let sidecars = sidecars(storage);
+    assert!(!sidecars.is_empty());
+    sidecars.iter().for_each(|name| storage.remove(name).unwrap());
+}
+
+#[test]
+fn retention_takes_a_segment_whose_sidecar_somebody_removed_and_the_log_goes_on() {
+    let storage = FaultyStorage::new(1);
+    let mut writer = filled(&storage, 12);
+    writer.begin_checkpoint(writer.end()).unwrap();
+    writer.finish_checkpoint().unwrap();
+    lose_sidecars(&storage);
+    assert!(writer.retain(|_| None).unwrap() > 2, "what few queues they hold is known without");
+    append(&mut writer, &frame(12));
+    writer.sync().unwrap();
+    storage.crash();
+    drop(writer);
+    assert!(
+        found(&storage).iter().all(|found| (1..=12).contains(found)),
+        "what was written last is there"
+    );
+}
+
+#[test]
+fn retention_by_age_passes_over_a_segment_whose_sidecar_is_lost() {
+    let storage = FaultyStorage::new(1);
+    // Segments with more queues than are kept in memory: what they hold is in their sidecars alone.
+    let config = LogConfig {
+        segment_bytes: 16 << 10,
+        ..config()
+    };
+    let Opened { mut writer, reader, .. } = open_with(&storage, config).unwrap();
+    let queues: Vec<u16> = (0..200).collect();
+    for &index in &queues {
+        append(&mut writer, &[appended(2_000, index, 0, batch(u64::from(index), &["a"]))]);
+    }
+    writer.sync().unwrap();
+    let expired = || reader.expired(Position(0), 3_000, |_| Some(3_000)).map(|expired| expired.len());
+    lose_sidecars(&storage);
+    let active = expired().unwrap();
+    assert!((1..200).contains(&active), "of the segment that is written: {active}");
 }

@@ -24,6 +24,14 @@ pub(crate) fn open_at(storage: &FaultyStorage, wall_ms: i64) -> Result<Opened, L
     Log::open(Arc::new(storage.clone()), config(), Start { wall_ms, random: [7; 24] })
 }
 
+pub(crate) fn open_with(storage: &FaultyStorage, config: LogConfig) -> Result<Opened, LogError> {
+    let start = Start {
+        wall_ms: 1_000,
+        random: [7; 24],
+    };
+    Log::open(Arc::new(storage.clone()), config, start)
+}
+
 pub(crate) fn open(storage: &FaultyStorage) -> Result<Opened, LogError> {
     open_at(storage, 1_000)
 }
