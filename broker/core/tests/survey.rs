@@ -4,7 +4,9 @@ mod harness;
 
 use harness::Harness;
 use sluice_core::effect::{Effect, JudgeId};
-use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, JudgeFailure, JudgeFailureKind, Numbers, SubscriptionId, Verdicts};
+use sluice_core::input::{
+    Action, Admin, ConnectionId, Consume, Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Numbers, SubscriptionId, Verdicts,
+};
 use sluice_core::limits::SURVEY_ENTRIES_MAX;
 use sluice_core::survey::{GroupReading, Survey, SurveyFrom, TopicReading};
 use sluice_log::record::{Filter, OnFailure, PluginLimits, TopicSettings};
@@ -84,6 +86,31 @@ fn a_groups_lag_shows_its_four_parts() {
     harness.settle(1, 1, Numbers::Each(vec![1]), Action::Ack);
     harness.settle(1, 1, Numbers::Each(vec![2]), Action::Nack { delay_ms: Some(60_000) });
     assert_eq!(groups(&harness), [lag(3, 2, 0, 1)]);
+}
+
+#[test]
+fn what_waits_beyond_a_message_that_is_set_aside_is_counted_once() {
+    let mut harness = filtered();
+    let judge = asked(&mut harness);
+    let culprit = Culprit {
+        offset: QueueOffset(1),
+        kind: CulpritKind::Trap,
+        reason: "it trapped".to_owned(),
+    };
+    let outcome = Ok(Verdicts {
+        from: QueueOffset(0),
+        to: QueueOffset(7),
+        deliver: [0, 2].map(QueueOffset).to_vec(),
+        failed: 0,
+        evaluated: 7,
+        culprits: vec![culprit],
+    });
+    harness.input(Input::Verdicts { judge, outcome });
+    harness.settle(1, 1, Numbers::Each(vec![1]), Action::Ack);
+    harness.sync();
+    harness.crash();
+    // The frontier stays at the message that was set aside, and one of those beyond it is to be delivered again.
+    assert_eq!(groups(&harness), [lag(8, 0, 0, 1)]);
 }
 
 #[test]
