@@ -275,7 +275,7 @@ mod tests {
     use std::sync::Arc;
 
     use sluice_log::record::{Change, Record};
-    use sluice_log::{FaultyStorage, Log, LogConfig, Start};
+    use sluice_log::{FaultyStorage, Log, LogConfig, Start, Storage as _};
     use sluice_protocol::batch::{Batch, BatchBuilder, NewMessage};
     use sluice_protocol::ids::{ProducerId, Sequence};
     use sluice_protocol::units::Now;
@@ -299,20 +299,23 @@ mod tests {
         builder.finish()
     }
 
-    #[test]
-    fn batches_that_have_too_many_names_together_are_delivered_apart() {
+    /// A log that keeps nothing in memory, with these batches one after the other in a queue.
+    fn stored(storage: &FaultyStorage, batches: impl IntoIterator<Item = Bytes>) -> LogReader {
         let start = Start {
             wall_ms: 1_000,
             random: [7; 24],
         };
-        let mut opened = Log::open(Arc::new(FaultyStorage::new(1)), LogConfig::default(), start).unwrap();
-        let queue = QueueId::default();
-        for first in [0, 20, 40] {
-            let change = Change::Appended {
-                queue,
-                first: QueueOffset(first),
-                batch: many_names(first),
-            };
+        let config = LogConfig {
+            tail_cache_bytes: 0,
+            segment_bytes: 1 << 20,
+            ..LogConfig::default()
+        };
+        let mut opened = Log::open(Arc::new(storage.clone()), config, start).unwrap();
+        let mut first = QueueOffset(0);
+        for batch in batches {
+            let count = Batch::parse(batch.clone()).unwrap().count();
+            let queue = QueueId::default();
+            let change = Change::Appended { queue, first, batch };
             let at = Now {
                 wall_ms: 1_000,
                 mono_ms: 0,
@@ -321,16 +324,66 @@ mod tests {
                 .writer
                 .append(opened.writer.end(), &[Record { at, change }.encode()])
                 .unwrap();
+            first.0 += u64::from(count);
         }
         opened.writer.sync().unwrap();
-        let offsets = OffsetRange {
-            first: QueueOffset(0),
-            end: QueueOffset(60),
+        opened.reader
+    }
+
+    /// The leases of these messages.
+    fn reading(ranges: &[(u64, u64)]) -> Reading {
+        let lease = |&(first, end): &(u64, u64)| LeaseRange {
+            offsets: OffsetRange {
+                first: QueueOffset(first),
+                end: QueueOffset(end),
+            },
+            attempt: Attempt(1),
         };
-        let attempt = Attempt(1);
-        let mut reading = Reading::new(queue, vec![LeaseRange { offsets, attempt }]);
-        let mut delivered = Vec::new();
-        while let Some(chunk) = reading.next(&opened.reader).unwrap() {
+        Reading::new(QueueId::default(), ranges.iter().map(lease).collect())
+    }
+
+    /// So many small messages.
+    fn batch(first: u64, count: u64) -> Bytes {
+        let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(first));
+        for _ in 0..count {
+            builder.push(&NewMessage::<&str>::default(), b"body").unwrap();
+        }
+        builder.finish()
+    }
+
+    #[test]
+    fn what_comes_before_an_unreadable_batch_is_delivered_first() {
+        // Batches that share a frame, and one that fills a frame by itself.
+        for count in [2, limits::DELIVERY_MESSAGES_MAX as u64] {
+            let storage = FaultyStorage::new(1);
+            let reader = stored(&storage, [batch(0, count), batch(count, 2), batch(count + 2, 2)]);
+            let first = QueueOffset(count);
+            let place = reader.batches(QueueId::default(), first, QueueOffset(count + 1)).unwrap().remove(0);
+            // Segments begin with a header of 64 bytes; the last byte before the bodies is under the checksum.
+            let at = 64 + place.position.0 + u64::from(place.attribute_bytes) - 1;
+            for entry in storage.list().unwrap() {
+                storage.flip(&entry.name, at, 1);
+            }
+            let last = count + 4;
+            for leases in [
+                vec![(0, last)],
+                vec![(0, count), (count, last)],
+                vec![(1, count + 1), (count + 1, last)],
+            ] {
+                let (first, mut reading) = (leases[0].0, reading(&leases));
+                let chunks = reading.next_several(&reader).unwrap();
+                let delivered: u64 = chunks.iter().map(|chunk| chunk.messages).sum();
+                assert_eq!(delivered, count - first, "{leases:?}");
+                assert!(reading.next_several(&reader).is_err(), "then it is met: {leases:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn batches_that_have_too_many_names_together_are_delivered_apart() {
+        let reader = stored(&FaultyStorage::new(1), [0, 20, 40].map(many_names));
+        let (mut reading, mut delivered) = (reading(&[(0, 60)]), Vec::new());
+        while let Some(chunk) = reading.next(&reader).unwrap() {
             let batch = Batch::parse(chunk.batch.concat().into()).unwrap();
             assert_eq!(u64::from(batch.count()), chunk.messages);
             delivered.push((chunk.place, chunk.messages));
