@@ -117,7 +117,7 @@ async fn more_credit_than_the_welcome_allows_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let running = start(directory.path()).await;
     let client = connect(&running).await;
-    publish(&client, "t", 1, 1).await;
+    client.create_topic("t", None).await.unwrap();
     let raw = Raw::welcomed(&running).await;
     let mut bytes = BytesMut::from(&frame::message(FrameKind::Subscribe, &subscribe(1))[..]);
     frame::encode_message(FrameKind::Credit, &Credit { messages: 65_537 }, &mut bytes);
