@@ -16,8 +16,8 @@ use crate::wire;
 
 /// What a topic and a group are like, as the protocol says it. Their fields are documented in `docs/protocol.md`.
 pub use sluice_protocol::control::{
-    Alarm, Backoff, CursorInfo, GroupInfo, GroupSettings, MemberInfo, OnFailure, PluginInfo, PluginLimits, QueueInfo, TopicInfo,
-    TopicSettings,
+    Alarm, Backoff, CursorInfo, DeadLetter, DeadLettersDealt, GroupInfo, GroupSettings, LeaseInfo, MemberInfo, MessageState, OnFailure,
+    Pause, PluginInfo, PluginLimits, QueueInfo, TopicInfo, TopicSettings,
 };
 
 /// Where a seek goes.
@@ -143,19 +143,12 @@ impl Client {
             group.cursors.extend(page.cursors);
             group.members.extend(page.members);
             group.alarms.extend(page.alarms);
+            // That of all topics is on every page.
+            group.pauses.extend(page.pauses.into_iter().filter(|pause| !pause.topic.is_empty()));
             group.lag += page.lag;
             group.next = page.next;
         }
         Ok(group)
-    }
-
-    /// Goes on with a group that is held for the fault of a plugin: what was set aside or held is judged again. Where nothing is held
-    /// nothing changes.
-    ///
-    /// # Errors
-    /// `NoSuchGroup`.
-    pub async fn resume_group(&self, name: &str) -> Result<(), Error> {
-        self.done(FrameKind::ResumeGroup, &named(name)).await
     }
 
     /// Begins a new pass of a group over one queue of a topic, or over all: running leases are void.
@@ -243,11 +236,11 @@ impl Client {
         }
     }
 
-    async fn done(&self, kind: FrameKind, message: &impl prost::Message) -> Result<(), Error> {
+    pub(crate) async fn done(&self, kind: FrameKind, message: &impl prost::Message) -> Result<(), Error> {
         self.query::<control::Empty>(kind, message, FrameKind::Done).await.map(drop)
     }
 
-    async fn query<A: prost::Message + Default>(
+    pub(crate) async fn query<A: prost::Message + Default>(
         &self,
         kind: FrameKind,
         message: &impl prost::Message,

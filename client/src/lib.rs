@@ -55,6 +55,7 @@ mod filter;
 pub mod limits;
 mod link;
 mod message;
+mod operate;
 mod producer;
 mod router;
 mod sequences;

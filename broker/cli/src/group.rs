@@ -1,12 +1,14 @@
-//! `sluice group`: create, list, describe and delete consumer groups, seek, and resume.
+//! `sluice group`: create, list, describe and delete consumer groups, and what operators do with their messages.
 
-use std::time::Duration;
+mod leases;
+mod letters;
+mod policy;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use sluice_client::admin::{Alarm, Backoff, CursorInfo, GroupInfo, GroupSettings, SeekTo, filter_of};
+use sluice_client::admin::{Alarm, Backoff, CursorInfo, GroupInfo, GroupSettings, MessageState, Pause, SeekTo, filter_of};
 use sluice_client::{Client, Filter};
-use sluice_protocol::control::{StartPoint, backoff, start_point};
+use sluice_protocol::control::StartPoint;
 
 use crate::connect::Broker;
 use crate::failure::Failure;
@@ -24,11 +26,14 @@ pub(crate) enum Group {
         /// Deliveries of a message before it goes to the dead-letter topic
         #[arg(long, default_value_t = 16)]
         attempts: u16,
-        /// Wait before each redelivery, such as 5s, instead of the growing one
-        #[arg(long, value_parser = times::duration)]
-        backoff: Option<Duration>,
-        /// Begin after the newest message instead of at the earliest
-        #[arg(long)]
+        /// Wait before each redelivery: 5s always, 1s,5s,10s one after the other, 1s..1m doubling; a growing table unless given
+        #[arg(long, value_parser = policy::backoff)]
+        backoff: Option<Backoff>,
+        /// Where it begins in a topic: earliest, latest, or the first message stored at a time (milliseconds since 1970, or -15m)
+        #[arg(long, value_parser = policy::start, allow_hyphen_values = true)]
+        start: Option<StartPoint>,
+        /// The same as --start latest
+        #[arg(long, conflicts_with = "start")]
         from_latest: bool,
     },
     /// List the groups
@@ -43,10 +48,57 @@ pub(crate) enum Group {
         /// Name of the group
         name: String,
     },
-    /// Go on with a group that is held for the fault of a plugin: what was set aside or held is judged again
+    /// Hand nothing out to a group any more; its members stay connected, and what they hold may be settled
+    Pause {
+        /// Name of the group
+        name: String,
+        /// One topic; all that the group reads or will read unless given
+        #[arg(long)]
+        topic: Option<String>,
+    },
+    /// Go on with a group that is paused, or held for the fault of a plugin: what was set aside or held is judged again
     Resume {
         /// Name of the group
         name: String,
+        /// One topic; all unless given
+        #[arg(long)]
+        topic: Option<String>,
+    },
+    /// Settle one message for a group, whatever its state
+    Skip {
+        /// Name of the group
+        name: String,
+        /// The topic
+        #[arg(long)]
+        topic: String,
+        /// The queue
+        #[arg(long)]
+        queue: u16,
+        /// The message's offset in it
+        #[arg(long)]
+        offset: u64,
+    },
+    /// Pass over all that a topic holds for a group; what it holds becomes void
+    Purge {
+        /// Name of the group
+        name: String,
+        /// The topic
+        #[arg(long)]
+        topic: String,
+    },
+    /// List what the group gave up, send it back, or discard it
+    #[command(subcommand)]
+    DeadLetters(letters::Letters),
+    /// List what is handed out to whom, what waits for another delivery, and what is held
+    Leases {
+        /// Name of the group
+        name: String,
+        /// One topic; all unless given
+        #[arg(long)]
+        topic: Option<String>,
+        /// The most ranges of messages to list
+        #[arg(long, default_value_t = 1000)]
+        limit: usize,
     },
     /// Move a group to another place in a topic; what it holds becomes void
     Seek {
@@ -101,11 +153,23 @@ impl Group {
                 name,
                 attempts,
                 backoff,
+                start,
                 from_latest,
-            } => create(&client, output, &name, attempts, backoff, from_latest).await?,
+            } => {
+                let start = match from_latest {
+                    true => policy::start("latest").ok(),
+                    false => start,
+                };
+                let settings = GroupSettings {
+                    attempts_max: attempts.into(),
+                    backoff,
+                    start,
+                };
+                create(&client, output, &name, settings).await?;
+            }
             Group::List => {
                 let rows: Vec<Vec<Value>> = client.groups().await?.iter().map(row).collect();
-                output.table(&["group", "members", "lag", "subscriptions"], &rows)?;
+                output.table(&["group", "members", "lag", "paused", "subscriptions"], &rows)?;
             }
             Group::Describe { name } => describe(&client.group(&name).await?, output)?,
             Group::Delete { name } => {
@@ -115,12 +179,41 @@ impl Group {
                     || vec![format!("group {name} deleted")],
                 )?;
             }
-            Group::Resume { name } => {
-                client.resume_group(&name).await?;
-                output.show(
-                    || json!({ "group": name, "resumed": true }),
-                    || vec![format!("group {name} goes on")],
-                )?;
+            Group::Pause { name, topic } => {
+                client.pause_group(&name, topic.as_deref()).await?;
+                let human = || vec![format!("group {name} is paused in {}", place(topic.as_deref()))];
+                output.show(|| json!({ "group": name, "topic": topic, "paused": true }), human)?;
+            }
+            Group::Resume { name, topic } => {
+                client.resume_group(&name, topic.as_deref()).await?;
+                let human = || vec![format!("group {name} goes on in {}", place(topic.as_deref()))];
+                output.show(|| json!({ "group": name, "topic": topic, "resumed": true }), human)?;
+            }
+            Group::Skip {
+                name,
+                topic,
+                queue,
+                offset,
+            } => {
+                let was = state_text(client.skip_message(&name, &topic, queue, offset).await?);
+                let json = || json!({ "group": name, "topic": topic, "queue": queue, "offset": offset, "was": was });
+                let human = || {
+                    vec![format!(
+                        "group {name} skips message {offset} of {topic} queue {queue}, which was {was}"
+                    )]
+                };
+                output.show(json, human)?;
+            }
+            Group::Purge { name, topic } => {
+                let messages = client.purge_group(&name, &topic).await?;
+                let human = || vec![format!("group {name} passed over {messages} messages of topic {topic}")];
+                output.show(|| json!({ "group": name, "topic": topic, "passed_over": messages }), human)?;
+            }
+            Group::DeadLetters(letters) => letters.run(&client, output).await?,
+            Group::Leases { name, topic, limit } => {
+                let mut held = client.leases(&name, topic.as_deref(), limit).await?;
+                held.truncate(limit);
+                leases::print(&held, output)?;
             }
             Group::Seek { name, topic, queue, to } => {
                 client.seek(&name, &topic, queue, to.place()).await?;
@@ -133,33 +226,28 @@ impl Group {
     }
 }
 
-async fn create(
-    client: &Client,
-    output: &mut Output,
-    name: &str,
-    attempts: u16,
-    backoff: Option<Duration>,
-    from_latest: bool,
-) -> Result<(), Failure> {
-    let backoff = backoff.map(|wait| {
-        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-        Backoff {
-            kind: Some(backoff::Kind::FixedMs(wait_ms)),
-        }
-    });
-    let start = from_latest.then_some(StartPoint {
-        at: Some(start_point::At::Latest(true)),
-    });
-    let settings = GroupSettings {
-        attempts_max: attempts.into(),
-        backoff,
-        start,
-    };
+async fn create(client: &Client, output: &mut Output, name: &str, settings: GroupSettings) -> Result<(), Failure> {
     client.create_group(name, Some(settings)).await?;
     output.show(
         || json!({ "group": name, "created": true }),
         || vec![format!("group {name} created")],
     )
+}
+
+/// Where something holds.
+fn place(topic: Option<&str>) -> String {
+    topic.map_or_else(|| "all topics".to_owned(), |topic| format!("topic {topic}"))
+}
+
+/// What a message was.
+fn state_text(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Free => "not handed out yet",
+        MessageState::Leased => "leased",
+        MessageState::Retrying => "waiting for another delivery",
+        MessageState::Held => "held",
+        MessageState::Over => "settled or passed over already",
+    }
 }
 
 /// A filter as people write it.
@@ -190,6 +278,7 @@ fn row(group: &GroupInfo) -> Vec<Value> {
         json!(group.name),
         json!(group.member_count),
         json!(group.lag),
+        json!(group.pauses.iter().any(|pause| pause.topic.is_empty())),
         json!(shown.join(", ")),
     ]
 }
@@ -230,7 +319,9 @@ const CURSOR: &[&str] = &[
 ];
 
 fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
-    let attempts = group.settings.as_ref().map_or(0, |settings| settings.attempts_max);
+    let settings = group.settings.as_ref();
+    let attempts = settings.map_or(0, |settings| settings.attempts_max);
+    let (backoff, start) = (policy::backoff_text(settings), policy::start_text(settings));
     if output.is_json() {
         let cursor = |cursor: &CursorInfo| {
             let fields = CURSOR.iter().map(|head| (*head).to_owned()).zip(cursor_row(cursor)).collect();
@@ -243,9 +334,15 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
                 "topic": alarm.topic, "digest": hex(&alarm.digest), "reason": alarm.reason, "since_ms": alarm.since_wall_ms,
             })
         };
+        let pause = |pause: &Pause| {
+            let topic = (!pause.topic.is_empty()).then_some(&pause.topic);
+            json!({ "topic": topic, "since_ms": pause.since_wall_ms, "by": pause.by })
+        };
         let json = json!({
             "alarms": group.alarms.iter().map(alarm).collect::<Vec<_>>(),
-            "group": group.name, "lag": group.lag, "attempts_max": attempts, "subscriptions": subscriptions(group),
+            "pauses": group.pauses.iter().map(pause).collect::<Vec<_>>(),
+            "group": group.name, "lag": group.lag, "attempts_max": attempts, "backoff": backoff, "start": start,
+            "subscriptions": subscriptions(group),
             "members": group.members.iter().map(member).collect::<Vec<_>>(),
             "cursors": group.cursors.iter().map(cursor).collect::<Vec<_>>(),
         });
@@ -254,8 +351,19 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
     output.line(format!("group          {}", group.name))?;
     output.line(format!("lag            {}", group.lag))?;
     output.line(format!("attempts       {attempts}"))?;
+    output.line(format!("back-off       {backoff}"))?;
+    output.line(format!("start          {start}"))?;
     for subscription in subscriptions(group) {
         output.line(format!("subscription   {subscription}"))?;
+    }
+    for pause in &group.pauses {
+        output.line(format!(
+            "PAUSED         {} since {} by {}; go on with `sluice group resume {}`",
+            place((!pause.topic.is_empty()).then_some(pause.topic.as_str())),
+            times::shown(pause.since_wall_ms),
+            pause.by,
+            group.name
+        ))?;
     }
     for alarm in &group.alarms {
         output.line(format!(

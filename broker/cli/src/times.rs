@@ -51,6 +51,18 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "the duration is too long".to_owned())
 }
 
+/// A wait in the form in which [`duration`] reads it, in the largest unit that tells it exactly.
+pub(crate) fn duration_text(wait_ms: u64) -> String {
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+    let whole = units
+        .into_iter()
+        .find(|(unit_ms, _)| wait_ms > 0 && wait_ms.is_multiple_of(*unit_ms));
+    match whole {
+        Some((unit_ms, unit)) => format!("{}{unit}", wait_ms / unit_ms),
+        None => format!("{wait_ms}ms"),
+    }
+}
+
 /// Reads a time: milliseconds since 1970, or a duration before now, such as `-15m`.
 pub(crate) fn time(text: &str) -> Result<i64, String> {
     match text.strip_prefix('-') {

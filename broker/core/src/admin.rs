@@ -13,7 +13,7 @@ use crate::input::{Admin, RequestId};
 use crate::limits::{ATTEMPTS_MAX, BACKOFF_WAITS_MAX, BINDINGS_MAX, QUEUES_MAX, QUEUES_TOTAL_MAX};
 
 /// An answer and the record that it waits for.
-type Outcome = Result<(Position, Answer), Refusal>;
+pub(crate) type Outcome = Result<(Position, Answer), Refusal>;
 
 impl Core {
     /// Does or answers what an operator asks. Answers to questions wait for what they show.
@@ -48,7 +48,20 @@ impl Core {
                 limits,
                 on_failure,
             } => self.bind_plugin(name, digest, limits, on_failure),
-            Admin::ResumeGroup { name } => self.resume_group(&name),
+            Admin::PauseGroup { name, topic, by } => self.pause_group(&name, topic.as_deref(), by),
+            Admin::ResumeGroup { name, topic, by } => self.resume_group(&name, topic.as_deref(), by),
+            Admin::SkipMessage {
+                group,
+                topic,
+                queue,
+                offset,
+                by,
+            } => self.skip_message(&group, &topic, queue, offset, by),
+            Admin::PurgeGroup { group, topic } => return self.purge_group(request, group, topic),
+            Admin::FindDeadLetters { group, from, to } => self.find_letters(&group, from, to).map(|answer| (shown, answer)),
+            Admin::ResendDeadLetters { group, letters, by } => self.resend_letters(&group, &letters, by),
+            Admin::DiscardDeadLetters { group, from, to, most, by } => self.discard_letters(&group, from, to, most, by),
+            Admin::ListLeases { group, topic, from } => self.list_leases(&group, topic.as_deref(), from).map(|answer| (shown, answer)),
             Admin::ListPlugins => Ok((shown, self.list_plugins())),
         };
         match outcome {
@@ -153,25 +166,6 @@ impl Core {
         for key in judged {
             depends = self.resume(key).unwrap_or(depends);
             self.rule_anew(key, depends);
-        }
-        Ok((depends, Answer::Done))
-    }
-
-    /// Goes on with a group that is held; where nothing is held nothing changes, so it may be asked again.
-    fn resume_group(&mut self, name: &str) -> Outcome {
-        let group = self.group_id(name)?;
-        let mut depends = self.journal.last();
-        let topics: Vec<TopicId> = self
-            .state
-            .subscriptions
-            .range((group, TopicId(0))..=(group, TopicId(u64::MAX)))
-            .map(|(&(_, topic), _)| topic)
-            .collect();
-        for topic in topics {
-            if let Some(resumed) = self.resume((topic, group)) {
-                depends = resumed;
-                self.rule_anew((topic, group), depends);
-            }
         }
         Ok((depends, Answer::Done))
     }

@@ -6,6 +6,7 @@ mod give_up;
 mod judge;
 mod locate;
 mod members;
+mod rest;
 mod settle;
 mod subscribe;
 
@@ -382,7 +383,7 @@ impl Consuming {
     }
 }
 
-fn key_of(cursor: CursorId) -> ReadingKey {
+pub(crate) fn key_of(cursor: CursorId) -> ReadingKey {
     (cursor.queue.topic, cursor.group)
 }
 

@@ -21,6 +21,8 @@ pub struct Counters {
     pub returned_lost: u64,
     /// Leases returned in good order.
     pub returned_closed: u64,
+    /// Messages that operators skipped for a group.
+    pub skipped: u64,
     /// Messages stored in a dead-letter topic.
     pub dead_lettered: u64,
     /// Messages whose evaluation was an error.

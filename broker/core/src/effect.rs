@@ -1,11 +1,13 @@
 //! Everything the core asks of the world, in one enum: what to write, judge, deliver and answer.
 
 use bytes::Bytes;
-use sluice_log::record::{CursorId, Filter, GroupSettings, LeaseRange, OnFailure, PluginLimits, TopicSettings};
+use sluice_log::record::{
+    CursorId, Filter, GroupSettings, Holder, LeaseRange, OffsetRange, OnFailure, PluginLimits, ReturnReason, TopicSettings,
+};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueOffset, Sequence, TopicId};
 
-use crate::input::{RequestId, SubscriptionId};
+use crate::input::{LeasePlace, RequestId, SubscriptionId};
 
 /// Names one `Effect::Judge` until its verdicts come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -162,6 +164,67 @@ pub enum Answer {
     },
     /// The bindings.
     Plugins { plugins: Vec<PluginInfo> },
+    /// The message is settled for the group; what it was before.
+    Skipped { was: MessageState },
+    /// So many messages were passed over.
+    Purged { messages: u64 },
+    /// The dead letters of a group that were not dealt with, and from where there are more. Without a queue it has none.
+    OpenLetters {
+        queue: Option<QueueId>,
+        ranges: Vec<OffsetRange>,
+        next: Option<QueueOffset>,
+    },
+    /// Of the dead letters named: sent back; dealt with because their group has the messages before it anyway; left because they are no longer
+    /// where they came from, or because the group holds as many as it may.
+    LettersDealt { back: u64, under_way: u64, gone: u64, left: u64 },
+    /// So many dead letters were discarded, and from where there are more.
+    LettersDiscarded { letters: u64, next: Option<QueueOffset> },
+    /// What a group holds, in the order of queues and offsets, and from where there is more.
+    Leases { leases: Vec<LeaseInfo>, next: Option<LeasePlace> },
+}
+
+/// What a message is for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageState {
+    /// Neither handed out nor passed over.
+    Free,
+    /// Handed out.
+    Leased,
+    /// Waiting for another delivery.
+    Retrying,
+    /// Held for the failure of a plugin.
+    Held,
+    /// Settled or passed over.
+    Over,
+}
+
+/// Neighbouring messages that are handed out, wait for another delivery or are held, as operators see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// The topic's name.
+    pub topic: String,
+    /// Which queue.
+    pub queue: QueueId,
+    /// The messages.
+    pub offsets: OffsetRange,
+    /// What they are.
+    pub state: LeaseState,
+}
+
+/// What is known of messages that are not over.
+#[allow(missing_docs, reason = "each variant says what its fields are")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseState {
+    /// Handed out, as this attempt, until then (wall clock, milliseconds).
+    Leased { holder: Holder, attempt: u16, until_wall_ms: i64 },
+    /// Came back after so many attempts and may go out again from then on; `None` after the last attempt.
+    Retrying {
+        attempts: u16,
+        due_wall_ms: Option<i64>,
+        reason: ReturnReason,
+    },
+    /// Held for the failure of a plugin.
+    Held,
 }
 
 /// Neighbours, of one batch or several, that lie side by side in a queue.
@@ -233,6 +296,19 @@ pub struct GroupInfo {
     pub lag: u64,
     /// The topics in which nothing is judged before the group is resumed.
     pub alarms: Vec<AlarmInfo>,
+    /// Where an operator paused it: in all topics, or in some of those above.
+    pub pauses: Vec<PauseInfo>,
+}
+
+/// A pause as operators see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PauseInfo {
+    /// The topic; `None` for all.
+    pub topic: Option<String>,
+    /// Since when (wall clock, milliseconds).
+    pub since_wall_ms: i64,
+    /// The name that the operator's client gave.
+    pub by: String,
 }
 
 /// A plugin's fault as operators see it.

@@ -231,10 +231,67 @@ pub enum Admin {
         limits: PluginLimits,
         on_failure: OnFailure,
     },
-    /// Go on with a group that is held for the fault of a plugin: what was set aside or held is judged again.
-    ResumeGroup { name: String },
+    /// Hand nothing out to a group any more, in one topic or in all. `by` is the operator's name here and below.
+    PauseGroup { name: String, topic: Option<String>, by: String },
+    /// Go on with a group that is paused, or held for the fault of a plugin - what was set aside or held is judged again -, in one topic
+    /// or in all.
+    ResumeGroup { name: String, topic: Option<String>, by: String },
+    /// Settle one message for a group, whatever its state; answered by `Answer::Skipped`.
+    SkipMessage {
+        group: String,
+        topic: String,
+        queue: QueueIndex,
+        offset: QueueOffset,
+        by: String,
+    },
+    /// Pass over all that a topic holds for a group; answered by `Answer::Purged`.
+    PurgeGroup { group: String, topic: String },
+    /// A page of the dead letters of a group that were not dealt with, as ranges of offsets; answered by `Answer::OpenLetters`.
+    FindDeadLetters {
+        group: String,
+        from: QueueOffset,
+        to: Option<QueueOffset>,
+    },
+    /// Deliver these to their group again; answered by `Answer::LettersDealt`.
+    ResendDeadLetters { group: String, letters: Vec<Letter>, by: String },
+    /// Deal with up to `most` dead letters without sending them back; answered by `Answer::LettersDiscarded`.
+    DiscardDeadLetters {
+        group: String,
+        from: QueueOffset,
+        to: Option<QueueOffset>,
+        most: u64,
+        by: String,
+    },
+    /// A page of what is handed out to a group, waits for another delivery or is held, from this place on.
+    ListLeases {
+        group: String,
+        topic: Option<String>,
+        from: LeasePlace,
+    },
     /// List bindings.
     ListPlugins,
+}
+
+/// A dead letter, and what its properties say of where it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Letter {
+    /// Its offset in the dead-letter queue.
+    pub offset: QueueOffset,
+    /// The queue where it came from.
+    pub queue: QueueId,
+    /// The offset there.
+    pub origin: QueueOffset,
+    /// How often it was delivered.
+    pub attempts: u16,
+}
+
+/// A place in a list of leases: a message of a queue.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeasePlace {
+    /// The queue.
+    pub queue: QueueId,
+    /// The first offset to be listed.
+    pub offset: QueueOffset,
 }
 
 /// Where a seek goes.

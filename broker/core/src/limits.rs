@@ -51,6 +51,10 @@ pub const LISTED_MAX: usize = 1_000;
 pub const LISTED_SUBSCRIPTIONS_MAX: usize = 8;
 /// A page of groups, or of one group's description, ends when it holds about so many bytes.
 pub const PAGE_WEIGHT_MAX: usize = 128 << 10;
+/// Stretches of a dead-letter queue that were dealt with, at most.
+pub const LETTERS_DEALT_RANGES_MAX: usize = 100_000;
+/// Ranges on one page of a list of leases or of dead letters.
+pub const LISTED_LEASES_MAX: usize = 1_000;
 /// Members on one page of a group's description.
 pub const PAGE_MEMBERS_MAX: usize = 1_000;
 /// How long no member of the ruling expression must have been seen before a superseded one may come back, in milliseconds.

@@ -39,11 +39,18 @@ pub enum Bug {
     OneMessageMore,
     StaleHandleSettles,
     CheckpointForgetsRetries,
+    PauseSparesRetries,
+    SkipForgotten,
+    SkipKeepsRetries,
+    PurgeLeavesTheLast,
+    ResendLoses,
+    ResendCountsAnew,
+    ResendTwice,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 35] = [
+    pub const ALL: [(&str, Self); 42] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -79,6 +86,13 @@ impl Bug {
         ("one-message-more", Self::OneMessageMore),
         ("stale-handle-settles", Self::StaleHandleSettles),
         ("checkpoint-forgets-retries", Self::CheckpointForgetsRetries),
+        ("pause-spares-retries", Self::PauseSparesRetries),
+        ("skip-forgotten", Self::SkipForgotten),
+        ("skip-keeps-retries", Self::SkipKeepsRetries),
+        ("purge-leaves-the-last", Self::PurgeLeavesTheLast),
+        ("resend-loses", Self::ResendLoses),
+        ("resend-counts-anew", Self::ResendCountsAnew),
+        ("resend-twice", Self::ResendTwice),
     ];
 }
 

@@ -8,7 +8,7 @@ use sluice_protocol::ids::{GroupId, QueueOffset, TopicId};
 
 use crate::broker::Core;
 use crate::consume::LaneRun;
-use crate::effect::{AlarmInfo, Answer, CursorInfo, GroupInfo, KeptTopic, MemberInfo, PluginInfo, QueueInfo, TopicInfo};
+use crate::effect::{AlarmInfo, Answer, CursorInfo, GroupInfo, KeptTopic, MemberInfo, PauseInfo, PluginInfo, QueueInfo, TopicInfo};
 use crate::limits::{LISTED_MAX, LISTED_SUBSCRIPTIONS_MAX, PAGE_MEMBERS_MAX, PAGE_WEIGHT_MAX};
 use crate::ranges::{len, range};
 use crate::state::cursor::Cursor;
@@ -19,6 +19,7 @@ struct Part {
     topics: Vec<TopicId>,
     subscriptions: Vec<(String, Filter)>,
     alarms: Vec<AlarmInfo>,
+    pauses: Vec<PauseInfo>,
     next: Option<TopicId>,
 }
 
@@ -65,6 +66,7 @@ impl Core {
             weight += subscriptions.iter().map(weight_of).sum::<usize>() + self.state.topics_of(id).count();
             let part = Part {
                 subscriptions,
+                pauses: self.pause(id, None).into_iter().collect(),
                 ..Part::default()
             };
             groups.extend(self.group_info(id, part, self.state.topics_of(id)));
@@ -92,6 +94,7 @@ impl Core {
 
     fn part_of(&self, group: GroupId, from: TopicId) -> Part {
         let (mut part, mut weight) = (Part::default(), 0);
+        part.pauses.extend(self.pause(group, None));
         let all = (group, from)..=(group, TopicId(u64::MAX));
         for &(_, topic) in self.state.subscriptions.range(all).map(|(key, _)| key) {
             if weight >= PAGE_WEIGHT_MAX {
@@ -106,6 +109,7 @@ impl Core {
             let alarm = self.alarm(group, topic);
             weight += alarm.as_ref().map_or(0, |alarm| 64 + alarm.topic.len() + alarm.reason.len());
             part.alarms.extend(alarm);
+            part.pauses.extend(self.pause(group, Some(topic)));
         }
         part
     }
@@ -122,6 +126,16 @@ impl Core {
             digest: alarm.digest,
             reason: alarm.reason,
             since_wall_ms: alarm.since_wall_ms,
+        })
+    }
+
+    fn pause(&self, group: GroupId, topic: Option<TopicId>) -> Option<PauseInfo> {
+        let pause = self.state.pauses.get(&(group, topic))?;
+        let name = |topic: &TopicId| self.state.topics.get(topic).map(|topic| topic.name.clone());
+        Some(PauseInfo {
+            topic: topic.as_ref().and_then(name),
+            since_wall_ms: pause.since_wall_ms,
+            by: pause.by.clone(),
         })
     }
 
@@ -183,11 +197,12 @@ impl Core {
             members: self.consuming.member_names(id, self.state.topics_of(id)).len() as u32,
             lag,
             alarms: part.alarms,
+            pauses: part.pauses,
         })
     }
 
     /// The messages of a cursor that are neither settled nor skipped.
-    fn lag(&self, cursor: CursorId, entry: &Cursor) -> u64 {
+    pub(crate) fn lag(&self, cursor: CursorId, entry: &Cursor) -> u64 {
         let lane = &entry.lane;
         let run = self.consuming.lane(cursor);
         let place = run.map_or(lane.frontier, |run| run.place).0;

@@ -5,7 +5,10 @@ pub mod codec;
 pub mod cursor;
 pub mod group;
 pub mod lane;
+pub mod letters;
 pub mod meta;
+mod operated;
+pub mod pause;
 pub mod producer;
 pub mod queue;
 mod readers;
@@ -23,7 +26,9 @@ use crate::planted::{self, Bug};
 use self::binding::Binding;
 use self::cursor::Cursor;
 use self::group::Group;
+use self::letters::Letters;
 use self::meta::Meta;
+use self::pause::{Pause, PauseId};
 use self::producer::Producers;
 use self::queue::Queue;
 use self::readers::Readers;
@@ -52,6 +57,10 @@ pub struct State {
     pub producers: Producers,
     /// The plugins bound, by name.
     pub bindings: BTreeMap<String, Binding>,
+    /// What operators paused.
+    pub pauses: BTreeMap<PauseId, Pause>,
+    /// What was dealt with of each dead-letter topic.
+    pub letters: BTreeMap<TopicId, Letters>,
     topic_names: Names<TopicId>,
     group_names: Names<GroupId>,
     readers: Readers,
@@ -217,6 +226,9 @@ impl State {
                 if let Some(entry) = self.queues.get_mut(queue) {
                     entry.trimmed(position, *start);
                 }
+                if let Some(letters) = self.letters.get_mut(&queue.topic) {
+                    letters.trimmed(position, *start);
+                }
                 for group in self.readers.of(queue.topic) {
                     if let Some(cursor) = self.cursors.get_mut(&CursorId { group, queue: *queue }) {
                         cursor.update(position, |lane, _| lane.trimmed(*start));
@@ -232,6 +244,7 @@ impl State {
             Change::CulpritDecided { .. } | Change::SubscriptionHeld { .. } | Change::SubscriptionResumed { .. } => {
                 self.apply_failure(position, record);
             }
+            Change::Operated(operated) => self.apply_operated(position, at, operated),
         }
     }
 
@@ -339,7 +352,8 @@ impl State {
             | Change::ProducerForgotten { .. }
             | Change::CulpritDecided { .. }
             | Change::SubscriptionHeld { .. }
-            | Change::SubscriptionResumed { .. } => {}
+            | Change::SubscriptionResumed { .. }
+            | Change::Operated(_) => {}
         }
     }
 
@@ -381,6 +395,8 @@ impl State {
 
     /// Ids are never used again, so an entry that is here is one that the deletion means.
     fn delete_topic(&mut self, id: TopicId) {
+        self.pauses.retain(|(_, topic), _| *topic != Some(id));
+        self.letters.remove(&id);
         if let Some(topic) = self.topics.remove(&id) {
             remove_name(&mut self.topic_names, &topic.name, id);
         }
@@ -395,6 +411,7 @@ impl State {
     }
 
     fn delete_group(&mut self, id: GroupId) {
+        self.pauses.retain(|(group, _), _| *group != id);
         if let Some(group) = self.groups.remove(&id) {
             remove_name(&mut self.group_names, &group.name, id);
         }

@@ -50,6 +50,8 @@ pub struct Totals {
     pub groups: u64,
     /// Places of groups in queues.
     pub cursors: u64,
+    /// Pauses of groups, in one topic or in all.
+    pub pauses: u64,
     /// Producers whose sequences are remembered.
     pub producers: u64,
     /// Bytes that remembering them takes.
@@ -123,6 +125,7 @@ impl Core {
             queues: self.state.queues.len() as u64,
             groups: self.state.groups.len() as u64,
             cursors: self.state.cursors.len() as u64,
+            pauses: self.state.pauses.len() as u64,
             producers: self.state.producers.count() as u64,
             producer_bytes: self.state.producers.memory_bytes(),
             streams: self.consuming.streams.len() as u64,

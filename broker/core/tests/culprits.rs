@@ -103,7 +103,11 @@ fn group(harness: &mut Harness) -> (GroupInfo, CursorInfo) {
 }
 
 fn resume(harness: &mut Harness) {
-    let request = harness.admin(Admin::ResumeGroup { name: "g".to_owned() });
+    let request = harness.admin(Admin::ResumeGroup {
+        name: "g".to_owned(),
+        topic: None,
+        by: "operator".to_owned(),
+    });
     harness.sync();
     assert!(matches!(harness.answer(request), Some(Ok(Answer::Done))));
 }

@@ -103,6 +103,31 @@ fn fate() -> impl Strategy<Value = Fate> {
     prop_oneof![dead, Just(Fate::Held), Just(Fate::Delivered), Just(Fate::Skipped)]
 }
 
+fn operated() -> impl Strategy<Value = Change> {
+    let scope = || (0u64..2, prop::option::of(0u64..3)).prop_map(|(group, topic)| (GroupId(group), topic.map(TopicId)));
+    let operation = prop_oneof![
+        scope().prop_map(|(group, topic)| Operation::Paused { group, topic }),
+        scope().prop_map(|(group, topic)| Operation::Unpaused { group, topic }),
+        (cursor(), 1u32..3, 0u64..25).prop_map(|(cursor, pass, offset)| Operation::Skipped {
+            cursor,
+            pass: Pass(pass),
+            offset: QueueOffset(offset),
+        }),
+        (0u64..3, offsets(), cursor(), 1u32..3, lease()).prop_map(|(topic, dealt, cursor, pass, message)| {
+            Operation::DeadLettersDealt {
+                from: queue(topic, 0),
+                dealt: vec![dealt],
+                back: vec![SentBack {
+                    cursor,
+                    pass: Pass(pass),
+                    messages: vec![message],
+                }],
+            }
+        }),
+    ];
+    ("[ab]", operation).prop_map(|(by, operation)| Change::Operated(Operated { by, operation }))
+}
+
 /// Numbers of topics, groups and epochs are given when the history is made: they are never used again.
 fn change() -> impl Strategy<Value = Change> {
     let settings = TopicSettings {
@@ -176,6 +201,7 @@ fn change() -> impl Strategy<Value = Change> {
             group: GroupId(group),
             topic: TopicId(topic),
         }),
+        4 => operated(),
         1 => (0u128..3).prop_map(|producer| Change::ProducerForgotten { producer: ProducerId(producer) }),
         12 => lane_change(),
     ]

@@ -3,6 +3,7 @@
 mod codec;
 mod failure;
 mod fields;
+mod operated;
 mod stored;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, Qu
 use sluice_protocol::units::Now;
 
 pub use codec::{RECORD_HEADER_BYTES, RecordError, kind_name, peek};
+pub use operated::{Operated, Operation, SentBack};
 pub(crate) use stored::{Origin, StoredBatch, stored};
 
 /// One change of state. `State::apply(position, &record)` in the core is the only reader that acts on it.
@@ -142,6 +144,8 @@ pub enum Change {
     },
     /// The group goes on in this topic: what was set aside or held for a plugin's failure is judged again.
     SubscriptionResumed { group: GroupId, topic: TopicId },
+    /// An operator interfered with a group.
+    Operated(Operated),
 }
 
 /// A group's place in one queue.

@@ -9,7 +9,11 @@ use proptest::prelude::*;
 use sluice_log::record::*;
 use sluice_protocol::ids::*;
 use sluice_protocol::units::Now;
-use support::each_kind;
+use support::{each_kind, operated};
+
+fn all() -> impl Iterator<Item = Record> {
+    each_kind().into_iter().chain(operated())
+}
 
 #[test]
 fn every_kind_survives_and_keeps_its_number() {
@@ -19,11 +23,17 @@ fn every_kind_survives_and_keeps_its_number() {
         assert!(kind_name(index as u16 + 1).is_some());
         assert_eq!(Record::decode(&bytes), Ok(record));
     }
+    for (record, number) in operated().into_iter().zip(50..) {
+        let bytes = record.encode();
+        assert_eq!(peek(&bytes), Ok((number, record.at)));
+        assert!(kind_name(number).is_some());
+        assert_eq!(Record::decode(&bytes), Ok(record));
+    }
 }
 
 #[test]
 fn what_is_cut_short_or_goes_on_is_refused() {
-    for record in each_kind() {
+    for record in all() {
         let bytes = record.encode();
         for end in 0..bytes.len() {
             assert!(Record::decode(&bytes.slice(..end)).is_err(), "{record:?} cut at {end}");
@@ -34,7 +44,7 @@ fn what_is_cut_short_or_goes_on_is_refused() {
 
 #[test]
 fn changed_bytes_never_panic() {
-    for record in each_kind() {
+    for record in all() {
         let bytes = record.encode();
         for at in 0..bytes.len() * 8 {
             let mut changed = bytes.to_vec();
@@ -69,6 +79,52 @@ fn fate(queue: impl Strategy<Value = QueueId>, batch: impl Strategy<Value = Byte
         batch,
     });
     prop_oneof![dead, Just(Fate::Held), Just(Fate::Delivered), Just(Fate::Skipped)]
+}
+
+fn dealt(group: GroupId, topic: TopicId, index: u16, offset: u64) -> Operation {
+    let queue = QueueId {
+        topic,
+        index: QueueIndex(index),
+    };
+    let offsets = OffsetRange {
+        first: QueueOffset(offset / 2),
+        end: QueueOffset(offset / 2 + 1),
+    };
+    let sent = SentBack {
+        cursor: CursorId { group, queue },
+        pass: Pass(1),
+        messages: vec![LeaseRange {
+            offsets,
+            attempt: Attempt(index),
+        }],
+    };
+    Operation::DeadLettersDealt {
+        from: queue,
+        dealt: vec![offsets; usize::from(index % 3)],
+        back: vec![sent; usize::from(index % 4)],
+    }
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    (0..4, any::<(u64, Option<u64>)>(), any::<(u16, u32, u64)>()).prop_map(|(kind, (group, topic), (index, pass, offset))| {
+        let (group, topic) = (GroupId(group), topic.map(TopicId));
+        match kind {
+            0 => Operation::Paused { group, topic },
+            1 => Operation::Unpaused { group, topic },
+            2 => dealt(group, topic.unwrap_or_default(), index, offset),
+            _ => Operation::Skipped {
+                cursor: CursorId {
+                    group,
+                    queue: QueueId {
+                        topic: topic.unwrap_or_default(),
+                        index: QueueIndex(index),
+                    },
+                },
+                pass: Pass(pass),
+                offset: QueueOffset(offset),
+            },
+        }
+    })
 }
 
 /// Any change whose fields vary in length or form.
@@ -188,6 +244,7 @@ fn changes() -> impl Strategy<Value = Change> {
             digest: Digest(digest),
             reason,
         }),
+        (operation(), ".{0,40}").prop_map(|(operation, by)| Change::Operated(Operated { by, operation })),
         (any::<(u64, u64, u32)>(), starts).prop_map(|((group, topic, pass), starts)| {
             Change::Sought {
                 group: GroupId(group),

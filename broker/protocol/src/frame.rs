@@ -83,8 +83,23 @@ pub enum FrameKind {
     DescribePlugin = 75,
     /// `GetMessage`; answered by `Found`.
     GetMessage = 76,
-    /// `Named`, a group that is held; answered by `Done`.
+    /// `ResumeGroup`, a group that is paused or held; answered by `Done`.
     ResumeGroup = 77,
+
+    /// `PauseGroup`; answered by `Done`.
+    PauseGroup = 84,
+    /// `SkipMessage`; answered by `Skipped`.
+    SkipMessage = 85,
+    /// `PurgeGroup`; answered by `Purged`.
+    PurgeGroup = 86,
+    /// `ListLeases`; answered by `Leases`.
+    ListLeases = 87,
+    /// `ListDeadLetters`; answered by `DeadLetters`.
+    ListDeadLetters = 88,
+    /// `DealWithDeadLetters`: they are delivered to their group again; answered by `DeadLettersDealt`.
+    ResendDeadLetters = 89,
+    /// `DealWithDeadLetters`: they are not shown any more; answered by `DeadLettersDealt`.
+    DiscardDeadLetters = 90,
 
     /// `Empty`: carried out.
     Done = 96,
@@ -102,6 +117,17 @@ pub enum FrameKind {
     Plugin = 102,
     /// A message and where it is ([`crate::delivery::FoundMessage`]).
     Found = 103,
+
+    /// `Skipped`.
+    Skipped = 108,
+    /// `Purged`.
+    Purged = 109,
+    /// `Leases`.
+    Leases = 110,
+    /// `DeadLetters`.
+    DeadLetters = 111,
+    /// `DeadLettersDealt`.
+    DeadLettersDealt = 112,
 }
 
 impl FrameKind {
@@ -140,6 +166,13 @@ impl FrameKind {
         Self::DescribePlugin,
         Self::GetMessage,
         Self::ResumeGroup,
+        Self::PauseGroup,
+        Self::SkipMessage,
+        Self::PurgeGroup,
+        Self::ListLeases,
+        Self::ListDeadLetters,
+        Self::ResendDeadLetters,
+        Self::DiscardDeadLetters,
         Self::Done,
         Self::Topics,
         Self::Topic,
@@ -148,6 +181,11 @@ impl FrameKind {
         Self::Plugins,
         Self::Plugin,
         Self::Found,
+        Self::Skipped,
+        Self::Purged,
+        Self::Leases,
+        Self::DeadLetters,
+        Self::DeadLettersDealt,
     ];
 
     /// The kind with this number, if this version knows it.

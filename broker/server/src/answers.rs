@@ -8,6 +8,8 @@ use sluice_protocol::errors::Refusal;
 use sluice_protocol::frame::{self, FrameKind};
 use sluice_protocol::ids::{QueueId, QueueIndex};
 
+use crate::operate;
+
 /// The frame that answers a request with what the core said. `built_in` says which plugins the broker carries.
 pub(crate) fn frame_of(answer: Answer, built_in: impl Fn(&effect::PluginInfo) -> bool) -> Bytes {
     match answer {
@@ -41,7 +43,13 @@ pub(crate) fn frame_of(answer: Answer, built_in: impl Fn(&effect::PluginInfo) ->
             let plugins = plugins.into_iter().map(|plugin| plugin_info(&plugin, built_in(&plugin))).collect();
             frame::message(FrameKind::Plugins, &control::Plugins { plugins })
         }
+        Answer::Skipped { was } => operate::skipped(was),
+        Answer::Purged { messages } => frame::message(FrameKind::Purged, &control::Purged { messages }),
+        Answer::Leases { leases, next } => operate::leases(leases, next),
         Answer::Stored { .. } | Answer::Subscribed { .. } => unreachable!("streams answer these themselves"),
+        Answer::OpenLetters { .. } | Answer::LettersDealt { .. } | Answer::LettersDiscarded { .. } => {
+            unreachable!("those who ask for dead letters put their answers together")
+        }
         Answer::Kept { .. } | Answer::TopicName { .. } => unreachable!("no client asks for these"),
     }
 }
@@ -154,6 +162,7 @@ fn group_info(
         next,
         subscription_count: group.subscription_count,
         alarms: group.alarms.into_iter().map(alarm).collect(),
+        pauses: group.pauses.into_iter().map(operate::pause).collect(),
     }
 }
 

@@ -270,7 +270,14 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::ListPlugins
         | FrameKind::DescribePlugin
         | FrameKind::GetMessage
-        | FrameKind::ResumeGroup => {
+        | FrameKind::ResumeGroup
+        | FrameKind::PauseGroup
+        | FrameKind::SkipMessage
+        | FrameKind::PurgeGroup
+        | FrameKind::ListLeases
+        | FrameKind::ListDeadLetters
+        | FrameKind::ResendDeadLetters
+        | FrameKind::DiscardDeadLetters => {
             // Held until the client has taken the answer.
             let mut part = request::room(client, kind).await;
             let mut answer: Vec<Bytes> = request::answer(client, kind, &frame, reader, &mut part).await?;
@@ -296,6 +303,11 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::Received
         | FrameKind::NothingReceived
         | FrameKind::Settled
+        | FrameKind::Skipped
+        | FrameKind::Purged
+        | FrameKind::Leases
+        | FrameKind::DeadLetters
+        | FrameKind::DeadLettersDealt
         | FrameKind::Done
         | FrameKind::Topics
         | FrameKind::Topic

@@ -54,6 +54,9 @@ pub const OUTGOING_FRAMES_MAX: u32 = 4;
 /// Messages that one connection may have published without reading their confirms; beyond it no further publish of it is read.
 pub const CONFIRMS_UNWRITTEN_MAX: u32 = 1 << 16;
 
+/// Dead letters on one page of a list, and in one record that sends them back.
+pub const LETTERS_OF_PAGE_MAX: usize = 256;
+
 /// A delivery frame carries at most so many messages.
 pub const DELIVERY_MESSAGES_MAX: usize = 256;
 

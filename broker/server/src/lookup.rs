@@ -63,9 +63,11 @@ fn dead_letter(reader: &LogReader, source: QueueId, offset: QueueOffset, dead: &
     };
     let body = reader.read(place, range.start as u32..range.end as u32)?;
     let (queue, offset, attempts) = (source.index.0.to_string(), offset.0.to_string(), dead.attempts.to_string());
+    let incarnation = source.topic.0.to_string();
     let plugin = dead.plugin.map(|digest| digest.to_string());
     let mut origin = vec![
         ("sluice.origin.topic", dead.topic.as_str()),
+        ("sluice.origin.incarnation", incarnation.as_str()),
         ("sluice.origin.queue", queue.as_str()),
         ("sluice.origin.offset", offset.as_str()),
         ("sluice.origin.group", dead.group.as_str()),

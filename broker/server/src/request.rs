@@ -20,7 +20,7 @@ use crate::frames::{Broken, FrameReader};
 use crate::outgoing::Part;
 use crate::serving::{Serving, shutting_down};
 use crate::shard::Outcome;
-use crate::{admission, answers, limits};
+use crate::{admission, answers, letters, limits, operate};
 
 /// Room for the answer to a request that may be answered by much, waiting for it; `None` where the answer is small, or is read only when
 /// there are messages. May be cancelled.
@@ -33,6 +33,8 @@ pub(crate) async fn room(client: &Client, kind: FrameKind) -> Option<Part> {
             | FrameKind::DescribeGroup
             | FrameKind::ListPlugins
             | FrameKind::GetMessage
+            | FrameKind::ListLeases
+            | FrameKind::ListDeadLetters
     );
     match much {
         true => Some(client.outgoing.take().await),
@@ -56,13 +58,16 @@ pub(crate) async fn answer(
         FrameKind::SettleHandles => return settle(client, message(frame, kind)?).await.map(one),
         FrameKind::GetMessage => return get_message(client, message(frame, kind)?).await,
         FrameKind::LoadPlugin => return load_plugin(client, message(frame, kind)?).await.map(one),
+        FrameKind::ListDeadLetters => return letters::list(client, message(frame, kind)?).await.map(one),
+        FrameKind::ResendDeadLetters => return letters::resend(client, message(frame, kind)?).await.map(one),
+        FrameKind::DiscardDeadLetters => return letters::discard(client, message(frame, kind)?).await.map(one),
         FrameKind::DescribePlugin => return describe_plugin(client, message(frame, kind)?).await.map(one),
         _ => {}
     }
-    let admin = admin(&client.serving, kind, frame)?;
+    let admin = admin(client, kind, frame)?;
     let changes = !matches!(
         kind,
-        FrameKind::ListTopics | FrameKind::DescribeTopic | FrameKind::ListGroups | FrameKind::DescribeGroup
+        FrameKind::ListTopics | FrameKind::DescribeTopic | FrameKind::ListGroups | FrameKind::DescribeGroup | FrameKind::ListLeases
     );
     if changes && kind != FrameKind::ListPlugins {
         tracing::info!(client = %client.name, action = ?admin, "administrative action");
@@ -81,7 +86,8 @@ fn message<M: prost::Message + Default>(frame: &Frame, kind: FrameKind) -> Resul
     frame.message(kind).map_err(Refusal::from)
 }
 
-fn admin(serving: &Serving, kind: FrameKind, frame: &Frame) -> Result<Admin, Broken> {
+fn admin(client: &Client, kind: FrameKind, frame: &Frame) -> Result<Admin, Broken> {
+    let serving = &client.serving;
     let named = || -> Result<String, Refusal> {
         let Named { name } = message(frame, kind)?;
         names::owner(&name)?;
@@ -121,13 +127,12 @@ fn admin(serving: &Serving, kind: FrameKind, frame: &Frame) -> Result<Admin, Bro
             Admin::DescribeGroup { name, from: TopicId(from) }
         }
         FrameKind::Seek => admission::seek(message(frame, kind)?)?,
-        FrameKind::ResumeGroup => Admin::ResumeGroup { name: named()? },
         FrameKind::ListPlugins => Admin::ListPlugins,
-        other => return Err(unexpected(other)),
+        other => return operate::admin(&client.name, other, frame),
     })
 }
 
-async fn ask_admin(serving: &Serving, admin: Admin) -> Result<Answer, Refusal> {
+pub(crate) async fn ask_admin(serving: &Serving, admin: Admin) -> Result<Answer, Refusal> {
     match serving.shard.ask(|request| Input::Admin { request, admin }).await? {
         Outcome::Answer(answer) => Ok(answer),
         Outcome::Leased(_) => unreachable!("only a receive leases"),

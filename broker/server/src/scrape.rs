@@ -71,6 +71,7 @@ const CORE_COUNTS: &[CoreCount] = &[
         c.redelivered
     }),
     ("messages_settled", "Messages acknowledged.", |c| c.settled),
+    ("messages_skipped", "Messages that operators skipped for a group.", |c| c.skipped),
     ("messages_dead_lettered", "Messages stored in a dead-letter topic.", |c| {
         c.dead_lettered
     }),
@@ -105,6 +106,7 @@ const TOTALS: &[Total] = &[
     ("queues", "Queues of all topics.", |t| t.queues),
     ("groups", "Consumer groups.", |t| t.groups),
     ("cursors", "Places of groups in queues.", |t| t.cursors),
+    ("pauses", "Groups that operators paused, each topic counted.", |t| t.pauses),
     ("producers", "Producers whose sequences are remembered.", |t| t.producers),
     ("producer_memory_bytes", "Memory that remembering them takes.", |t| t.producer_bytes),
     ("subscriptions", "Open stream subscriptions.", |t| t.streams),

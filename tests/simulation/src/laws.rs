@@ -133,12 +133,30 @@ pub enum Law {
     OthersGoOn,
     /// Situation: held messages that were judged again.
     CulpritReleased,
+    /// Nothing is handed out to a group where it is paused.
+    PauseHolds,
+    /// Nothing is done to a group that no operator asked for.
+    OperatedAsAsked,
+    /// A skip that was answered is in the synced log.
+    SkipIsKept,
+    /// Situation: a pause that ended.
+    PauseEnded,
+    /// Situation: a message skipped that was leased or waited for another delivery.
+    HeldSkipped,
+    /// Dead letters are dealt with only if an operator asked for it.
+    DealtAsAsked,
+    /// A dead letter is dealt with once.
+    DealtOnce,
+    /// A dead letter that was sent back is before its group again.
+    ResentComesBack,
+    /// What is sent back goes on being counted after the attempts it had.
+    ResentGoesOn,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 64] = [
+pub const LAWS: [(Law, u64); 73] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -203,6 +221,15 @@ pub const LAWS: [(Law, u64); 64] = [
     (HeldResumed, 20),
     (OthersGoOn, 100),
     (CulpritReleased, 1),
+    (PauseHolds, 100),
+    (OperatedAsAsked, 100),
+    (SkipIsKept, 50),
+    (PauseEnded, 50),
+    (HeldSkipped, 5),
+    (DealtAsAsked, 3),
+    (DealtOnce, 3),
+    (ResentComesBack, 1),
+    (ResentGoesOn, 1),
 ];
 
 /// How often each law was put to the test.

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 49] = [
+pub const BUGS: [Planted; 56] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -117,8 +117,8 @@ pub const BUGS: [Planted; 49] = [
     ),
     log("no-room-counts", 50, "a frame for which there was no room counts as written"),
     log("reserve-forgotten", 50, "on a full disk the segments in reserve are not used"),
-    log("sidecar-at-once", 200, "the header of a sidecar may be durable before the rest"),
-    log("clock-starts-anew", 20, "the monotonic clock begins at 0 with every start"),
+    log("sidecar-at-once", 1000, "the header of a sidecar may be durable before the rest"),
+    log("clock-starts-anew", 200, "the monotonic clock begins at 0 with every start"),
     core("culprit-at-once", 10, "a message that a plugin failed on is decided about at once"),
     core("broken-plugin-dead-letters", 50, "the fault is never taken for the plugin's"),
     core("set-aside-forgotten", 10, "the frontier passes over messages that are set aside"),
@@ -129,6 +129,25 @@ pub const BUGS: [Planted; 49] = [
         100,
         "a checkpoint leaves out what waits for another delivery",
     ),
+    core("pause-spares-retries", 50, "a paused group goes on with what comes back"),
+    core("skip-forgotten", 20, "a skip is answered but not kept"),
+    core(
+        "skip-keeps-retries",
+        200,
+        "a message that waits for another delivery is skipped and comes all the same",
+    ),
+    core(
+        "purge-leaves-the-last",
+        50,
+        "a seek to the end leaves the last message of each queue",
+    ),
+    core("resend-loses", 200, "some dead letters are dealt with and not sent back"),
+    core(
+        "resend-counts-anew",
+        200,
+        "the attempts of what is sent back are counted from 1 again",
+    ),
+    core("resend-twice", 500, "what was dealt with of the dead letters is not kept"),
 ];
 
 /// Lets a bug in on this thread, or none.

@@ -302,6 +302,8 @@ impl World {
             now_ms: self.clock.true_ms,
             wishes: &mut self.wishes,
             healed: self.healed,
+            held: None,
+            letters: None,
         };
         self.clients[packet.client].hear(packet.body, &mut around);
     }
@@ -309,12 +311,21 @@ impl World {
     /// A client does something.
     fn act(&mut self) {
         let client = self.random.index(self.clients.len());
+        let (held, letters) = match &self.clients[client] {
+            Client::Operator(_) => {
+                let (book, random) = (&self.oracle.book, &mut self.random);
+                (book.some_held(random), book.some_letters(random))
+            }
+            Client::Producer(_) | Client::Stream(_) | Client::Receiver(_) => (None, None),
+        };
         let mut around = Surroundings {
             random: &mut self.random,
             network: &mut self.network,
             now_ms: self.clock.true_ms,
             wishes: &mut self.wishes,
             healed: self.healed,
+            held,
+            letters,
         };
         self.clients[client].act(&mut around);
     }

@@ -94,6 +94,7 @@ impl Core {
 
     /// Serves every lane of a reading, another one first each time, so that no queue starves.
     fn serve(&mut self, key: ReadingKey, reading: &mut Reading) {
+        let paused = self.is_paused(key);
         self.try_culprits(key, reading);
         let mut wake = None;
         let lanes = reading.lanes.len();
@@ -104,9 +105,13 @@ impl Core {
             self.expire(cursor);
             self.give_up(cursor, &mut lane);
             self.drop_idle_window(cursor, reading, &mut lane);
-            self.extend_window(cursor, reading, &mut lane);
-            while self.grant(cursor, reading, &mut lane) {}
-            self.ask_judge(cursor, reading, &mut lane);
+            if !paused {
+                self.extend_window(cursor, reading, &mut lane);
+                while self.grant(cursor, reading, &mut lane) {}
+                self.ask_judge(cursor, reading, &mut lane);
+            } else if planted::is(Bug::PauseSparesRetries) {
+                while self.grant(cursor, reading, &mut lane) {}
+            }
             self.record_frontier(cursor, &mut lane);
             wake = self.wake_of(cursor, reading, &lane).into_iter().chain(wake).min();
             reading.lanes[index] = lane;

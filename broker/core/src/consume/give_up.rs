@@ -10,6 +10,7 @@ use crate::broker::Core;
 use crate::effect::{DeadLetter, Effect, FetchId};
 use crate::limits::{FETCH_AGAIN_MS, FETCHES_MAX};
 use crate::ranges::range;
+use crate::state::group::is_last;
 use crate::state::lane::NEVER_MONO_MS;
 
 /// A message that is being fetched for the dead-letter topic.
@@ -196,7 +197,8 @@ impl Core {
                 .lane
                 .retries
                 .due(0, NEVER_MONO_MS - 1)
-                .filter(|(_, retry)| retry.attempts.0 >= attempts_max);
+                // What left in good order, or was sent back, has its next round before it.
+                .filter(|(_, retry)| is_last(retry.attempts.0, attempts_max) && retry.reason != ReturnReason::Closed);
             let exhausted: Vec<_> = due
                 .map(|(offsets, retry)| {
                     (

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_log::record::{Change, CursorId, QueueStart};
 use sluice_protocol::errors::{ErrorCode, Refusal};
-use sluice_protocol::ids::{Pass, QueueId, QueueIndex, QueueOffset, TopicId};
+use sluice_protocol::ids::{Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
 use super::members::{OpenReceive, OpenStream};
 use super::settle::Sent;
@@ -159,12 +159,13 @@ impl Core {
                     let queue = seek.queue;
                     return self.locate(topic, queue, wall_ms, Waiting::Seek(seek));
                 }
-                self.seek_cursors(&seek, &cursors, located.unwrap_or_default());
+                let depends = self.seek_cursors(&seek, &cursors, located.unwrap_or_default());
+                self.answer(depends, seek.request, Answer::Done);
             }
         }
     }
 
-    fn check_seek(&self, seek: &Seek) -> Result<Vec<CursorId>, Refusal> {
+    pub(crate) fn check_seek(&self, seek: &Seek) -> Result<Vec<CursorId>, Refusal> {
         let refusal = |code, text: String| Err(Refusal::new(code, text));
         let Some(group) = self.state.group_named(&seek.group) else {
             return refusal(ErrorCode::NoSuchGroup, format!("there is no group {}", seek.group));
@@ -190,13 +191,14 @@ impl Core {
         Ok(cursors)
     }
 
-    fn seek_cursors(&mut self, seek: &Seek, cursors: &[CursorId], located: &[QueueStart]) {
+    /// Begins the new pass; says where the record of that is.
+    pub(crate) fn seek_cursors(&mut self, seek: &Seek, cursors: &[CursorId], located: &[QueueStart]) -> Position {
         let Some(&CursorId {
             group,
             queue: QueueId { topic, .. },
         }) = cursors.first()
         else {
-            return;
+            return Position::default();
         };
         let mut pass = Pass(0);
         let mut starts = Vec::with_capacity(cursors.len());
@@ -208,6 +210,9 @@ impl Core {
             let offset = match seek.to {
                 SeekTo::Earliest if planted::is(Bug::SeekOffByOne) => queue.end.min(QueueOffset(queue.start.0 + 1)),
                 SeekTo::Earliest => queue.start,
+                SeekTo::Latest if planted::is(Bug::PurgeLeavesTheLast) && seek.queue.is_none() => {
+                    QueueOffset(queue.end.0.saturating_sub(1)).max(queue.start)
+                }
                 SeekTo::Latest => queue.end,
                 SeekTo::Offset(offset) => offset.clamp(queue.start, queue.end),
                 SeekTo::Time { .. } => {
@@ -229,11 +234,10 @@ impl Core {
             pass,
             starts: starts.clone(),
         });
-        self.answer(depends, seek.request, Answer::Done);
         let key = (topic, group);
         self.consuming.wake(key);
         let Some(reading) = self.consuming.readings.get_mut(&key) else {
-            return;
+            return depends;
         };
         for start in &starts {
             let entry = self.state.cursors.get(&CursorId { group, queue: start.queue });
@@ -259,5 +263,6 @@ impl Core {
                 );
             }
         }
+        depends
     }
 }

@@ -17,7 +17,7 @@ use crate::limits::CURSOR_AHEAD_MAX;
 use crate::planted::{self, Bug};
 use crate::ranges::{len, push, range};
 use crate::receipt::Receipt;
-use crate::state::group::backoff_ms;
+use crate::state::group::{backoff_ms, in_round, is_last};
 use crate::state::lane::NEVER_MONO_MS;
 
 /// Leases by cursor.
@@ -387,8 +387,8 @@ impl Core {
         let mut by_due: BTreeMap<u64, Vec<LeaseRange>> = BTreeMap::new();
         for lease in held {
             let attempts_max = settings.attempts_max + u16::from(planted::is(Bug::OneAttemptMore));
-            let exhausted = lease.attempt.0 >= attempts_max && reason != ReturnReason::Closed;
-            let wait_ms = delay_ms.unwrap_or_else(|| backoff_ms(&settings.backoff, lease.attempt.0));
+            let exhausted = is_last(lease.attempt.0, attempts_max) && reason != ReturnReason::Closed;
+            let wait_ms = delay_ms.unwrap_or_else(|| backoff_ms(&settings.backoff, in_round(lease.attempt.0, settings.attempts_max)));
             let due = if exhausted {
                 NEVER_MONO_MS
             } else {

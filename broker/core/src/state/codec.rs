@@ -11,7 +11,9 @@ use sluice_protocol::wire::{Reader, WireError, Writer};
 use super::binding::Binding;
 use super::cursor::Cursor;
 use super::group::Group;
+use super::letters::Letters;
 use super::meta::Meta;
+use super::pause::{self, Pause, PauseId};
 use super::producer::Producer;
 use super::queue::Queue;
 use super::subscription::Subscription;
@@ -27,8 +29,8 @@ fn version(kind: u8) -> u8 {
     }
 }
 
-/// The highest number of a kind.
-const KINDS: u8 = 8;
+/// The highest number that a kind may have.
+const KINDS: u8 = 16;
 
 /// What names an entry, in the order in which a checkpoint holds them. The number of a kind is never used again for another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +51,10 @@ pub enum Key {
     Producer(ProducerId),
     /// A plugin binding (8).
     Binding(String),
+    /// A pause of a group (15).
+    Pause(PauseId),
+    /// What was dealt with of a dead-letter topic (16).
+    Letters(TopicId),
 }
 
 impl Key {
@@ -62,6 +68,8 @@ impl Key {
             Self::Cursor(_) => 6,
             Self::Producer(_) => 7,
             Self::Binding(_) => 8,
+            Self::Pause(_) => 15,
+            Self::Letters(_) => 16,
         }
     }
 }
@@ -125,11 +133,22 @@ impl State {
                 let last = after.and_then(|key| if let Key::Producer(id) = key { Some(*id) } else { None });
                 self.producers.after(last).map(Key::Producer)
             }
-            _ => above(
+            8 => above(
                 &self.bindings,
                 after.and_then(|key| if let Key::Binding(name) = key { Some(name) } else { None }),
             )
             .map(Key::Binding),
+            15 => above(
+                &self.pauses,
+                after.and_then(|key| if let Key::Pause(id) = key { Some(id) } else { None }),
+            )
+            .map(Key::Pause),
+            16 => above(
+                &self.letters,
+                after.and_then(|key| if let Key::Letters(id) = key { Some(id) } else { None }),
+            )
+            .map(Key::Letters),
+            _ => None,
         }
     }
 
@@ -151,6 +170,8 @@ impl State {
                 self.producers.get(*id)?.encode(begin(&mut to, 7).u128(id.0));
             }
             Key::Binding(name) => self.bindings.get(name)?.encode(begin(&mut to, 8).text(name)),
+            Key::Pause(id) => self.pauses.get(id)?.encode(pause::put_id(begin(&mut to, 15), *id)),
+            Key::Letters(id) => self.letters.get(id)?.encode(begin(&mut to, 16).u64(id.0)),
         }
         Some(to.finish())
     }
@@ -193,6 +214,8 @@ impl State {
             }
             7 => self.producers.put(ProducerId(from.u128()?), Producer::decode(&mut from)?),
             8 => drop(self.bindings.insert(from.text()?.to_owned(), Binding::decode(&mut from, version)?)),
+            15 => drop(self.pauses.insert(pause::take_id(&mut from)?, Pause::decode(&mut from)?)),
+            16 => drop(self.letters.insert(TopicId(from.u64()?), Letters::decode(&mut from)?)),
             _ => return Err(BadEntry::Kind(kind)),
         }
         Ok(from.finish()?)

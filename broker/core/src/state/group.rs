@@ -28,6 +28,23 @@ pub fn backoff_ms(backoff: &Backoff, attempts: u16) -> u64 {
     }
 }
 
+/// Whether delivery number `attempt` is the last of a round. A message that is sent back after its last attempt gets another round, and its
+/// deliveries go on being counted, so that no handle of an earlier one settles a later one.
+pub fn is_last(attempt: u16, attempts_max: u16) -> bool {
+    attempt >= attempts_max && attempt.is_multiple_of(attempts_max.max(1))
+}
+
+/// The number of a delivery within its round, from 1.
+pub fn in_round(attempt: u16, attempts_max: u16) -> u16 {
+    attempt.saturating_sub(1) % attempts_max.max(1) + 1
+}
+
+/// After how many deliveries a message begins its next round that was given up after `attempts`; `None` where they can be counted no further.
+pub fn next_round(attempts: u16, attempts_max: u16) -> Option<u16> {
+    let next = attempts.checked_next_multiple_of(attempts_max.max(1))?;
+    next.checked_add(attempts_max).map(|_| next)
+}
+
 impl Group {
     pub(super) fn encode(&self, to: &mut Writer) {
         to.u64(self.reflects.0).text(&self.name).u16(self.settings.attempts_max);
@@ -96,6 +113,15 @@ mod tests {
     fn the_last_wait_of_a_table_holds_for_all_that_follow() {
         let table = Backoff::Table { waits_ms: vec![1, 5, 10] };
         assert_eq!([1, 2, 3, 4, 900].map(|attempts| backoff_ms(&table, attempts)), [1, 5, 10, 10, 10]);
+    }
+
+    #[test]
+    fn every_round_of_attempts_is_as_long_as_the_first() {
+        let last = |max| (0..20).filter(|attempt| is_last(*attempt, max)).collect::<Vec<u16>>();
+        assert_eq!(last(5), [5, 10, 15]);
+        assert_eq!(last(1), (1..20).collect::<Vec<_>>());
+        assert_eq!([0, 5, 3, 7].map(|attempts| next_round(attempts, 5)), [0, 5, 5, 10].map(Some));
+        assert_eq!(next_round(u16::MAX, 16), None);
     }
 
     #[test]

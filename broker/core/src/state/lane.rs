@@ -202,6 +202,21 @@ impl Lane {
         }
     }
 
+    /// Messages that were given up are due again, after as many deliveries as each had.
+    pub(super) fn sent_back(&mut self, messages: &[LeaseRange], at: Now) {
+        for LeaseRange { offsets, attempt } in messages {
+            self.leases.take(*offsets, |_, _| {});
+            self.held.remove(offsets.first.0, offsets.end.0);
+            self.ahead.remove(offsets.first.0, offsets.end.0);
+            let due = Retry {
+                attempts: *attempt,
+                due_mono_ms: at.mono_ms,
+                reason: ReturnReason::Closed,
+            };
+            self.retries.insert(*offsets, due);
+        }
+    }
+
     pub(super) fn extended(&mut self, offsets: OffsetRange, expires_mono_ms: u64) {
         if planted::is(Bug::ExtensionNotApplied) {
             return;

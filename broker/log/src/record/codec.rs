@@ -12,6 +12,7 @@ use super::fields::{
     put_cursor, put_filter, put_group_settings, put_holder, put_leases, put_queue, put_ranges, put_starts, reason_number, take_cursor,
     take_filter, take_group_settings, take_holder, take_leases, take_queue, take_ranges, take_reason, take_starts,
 };
+use super::operated::{self, put_operated, take_operated};
 use super::{Change, Fate, OnFailure, PluginLimits, Record, TopicSettings};
 
 /// The version in which a kind is written today. Every version below it is read, too.
@@ -92,7 +93,7 @@ pub fn kind_name(number: u16) -> Option<&'static str> {
         kind::CULPRIT_DECIDED => "culprit-decided",
         kind::SUBSCRIPTION_HELD => "subscription-held",
         kind::SUBSCRIPTION_RESUMED => "subscription-resumed",
-        _ => return None,
+        other => return operated::kind_name(other),
     })
 }
 
@@ -188,6 +189,7 @@ fn number(change: &Change) -> u16 {
         Change::CulpritDecided { .. } => kind::CULPRIT_DECIDED,
         Change::SubscriptionHeld { .. } => kind::SUBSCRIPTION_HELD,
         Change::SubscriptionResumed { .. } => kind::SUBSCRIPTION_RESUMED,
+        Change::Operated(operated) => operated::number(operated),
     }
 }
 
@@ -257,6 +259,7 @@ fn put_definition(change: &Change, out: &mut Writer) {
         Change::Trimmed { queue, start } => {
             put_queue(out, *queue).u64(start.0);
         }
+        Change::Operated(operated) => put_operated(out, operated),
         Change::ProducerForgotten { producer } => {
             out.u128(producer.0);
         }
@@ -345,7 +348,8 @@ fn put_flow(change: &Change, out: &mut Writer) {
         | Change::Trimmed { .. }
         | Change::ProducerForgotten { .. }
         | Change::SubscriptionHeld { .. }
-        | Change::SubscriptionResumed { .. } => {}
+        | Change::SubscriptionResumed { .. }
+        | Change::Operated(_) => {}
     }
 }
 
@@ -490,6 +494,6 @@ fn take_flow(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Change
             reason: from.text()?.to_string(),
             fate: take_fate(from, whole)?,
         },
-        unknown => return Err(RecordError::Kind(unknown)),
+        other => Change::Operated(take_operated(other, from)?),
     })
 }

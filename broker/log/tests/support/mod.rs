@@ -249,3 +249,47 @@ pub(crate) fn each_kind() -> Vec<Record> {
         })
         .collect()
 }
+
+/// One record of every kind of what operators do, in the order of their numbers.
+pub(crate) fn operated() -> Vec<Record> {
+    let (group, topic) = (GroupId(8), TopicId(3));
+    let queue = QueueId {
+        topic,
+        index: QueueIndex(2),
+    };
+    let operations = [
+        Operation::Paused { group, topic: None },
+        Operation::Unpaused { group, topic: Some(topic) },
+        Operation::Skipped {
+            cursor: CursorId { group, queue },
+            pass: Pass(4),
+            offset: QueueOffset(77),
+        },
+        Operation::DeadLettersDealt {
+            from: queue,
+            dealt: vec![OffsetRange {
+                first: QueueOffset(5),
+                end: QueueOffset(9),
+            }],
+            back: vec![SentBack {
+                cursor: CursorId { group, queue },
+                pass: Pass(4),
+                messages: vec![LeaseRange {
+                    offsets: OffsetRange {
+                        first: QueueOffset(70),
+                        end: QueueOffset(73),
+                    },
+                    attempt: Attempt(16),
+                }],
+            }],
+        },
+    ];
+    let record = |operation| Record {
+        at: Now { wall_ms: -5, mono_ms: 6 },
+        change: Change::Operated(Operated {
+            by: "ops-1".into(),
+            operation,
+        }),
+    };
+    operations.map(record).into()
+}

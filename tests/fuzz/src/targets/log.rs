@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_log::record::{
-    Change, CursorId, Fate, Filter, Holder, LeaseRange, OffsetRange, OnFailure, PluginLimits, QueueStart, Record, ReturnReason,
+    Change, CursorId, Fate, Filter, Holder, LeaseRange, OffsetRange, OnFailure, Operated, Operation, PluginLimits, QueueStart, Record,
+    ReturnReason, SentBack,
 };
 use sluice_log::{FaultyStorage, Log, LogConfig, Start, Storage, formats};
 use sluice_protocol::batch::{BatchBuilder, NewMessage, crc32c};
@@ -208,6 +209,13 @@ fn appended(number: u64) -> Record {
     }
 }
 
+fn operated(operation: Operation) -> Change {
+    Change::Operated(Operated {
+        by: "ops-1".into(),
+        operation,
+    })
+}
+
 fn records() -> Vec<Record> {
     let queue = QueueId {
         topic: TopicId(3),
@@ -268,7 +276,7 @@ fn records() -> Vec<Record> {
         Change::Returned {
             cursor,
             pass,
-            leases,
+            leases: leases.clone(),
             due_mono_ms: 7,
             reason: ReturnReason::Nacked,
         },
@@ -301,6 +309,28 @@ fn records() -> Vec<Record> {
             digest: Digest([7; 32]),
             reason: "it ran too long".into(),
         },
+        operated(Operation::Paused {
+            group: GroupId(4),
+            topic: Some(TopicId(3)),
+        }),
+        operated(Operation::Unpaused {
+            group: GroupId(4),
+            topic: None,
+        }),
+        operated(Operation::DeadLettersDealt {
+            from: queue,
+            dealt: vec![offsets],
+            back: vec![SentBack {
+                cursor,
+                pass,
+                messages: leases,
+            }],
+        }),
+        operated(Operation::Skipped {
+            cursor,
+            pass,
+            offset: QueueOffset(7),
+        }),
     ];
     changes
         .map(|change| Record {

@@ -5,7 +5,7 @@ pub mod producer;
 pub mod receiver;
 pub mod stream;
 
-use sluice_core::input::ConnectionId;
+use sluice_core::input::{ConnectionId, Letter};
 use sluice_log::record::Filter;
 
 pub use self::operator::{Operator, bind, on_failure};
@@ -14,6 +14,7 @@ pub use self::receiver::Receiver;
 pub use self::stream::Stream;
 use crate::content::PLUGIN;
 use crate::network::{Event, Network};
+use crate::oracle::operated::Named;
 use crate::random::Random;
 
 /// What a client sees of the world when it acts.
@@ -26,6 +27,10 @@ pub struct Surroundings<'a> {
     pub now_ms: u64,
     /// The filter that each group is meant to use by now.
     pub wishes: &'a mut [Wish],
+    /// A message that a group holds, as an operator may have seen it in a list.
+    pub held: Option<Named>,
+    /// Some dead letters of a group.
+    pub letters: Option<(String, Vec<Letter>)>,
     /// All is well: no new work, no nack, no idleness.
     pub healed: bool,
 }

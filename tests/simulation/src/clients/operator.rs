@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use sluice_core::input::{Admin, ConnectionId, Input, RequestId, SeekTo};
+use sluice_core::input::{Admin, ConnectionId, Input, LeasePlace, RequestId, SeekTo};
 use sluice_log::record::{OnFailure, PluginLimits};
 use sluice_protocol::ids::{GroupId, QueueIndex, QueueOffset, TopicId};
 
@@ -10,6 +10,9 @@ use super::Surroundings;
 use crate::content::{EXPRESSIONS, PLUGIN, digest};
 use crate::network::Event;
 use crate::random::Random;
+
+/// The operator's name.
+const OPERATOR: &str = "operator";
 
 /// After so long without an answer the operator tries again.
 const RETRY_AFTER_MS: u64 = 2_000;
@@ -97,6 +100,38 @@ impl Operator {
             12 => Some(Admin::ListTopics { from: TopicId::default() }),
             13 => Some(Admin::ListPlugins),
             14..=15 => Some(resume(around)),
+            16..=17 => Some(Admin::PauseGroup {
+                name: around.wishes[chosen].group.clone(),
+                topic: random.chance(1, 2).then(|| around.wishes[chosen].topic.clone()),
+                by: OPERATOR.to_owned(),
+            }),
+            18 => Some(Admin::ResumeGroup {
+                name: around.wishes[chosen].group.clone(),
+                topic: Some(around.wishes[chosen].topic.clone()),
+                by: OPERATOR.to_owned(),
+            }),
+            19..=22 => Some(skip(around, chosen)),
+            23 => Some(Admin::PurgeGroup {
+                group: around.wishes[chosen].group.clone(),
+                topic: around.wishes[chosen].topic.clone(),
+            }),
+            25..=27 => around.letters.take().map(|(group, letters)| Admin::ResendDeadLetters {
+                group,
+                letters,
+                by: OPERATOR.to_owned(),
+            }),
+            28 => around.letters.take().map(|(group, _)| Admin::DiscardDeadLetters {
+                group,
+                from: QueueOffset(random.below(3)),
+                to: random.chance(1, 2).then_some(QueueOffset(4)),
+                most: random.within(1..4),
+                by: OPERATOR.to_owned(),
+            }),
+            24 => Some(Admin::ListLeases {
+                group: around.wishes[chosen].group.clone(),
+                topic: None,
+                from: LeasePlace::default(),
+            }),
             _ => None,
         }
     }
@@ -128,6 +163,29 @@ fn resume(around: &mut Surroundings<'_>) -> Admin {
     let chosen = around.random.index(around.wishes.len());
     Admin::ResumeGroup {
         name: around.wishes[chosen].group.clone(),
+        topic: None,
+        by: OPERATOR.to_owned(),
+    }
+}
+
+/// Skips a message that a group holds, or any.
+fn skip(around: &mut Surroundings<'_>, chosen: usize) -> Admin {
+    let wish = &around.wishes[chosen];
+    let random = &mut *around.random;
+    let any = (
+        wish.group.clone(),
+        wish.topic.clone(),
+        QueueIndex(random.below(2) as u16),
+        random.below(20),
+    );
+    let held = around.held.take().filter(|_| random.chance(2, 3));
+    let (group, topic, queue, offset) = held.unwrap_or(any);
+    Admin::SkipMessage {
+        group,
+        topic,
+        queue,
+        offset: QueueOffset(offset),
+        by: OPERATOR.to_owned(),
     }
 }
 

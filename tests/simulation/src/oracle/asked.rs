@@ -6,6 +6,7 @@ use sluice_core::input::SeekTo;
 use sluice_log::record::CursorId;
 use sluice_protocol::ids::{Pass, QueueId};
 
+use super::operated::Orders;
 use super::trials::Trials;
 use crate::laws::{Court, Law};
 
@@ -25,6 +26,8 @@ pub struct Key {
 pub struct Asked {
     /// What the plugin was heard to fail on.
     pub trials: Trials,
+    /// What operators asked for.
+    pub orders: Orders,
     settlements: BTreeSet<Key>,
     unreadable: BTreeSet<(CursorId, u64)>,
     trims: BTreeMap<QueueId, u64>,

@@ -33,6 +33,14 @@ pub struct Book {
     pub on_failure: BTreeMap<String, OnFailure>,
     /// The groups that are held, by the topic in which they are.
     pub alarms: BTreeSet<(GroupId, TopicId)>,
+    /// Where groups are paused.
+    pub pauses: BTreeSet<(GroupId, Option<TopicId>)>,
+    /// Every message that an operator skipped, by name, and the frame that says so last.
+    pub skipped: BTreeMap<super::operated::Named, u64>,
+    /// Every copy in a dead-letter queue.
+    pub letters: BTreeMap<(QueueId, u64), super::letters::DeadLetter>,
+    /// Those that were dealt with.
+    pub dealt: BTreeSet<(QueueId, u64)>,
     /// Every group's place in every queue it reads.
     pub cursors: BTreeMap<CursorId, Cursor>,
     /// Where each message is stored, copies in dead-letter topics apart.
@@ -42,7 +50,7 @@ pub struct Book {
     /// The highest sequence that each producer's window had seen before a frame, the frame, and the highest with it. The messages of a
     /// turn are judged by the window before it.
     highest: BTreeMap<ProducerId, (u64, u64, u64)>,
-    stamp: Now,
+    pub(super) stamp: Now,
 }
 
 /// A queue's messages.
@@ -117,6 +125,7 @@ impl Book {
                 self.cursors.retain(|cursor, _| cursor.queue.topic != *topic);
                 self.rules.retain(|(_, other), _| other != topic);
                 self.alarms.retain(|(_, other)| other != topic);
+                self.pauses.retain(|(_, other)| *other != Some(*topic));
             }
             Change::GroupCreated { group, name, settings } => {
                 self.groups.insert(
@@ -132,6 +141,7 @@ impl Book {
                 self.cursors.retain(|cursor, _| cursor.group != *group);
                 self.rules.retain(|(other, _), _| other != group);
                 self.alarms.retain(|(other, _)| other != group);
+                self.pauses.retain(|(other, _)| other != group);
             }
             Change::Subscribed {
                 group,
@@ -206,6 +216,7 @@ impl Book {
             Change::CulpritDecided { .. } | Change::SubscriptionHeld { .. } | Change::SubscriptionResumed { .. } => {
                 self.failed(frame, record, asked, court);
             }
+            Change::Operated(operated) => self.operated(frame, operated, &asked.orders, court),
             Change::Granted { cursor, pass, .. }
             | Change::FrontierMoved { cursor, pass, .. }
             | Change::Settled { cursor, pass, .. }
@@ -230,6 +241,11 @@ impl Book {
         court.demand(Law::SeekEndsThePass, model.pass == pass, || {
             format!("{id:?} is in {:?}: {record:?}", model.pass)
         });
+        if let (false, Change::Granted { .. }) = (self.pauses.is_empty(), &record.change) {
+            court.demand(Law::PauseHolds, !self.is_paused(id.group, id.queue.topic), || {
+                format!("{id:?} is paused: {record:?}")
+            });
+        }
         model.apply(frame, id, record, self, asked, court);
         self.cursors.insert(id, model);
     }
@@ -308,12 +324,16 @@ impl Book {
         court.require(Law::DeadLetteredOnce, same, || {
             format!("{from:?} {offset} was copied as {copies:?}")
         });
+        let copies_at = model.rows.len() as u64;
         model.rows.extend(copies.into_iter().map(|(producer, sequence)| Row {
             producer,
             sequence,
             frame,
             copy: true,
         }));
+        let attempts = rows::origin(batch).into_iter().find(|(name, _)| name == "attempts");
+        let attempts = attempts.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
+        self.buried(from, offset, attempts, (to, copies_at));
     }
 
     /// A dead letter says where it comes from, after how many attempts, and why the last was not settled.
@@ -330,12 +350,13 @@ impl Book {
             None => "nothing",
         };
         let name = |name: Option<&String>| name.cloned().unwrap_or_default();
+        let base = self.cursors.get(&from).map_or(0, |cursor| cursor.base(offset));
         let expected = [
             ("origin-topic", name(self.topics.get(&from.queue.topic))),
             ("origin-queue", from.queue.index.0.to_string()),
             ("origin-offset", offset.to_string()),
             ("origin-group", name(self.groups.get(&from.group).map(|group| &group.name))),
-            ("attempts", attempts_max.to_string()),
+            ("attempts", (base + attempts_max).to_string()),
             ("reason", reason.to_owned()),
         ];
         let found = rows::origin(batch);

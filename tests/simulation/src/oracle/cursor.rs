@@ -31,6 +31,8 @@ pub struct Cursor {
     pub dead: BTreeSet<u64>,
     /// Held for a failure of the plugin.
     pub parked: BTreeSet<u64>,
+    /// Sent back as dead letters, and after how many attempts.
+    pub rounds: BTreeMap<u64, u16>,
     /// Over when the frontier went back to what was parked before it.
     pub over: BTreeSet<u64>,
 }
@@ -74,7 +76,33 @@ impl Cursor {
             dead: BTreeSet::new(),
             parked: BTreeSet::new(),
             over: BTreeSet::new(),
+            rounds: BTreeMap::new(),
         }
+    }
+
+    /// After how many attempts the present round of a message began.
+    pub fn base(&self, offset: u64) -> u16 {
+        self.rounds.get(&offset).copied().unwrap_or(0)
+    }
+
+    /// Whether a message is held, or was not come to yet.
+    pub fn is_before(&self, offset: u64) -> bool {
+        let over = self.settled.contains_key(&offset) || self.dead.contains(&offset) || self.over.contains(&offset);
+        self.held.contains_key(&offset) || self.parked.contains(&offset) || offset >= self.frontier && !over
+    }
+
+    /// A dead letter was sent back: the message is due again.
+    pub fn sent_back(&mut self, offset: u64, attempts: u16, due_mono_ms: u64) {
+        self.dead.remove(&offset);
+        self.settled.remove(&offset);
+        self.over.remove(&offset);
+        self.rounds.insert(offset, attempts);
+        let due = Held::Waiting {
+            attempt: attempts + 1,
+            due_mono_ms,
+            reason: ReturnReason::Closed,
+        };
+        self.held.insert(offset, due);
     }
 
     /// Takes in a record of this cursor and pass.
@@ -169,14 +197,15 @@ impl Cursor {
             | Change::ProducerForgotten { .. }
             | Change::CulpritDecided { .. }
             | Change::SubscriptionHeld { .. }
-            | Change::SubscriptionResumed { .. } => {}
+            | Change::SubscriptionResumed { .. }
+            | Change::Operated(_) => {}
         }
     }
 
     #[allow(clippy::too_many_arguments, reason = "one lease and what it is judged by")]
     fn granted(&mut self, id: CursorId, offset: u64, lease: Held, late: bool, now: u64, book: &Book, court: &mut Court) {
         let Held::Leased { attempt, .. } = lease else { return };
-        let attempts_max = book.groups.get(&id.group).map_or(0, |group| group.settings.attempts_max);
+        let attempts_max = self.base(offset) + book.groups.get(&id.group).map_or(0, |group| group.settings.attempts_max);
         court.demand(Law::AttemptsAreBounded, attempt <= attempts_max, || {
             format!("{id:?} {offset}: attempt {attempt} of {attempts_max}")
         });
@@ -386,7 +415,7 @@ impl Cursor {
             format!("dead-lettered in {pass:?} instead of {:?}", self.pass)
         });
         let last = match self.held.remove(&offset) {
-            Some(Held::Waiting { attempt, .. }) => attempt > attempts_max,
+            Some(Held::Waiting { attempt, .. }) => attempt > self.base(offset) + attempts_max,
             Some(Held::Leased { .. }) | None => false,
         };
         court.demand(Law::AttemptsAreBounded, last, || {

@@ -4,6 +4,8 @@ pub mod asked;
 pub mod book;
 pub mod cursor;
 mod failed;
+mod letters;
+pub(crate) mod operated;
 mod published;
 pub mod seen;
 mod settling;
@@ -13,7 +15,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sluice_core::effect::{Answer, CursorInfo, Effect, GroupInfo, Rule, Taker};
-use sluice_core::input::{Admin, Input, RequestId, SubscriptionId};
+use sluice_core::input::{Admin, Input, RequestId, SeekTo, SubscriptionId};
 use sluice_log::record::{Change, CursorId, Filter, Record};
 use sluice_protocol::ids::{ProducerId, QueueId, Sequence};
 use sluice_protocol::units::Now;
@@ -60,6 +62,8 @@ pub struct Oracle {
     synced: u64,
     publishes: BTreeMap<RequestId, Publish>,
     tried: BTreeMap<(ProducerId, Sequence), u32>,
+    /// Skips that were not answered yet.
+    skips: BTreeMap<RequestId, operated::Named>,
 }
 
 #[derive(Debug)]
@@ -89,6 +93,9 @@ impl Oracle {
         self.settle_suspicions();
         if self.disturbs(input) {
             self.asked.trials.disturbed();
+        }
+        if let Input::Admin { request, admin } = input {
+            self.ordered(*request, admin);
         }
         match input {
             Input::Publish { request, topic, batches } => {
@@ -139,6 +146,10 @@ impl Oracle {
                 admin: Admin::Seek { group, topic, to, .. },
                 ..
             } => self.asked.seek(group, topic, *to),
+            Input::Admin {
+                admin: Admin::PurgeGroup { group, topic },
+                ..
+            } => self.asked.seek(group, topic, SeekTo::Latest),
             Input::Trim { queue, start } => self.asked.trim(*queue, start.0),
             Input::Verdicts { judge, outcome } => self.asked.trials.hears(now.mono_ms, *judge, outcome, &mut self.court),
             Input::Synced { end } => self.synced = self.synced.max(end.0),
@@ -191,6 +202,10 @@ impl Oracle {
                 let results: Vec<bool> = results.iter().map(Result::is_ok).collect();
                 self.seen.settled(*request, &results, &self.book, self.synced, &mut self.court);
             }
+            Effect::Answer {
+                request,
+                answer: Ok(Answer::Skipped { was }),
+            } => self.skip_answered(*request, *was),
             Effect::Answer {
                 request,
                 answer: Err(refusal),
@@ -310,6 +325,7 @@ impl Oracle {
     pub fn crashed(&mut self) -> bool {
         self.asked.crashed();
         self.publishes.clear();
+        self.skips.clear();
         self.frames.last().is_some_and(|frame| frame.position >= self.synced)
     }
 
@@ -415,6 +431,11 @@ impl Oracle {
 
     /// A group describes itself when all is over: it must say that nothing is left.
     pub fn described(&mut self, group: &GroupInfo, cursors: &[CursorInfo]) {
+        let id = self.book.group_named(&group.name);
+        let paused = self.book.pauses.iter().filter(|(other, _)| Some(*other) == id).count();
+        self.court.require(Law::PauseHolds, group.pauses.len() == paused, || {
+            format!("{} says {:?}, {paused} are recorded", group.name, group.pauses)
+        });
         for cursor in cursors {
             let id = self.book.group_named(&group.name).map(|group| CursorId {
                 group,

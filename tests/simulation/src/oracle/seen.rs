@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use sluice_core::effect::{Delivery, Taker};
 use sluice_core::input::{Action, ConnectionId, RequestId, SubscriptionId};
-use sluice_log::record::{Change, CursorId};
+use sluice_log::record::{Change, CursorId, Operated, Operation};
 use sluice_protocol::ids::{Pass, QueueIndex};
 
 use super::asked::{Asked, Key};
@@ -187,7 +187,9 @@ impl Seen {
         }
         let count = self.deliveries.entry(key).or_default();
         *count += 1;
-        let most = *count + self.crashes;
+        let cursor = book.cursors.get(&key.cursor).filter(|cursor| cursor.pass == key.pass);
+        let base = cursor.map_or(0, |cursor| u32::from(cursor.base(key.offset)));
+        let most = *count + self.crashes + base;
         court.demand(Law::AttemptsAreBounded, u32::from(attempt) <= most, || {
             format!("{key:?} is attempt {attempt}, seen {count} times")
         });
@@ -293,7 +295,24 @@ impl Seen {
             Change::Settled { cursor, pass, offsets } => offsets_of(offsets).for_each(|offset| {
                 self.holds.remove(&key(cursor, pass, offset));
             }),
+            Change::Operated(Operated {
+                operation: Operation::Skipped { cursor, pass, offset },
+                ..
+            }) => drop(self.holds.remove(&key(cursor, pass, offset.0))),
+            Change::Operated(Operated {
+                operation: Operation::DeadLettersDealt { back, .. },
+                ..
+            }) => {
+                for (sent, (offset, _)) in back
+                    .iter()
+                    .flat_map(|sent| each(&sent.messages).map(move |message| (sent, message)))
+                {
+                    self.acknowledged.remove(&key(&sent.cursor, &sent.pass, offset));
+                    self.not_before_ms.remove(&key(&sent.cursor, &sent.pass, offset));
+                }
+            }
             Change::Opened { .. }
+            | Change::Operated(_)
             | Change::TopicCreated { .. }
             | Change::TopicDeleted { .. }
             | Change::GroupCreated { .. }

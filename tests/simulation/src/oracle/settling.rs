@@ -133,9 +133,13 @@ impl Seen {
             .is_none_or(|queue| queue.has_lost(key.offset, synced));
         match action {
             Action::Ack => {
-                self.acknowledged.insert(key);
+                // What was sent back meanwhile is no longer settled.
+                let again = cursor.is_some_and(|cursor| cursor.rounds.contains_key(&key.offset));
+                if !again {
+                    self.acknowledged.insert(key);
+                }
                 let Some(cursor) = cursor else { return };
-                let kept = cursor.settled.get(&key.offset).is_some_and(|frame| *frame < synced) || lost;
+                let kept = cursor.settled.get(&key.offset).is_some_and(|frame| *frame < synced) || lost || again;
                 court.demand(Law::AckIsKept, kept, || {
                     format!("{key:?} was acknowledged, the synced log does not say so")
                 });
@@ -143,13 +147,19 @@ impl Seen {
             Action::Nack { .. } if lost => {}
             Action::Nack { delay_ms } => {
                 let Some(group) = book.groups.get(&key.cursor.group) else { return };
-                let wait = delay_ms.unwrap_or_else(|| wait(&group.settings.backoff, attempt));
-                self.not_before_ms.insert(key, asked_ms + wait);
+                let in_round = (attempt - 1) % group.settings.attempts_max + 1;
+                let wait = delay_ms.unwrap_or_else(|| wait(&group.settings.backoff, in_round));
+                let again = cursor.is_some_and(|cursor| cursor.base(key.offset) >= attempt);
+                if !again {
+                    self.not_before_ms.insert(key, asked_ms + wait);
+                }
             }
             Action::Extend { invisible_ms } => {
                 let Some(cursor) = cursor else { return };
                 let frame = cursor.extended.get(&(key.offset, asked_ms + invisible_ms));
-                let kept = frame.is_some_and(|frame| *frame < synced) || lost;
+                // What an operator skipped meanwhile is not extended, nor handed out.
+                let over = cursor.settled.contains_key(&key.offset);
+                let kept = frame.is_some_and(|frame| *frame < synced) || lost || over;
                 court.demand(Law::ExtensionIsKept, kept, || {
                     format!("{key:?} was extended at {asked_ms} by {invisible_ms}, the synced log does not say so")
                 });

@@ -1,0 +1,56 @@
+//! What the records of operators' interferences with groups do to state.
+
+use sluice_log::record::{Operated, Operation, SentBack};
+use sluice_protocol::ids::{GroupId, Position, QueueOffset, TopicId};
+use sluice_protocol::units::Now;
+
+use super::State;
+use super::pause::{Pause, PauseId};
+use crate::planted::{self, Bug};
+
+impl State {
+    /// The pause under which nothing is handed out to a group in a topic; that of all topics goes first.
+    pub fn pause_of(&self, group: GroupId, topic: TopicId) -> Option<(PauseId, &Pause)> {
+        [None, Some(topic)]
+            .into_iter()
+            .find_map(|topic| Some(((group, topic), self.pauses.get(&(group, topic))?)))
+    }
+
+    /// The pauses of a group: of all topics, then of each.
+    pub fn pauses_of(&self, group: GroupId) -> impl Iterator<Item = (PauseId, &Pause)> {
+        let all = (group, None)..=(group, Some(TopicId(u64::MAX)));
+        self.pauses.range(all).map(|(&id, pause)| (id, pause))
+    }
+
+    /// The part of [`State::apply`] that concerns operators and groups.
+    pub(super) fn apply_operated(&mut self, position: Position, at: Now, operated: &Operated) {
+        match &operated.operation {
+            Operation::Paused { group, topic } => {
+                let pause = Pause {
+                    reflects: position,
+                    since_wall_ms: at.wall_ms,
+                    by: operated.by.clone(),
+                };
+                let entry = self.pauses.entry((*group, *topic)).or_insert_with(|| pause.clone());
+                if entry.reflects < position {
+                    *entry = pause;
+                }
+            }
+            Operation::Unpaused { group, topic } => self.pauses.retain(|(other, of), pause| {
+                let meant = other == group && (topic.is_none() || of == topic);
+                !meant || pause.reflects >= position
+            }),
+            Operation::Skipped { cursor, pass, offset } => self.update_pass(position, *cursor, *pass, |lane| {
+                if !planted::is(Bug::SkipKeepsRetries) || lane.retries.get(offset.0).is_none() {
+                    lane.settled(*offset, QueueOffset(offset.0 + 1));
+                }
+            }),
+            Operation::DeadLettersDealt { from, dealt, back } => {
+                self.letters.entry(from.topic).or_default().deal(position, dealt);
+                for SentBack { cursor, pass, messages } in back {
+                    self.update_pass(position, *cursor, *pass, |lane| lane.sent_back(messages, at));
+                }
+            }
+        }
+    }
+}
