@@ -176,7 +176,17 @@ impl Message {
         self.row().group()
     }
 
-    /// What it carries. Its checksum has been verified.
+    /// The size of what it carries.
+    pub fn body_bytes(&self) -> usize {
+        self.row().body_len()
+    }
+
+    /// Whether what it carries is here: messages may be read without.
+    pub fn has_body(&self) -> bool {
+        self.batch.has_bodies()
+    }
+
+    /// What it carries, empty where it was read without. Its checksum has been verified.
     pub fn body(&self) -> Bytes {
         self.batch.body(&self.row())
     }

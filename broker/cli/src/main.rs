@@ -11,6 +11,7 @@ mod failure;
 mod filter;
 mod group;
 mod inspect;
+mod list;
 mod message;
 mod output;
 mod plugin;

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::connect::Broker;
 use crate::failure::Failure;
+use crate::list::List;
 use crate::output::Output;
 use crate::times;
 
@@ -16,21 +17,28 @@ pub(crate) enum Message {
         /// The id: 32 hexadecimal digits
         id: String,
     },
+    /// Print stored messages from any offset or time, without a group: nothing is leased, nothing is settled
+    List(List),
 }
 
 impl Message {
     /// Does what is asked.
     pub(crate) async fn run(self, broker: &Broker, output: &mut Output) -> Result<(), Failure> {
         let client = broker.connect().await?;
-        let Message::Get { id } = self;
-        let message = client.message(&id).await?;
-        output.show(|| to_json(&message), || to_lines(&message))?;
+        match self {
+            Message::Get { id } => {
+                let message = client.message(&id).await?;
+                output.show(|| to_json(&message), || to_lines(&message))?;
+            }
+            Message::List(list) => list.run(&client, output).await?,
+        }
         client.close().await;
         Ok(())
     }
 }
 
-/// A message as one JSON object. A body that is not UTF-8 is given in hexadecimal digits as `body_hex`.
+/// A message as one JSON object. A body that is not UTF-8 is given in hexadecimal digits as `body_hex`; of one that was left out the size is
+/// given as `body_bytes`.
 pub(crate) fn to_json(message: &sluice_client::Message) -> Value {
     let properties: Map<String, Value> = message.properties().map(|(name, value)| (name.to_owned(), json!(value))).collect();
     let mut json = json!({
@@ -38,6 +46,10 @@ pub(crate) fn to_json(message: &sluice_client::Message) -> Value {
         "attempt": message.attempt(), "stored_ms": message.stored_ms(), "born_ms": message.born_ms(), "tag": message.tag(),
         "keys": message.keys().collect::<Vec<_>>(), "properties": properties,
     });
+    if !message.has_body() {
+        json["body_bytes"] = json!(message.body_bytes());
+        return json;
+    }
     let body = message.body();
     match std::str::from_utf8(&body) {
         Ok(text) => json["body"] = json!(text),

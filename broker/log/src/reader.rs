@@ -2,6 +2,7 @@
 
 mod kept;
 mod parts;
+mod search;
 #[cfg(test)]
 mod tests;
 

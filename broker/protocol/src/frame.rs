@@ -128,6 +128,10 @@ pub enum FrameKind {
     DeadLetters = 111,
     /// `DeadLettersDealt`.
     DeadLettersDealt = 112,
+    /// `ReadMessages`; answered by `Messages`.
+    ReadMessages = 116,
+    /// Messages that were read without a group ([`crate::page::MessagePage`]).
+    Messages = 122,
 }
 
 impl FrameKind {
@@ -186,6 +190,8 @@ impl FrameKind {
         Self::Leases,
         Self::DeadLetters,
         Self::DeadLettersDealt,
+        Self::ReadMessages,
+        Self::Messages,
     ];
 
     /// The kind with this number, if this version knows it.

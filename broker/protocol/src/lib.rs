@@ -10,5 +10,6 @@ mod golden;
 pub mod ids;
 pub mod limits;
 pub mod names;
+pub mod page;
 pub mod units;
 pub mod wire;

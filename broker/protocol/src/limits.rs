@@ -44,6 +44,8 @@ pub const DELIVERY_RANGES_MAX: usize = BATCH_MESSAGES_MAX;
 pub const HANDLE_BYTES_MAX: usize = u8::MAX as usize;
 /// Messages that one receive may ask for.
 pub const RECEIVE_MESSAGES_MAX: usize = 32;
+/// Messages that one page of a reading without a group may ask for.
+pub const PAGE_MESSAGES_MAX: usize = 1_000;
 /// The longest wait of a receive, in milliseconds.
 pub const RECEIVE_WAIT_MS_MAX: u32 = 20_000;
 /// The shortest invisible time, in milliseconds.
@@ -66,6 +68,7 @@ const _: () = assert!(
 const _: () = assert!(BATCH_NAMES_MAX <= u16::MAX as usize, "a name's index is two bytes");
 const _: () = assert!(BATCH_BYTES_MAX <= u32::MAX as usize, "lengths in a batch are four bytes");
 const _: () = assert!(DELIVERY_RANGES_MAX <= u16::MAX as usize, "the count of ranges is two bytes");
+const _: () = assert!(PAGE_MESSAGES_MAX <= BATCH_MESSAGES_MAX, "a page is one batch");
 const _: () = assert!(
     BODY_BYTES_DEFAULT + 2 * ATTRIBUTES_BYTES_MAX <= FRAME_BYTES_DEFAULT,
     "a frame holds the largest message"

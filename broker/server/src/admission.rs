@@ -81,7 +81,11 @@ pub(crate) fn check_member(name: &str) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn filter(filter: Option<control::Filter>) -> Result<Filter, Refusal> {
+/// What is asked of a message.
+///
+/// # Errors
+/// `NoSuchPlugin` for an expression alone, `BadName`.
+pub(crate) fn filter(filter: Option<control::Filter>) -> Result<Filter, Refusal> {
     match filter {
         None => Ok(Filter::All),
         Some(control::Filter { plugin, expression }) if plugin.is_empty() => match expression.is_empty() {

@@ -277,7 +277,8 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::ListLeases
         | FrameKind::ListDeadLetters
         | FrameKind::ResendDeadLetters
-        | FrameKind::DiscardDeadLetters => {
+        | FrameKind::DiscardDeadLetters
+        | FrameKind::ReadMessages => {
             // Held until the client has taken the answer.
             let mut part = request::room(client, kind).await;
             let mut answer: Vec<Bytes> = request::answer(client, kind, &frame, reader, &mut part).await?;
@@ -315,7 +316,8 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::Group
         | FrameKind::Plugins
         | FrameKind::Plugin
-        | FrameKind::Found => Err(unexpected(kind)),
+        | FrameKind::Found
+        | FrameKind::Messages => Err(unexpected(kind)),
     }
 }
 

@@ -157,7 +157,7 @@ impl Push<'_> {
 }
 
 /// A frame in pieces that are not copied together.
-fn framed(kind: FrameKind, head: Bytes, batch: Vec<Bytes>) -> Vec<Bytes> {
+pub(crate) fn framed(kind: FrameKind, head: Bytes, batch: Vec<Bytes>) -> Vec<Bytes> {
     let payload_bytes = head.len() + batch.iter().map(Bytes::len).sum::<usize>();
     let header = Bytes::copy_from_slice(&frame::header(kind, payload_bytes));
     [header, head].into_iter().chain(batch).collect()

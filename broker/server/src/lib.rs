@@ -24,6 +24,7 @@ mod metrics_listen;
 mod monitor;
 mod operate;
 mod outgoing;
+mod pages;
 mod panics;
 mod plugins;
 mod process;
@@ -43,6 +44,7 @@ mod subscription;
 mod survey;
 mod turn;
 mod verdict;
+mod walk;
 
 pub use certificate::{Certificate, CertificateError};
 pub use config::{Config, ConfigError};

@@ -96,6 +96,19 @@ pub const GROUP_MESSAGES_MAX: u32 = 512;
 /// Subscriptions that are judged from one reading of the same messages; further ones are taken by another thread.
 pub const JUDGED_TOGETHER_MAX: usize = 16;
 
+/// Pages of readings without a group that are put together at a time; further ones wait.
+pub const PAGES_AT_ONCE: usize = 2;
+
+/// What one page may look at: a message that the filter is asked about counts 1, one that the index alone passes over 1/64. When it is used up
+/// the page ends, and says from where to go on.
+pub const PAGE_WORK_MAX: u64 = 64 << 10;
+
+/// Messages of a queue that a page looks at before it looks at the next queue again.
+pub const PAGE_PIECE_MESSAGES: u64 = 256;
+
+/// As many, where the index alone passes over most of them.
+pub const PAGE_PIECE_PRUNED_MESSAGES: u64 = 64 << 10;
+
 /// Expressions that are kept compiled.
 pub const COMPILED_EXPRESSIONS_MAX: usize = 1_024;
 

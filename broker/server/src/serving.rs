@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sluice_log::LogReader;
 use sluice_log::record::GroupSettings;
 use sluice_protocol::errors::{ErrorCode, Refusal};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::Config;
 use crate::metrics::Metrics;
@@ -24,6 +24,8 @@ pub(crate) struct Serving {
     /// What a group gets that is created without settings.
     pub(crate) group_defaults: GroupSettings,
     pub(crate) draining: Draining,
+    /// The right to put a page of stored messages together.
+    pub(crate) pages: Semaphore,
 }
 
 impl Serving {

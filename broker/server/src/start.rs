@@ -13,13 +13,14 @@ use sluice_plugin_host::{Host, HostConfig, HostError};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::Digest;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::certificate::{Certificate, CertificateError};
 use crate::clock::{self, Clock};
 use crate::config::{Config, ConfigError, Durability};
 use crate::disk::{Disk, DiskThread};
 use crate::health::{Health, Observed};
+use crate::limits;
 use crate::listen::{self, ListenError};
 use crate::lookup::Lookup;
 use crate::metrics::Metrics;
@@ -361,6 +362,7 @@ async fn serve(config: Config, opened: Opened) -> Result<Running, StartError> {
         epoch: opened.epoch,
         group_defaults: opened.core_config.group,
         draining,
+        pages: Semaphore::new(limits::PAGES_AT_ONCE),
     });
     opened.health.serves(Observed {
         metrics: opened.metrics.clone(),

@@ -113,6 +113,11 @@ impl BatchMerger {
         HEADER_BYTES + self.runs.len() * RUN_BYTES + self.names.bytes().len() + self.rows.len() + self.bodies_bytes
     }
 
+    /// Bytes of the batch as it stands, but for the bodies.
+    pub fn attribute_bytes(&self) -> usize {
+        self.total_bytes() - self.bodies_bytes
+    }
+
     /// Adds neighbouring rows of a batch whose bodies are here.
     ///
     /// # Errors
@@ -140,10 +145,28 @@ impl BatchMerger {
         if range.len() != bodies.len() {
             return Err(MergeError::Bodies);
         }
+        self.add_rows(source, rows, &range)?;
+        self.push_bodies(bodies);
+        Ok(())
+    }
+
+    /// Adds neighbouring rows of a batch that is to be sent without its bodies: the rows say how long these are, and where they would be.
+    ///
+    /// # Errors
+    /// [`MergeError`]; nothing was added then.
+    pub fn add_without_bodies(&mut self, source: &Attributes, rows: Range<u32>) -> Result<(), MergeError> {
+        let range = source.bodies_range(rows.clone()).ok_or(MergeError::NoSuchRows)?;
+        self.add_rows(source, rows, &range)?;
+        self.bodies_bytes += range.len();
+        Ok(())
+    }
+
+    /// Adds rows whose bodies have this range in their source, and will follow.
+    fn add_rows(&mut self, source: &Attributes, rows: Range<u32>, bodies: &Range<usize>) -> Result<(), MergeError> {
         let rows_bytes = source.rows_bytes(rows.clone());
         self.make_room(source, rows_bytes + rows.len() * RUN_BYTES + bodies.len(), 0)?;
         self.rows.reserve(rows_bytes);
-        let first_body = range.start - source.attribute_bytes();
+        let first_body = bodies.start - source.attribute_bytes();
         for index in rows {
             // There is such a row: its range of bodies was found.
             let Some(row) = source.row(index) else { break };
@@ -151,7 +174,6 @@ impl BatchMerger {
             self.copy_row(source, &row, body_offset);
             self.push_run(row.producer(), row.sequence());
         }
-        self.push_bodies(bodies);
         Ok(())
     }
 

@@ -30,6 +30,17 @@ impl Batch {
         Self::new(Attributes::parse_stored(bytes.clone())?, bytes)
     }
 
+    /// A batch that came without its bodies: each of them reads as empty, whatever its row says of its length.
+    pub fn without_bodies(attributes: Attributes) -> Self {
+        let bytes = attributes.bytes().clone();
+        Self { attributes, bytes }
+    }
+
+    /// Whether the bodies are here.
+    pub fn has_bodies(&self) -> bool {
+        self.bytes.len() == self.attributes.total_bytes()
+    }
+
     fn new(attributes: Attributes, bytes: Bytes) -> Result<Self, BatchError> {
         if bytes.len() == attributes.total_bytes() {
             Ok(Self { attributes, bytes })

@@ -8,6 +8,7 @@ use sluice_protocol::delivery::{DeliveredRange, Delivery, FoundMessage, Received
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::{self, FRAME_HEADER_BYTES, FrameKind, Kind};
 use sluice_protocol::ids::{Attempt, ProducerId, QueueIndex, QueueOffset, Sequence, TopicId};
+use sluice_protocol::page::MessagePage;
 
 use super::{Target, nothing_to_repair};
 
@@ -108,6 +109,39 @@ pub(super) const FOUND: Target = Target {
         }
     },
     accepts: |input| FoundMessage::decode(Bytes::copy_from_slice(input)).is_ok(),
+};
+
+pub(super) const MESSAGES: Target = Target {
+    name: "messages",
+    valid: || {
+        let place = |offset| control::MessagePlace {
+            stored_wall_ms: 1_700_000_000_000,
+            queue: 2,
+            offset,
+        };
+        let head = control::Messages {
+            topic: "flights".into(),
+            topic_id: 1,
+            places: (0..3).map(place).collect(),
+            next: Some(place(3)),
+            judged: 9,
+            failed: 1,
+        };
+        vec![[&MessagePage::encode_head(&head)[..], &batch(3, 0)[..]].concat()]
+    },
+    repair: |input| {
+        let head = input.first_chunk().map_or(0, |length| 4 + u32::from_le_bytes(*length) as usize);
+        reseal(input, head);
+    },
+    run: |input| {
+        for bodies in [true, false] {
+            if let Ok(MessagePage { head, batch }) = MessagePage::decode(Bytes::copy_from_slice(input), bodies) {
+                assert_eq!(batch.as_ref().map_or(0, |batch| batch.count() as usize), head.places.len());
+                batch.iter().for_each(use_batch);
+            }
+        }
+    },
+    accepts: |input| MessagePage::decode(Bytes::copy_from_slice(input), true).is_ok(),
 };
 
 /// A batch with something of everything.
