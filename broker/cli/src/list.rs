@@ -1,4 +1,4 @@
-//! `sluice message list`: stored messages from any offset or time, without a group.
+//! `sluice message list` and `search`: stored messages from any offset or time or by their key, without a group.
 
 use clap::Args;
 use sluice_client::{Client, Filter, Message, ReadFrom, ReadTo, Reading};
@@ -24,6 +24,26 @@ pub(crate) struct List {
     /// End before this offset of each queue
     #[arg(long, value_name = "N", conflicts_with = "until")]
     to_offset: Option<u64>,
+    /// End before what was stored at this time
+    #[arg(long, value_name = "T", value_parser = times::time, allow_hyphen_values = true)]
+    until: Option<i64>,
+    #[command(flatten)]
+    wanted: Wanted,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+/// Print the stored messages of a topic that have a key, in the order in which they were stored.
+#[derive(Args)]
+pub(crate) struct Search {
+    /// The topic
+    topic: String,
+    /// The key
+    #[arg(long, value_name = "K", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    key: String,
+    /// Begin with what was stored at this time: milliseconds since 1970, or a time before now such as -15m
+    #[arg(long, value_name = "T", value_parser = times::time, allow_hyphen_values = true)]
+    since: Option<i64>,
     /// End before what was stored at this time
     #[arg(long, value_name = "T", value_parser = times::time, allow_hyphen_values = true)]
     until: Option<i64>,
@@ -75,6 +95,22 @@ impl List {
             from,
             to: to(self.to_offset, self.until),
             key: None,
+            filter: self.wanted.filter(),
+            bodies: self.shown.body,
+        };
+        self.shown.print(client, &reading, output).await
+    }
+}
+
+impl Search {
+    /// Prints the messages.
+    pub(crate) async fn run(self, client: &Client, output: &mut Output) -> Result<(), Failure> {
+        let reading = Reading {
+            topic: self.topic,
+            queue: None,
+            from: self.since.map_or(ReadFrom::Earliest, ReadFrom::Time),
+            to: to(None, self.until),
+            key: Some(self.key),
             filter: self.wanted.filter(),
             bodies: self.shown.body,
         };

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use crate::connect::Broker;
 use crate::failure::Failure;
-use crate::list::List;
+use crate::list::{List, Search};
 use crate::output::Output;
 use crate::times;
 
@@ -19,6 +19,8 @@ pub(crate) enum Message {
     },
     /// Print stored messages from any offset or time, without a group: nothing is leased, nothing is settled
     List(List),
+    /// Print the stored messages that have a key
+    Search(Search),
 }
 
 impl Message {
@@ -31,6 +33,7 @@ impl Message {
                 output.show(|| to_json(&message), || to_lines(&message))?;
             }
             Message::List(list) => list.run(&client, output).await?,
+            Message::Search(search) => search.run(&client, output).await?,
         }
         client.close().await;
         Ok(())

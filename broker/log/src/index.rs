@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use sluice_protocol::batch::{Attributes, Row};
+use sluice_protocol::batch::{Attributes, key_hash};
 use sluice_protocol::ids::{MessageId, Position, QueueId, QueueOffset, Sequence};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 
+use crate::keys::{KeyEntry, KeyIndex};
 use crate::limits::SUMMARY_PRODUCERS_MAX;
 use crate::planted::{self, Bug};
 use crate::record::Origin;
@@ -134,6 +135,7 @@ impl Producers {
 pub(crate) struct SegmentIndex {
     pub(crate) queues: BTreeMap<QueueId, QueueEntries>,
     pub(crate) runs: BTreeMap<RunKey, ProducerRun>,
+    pub(crate) keys: KeyIndex,
     /// When the first and the last batch were stored: wall clock, milliseconds.
     pub(crate) stored_wall_ms: Option<(i64, i64)>,
 }
@@ -143,7 +145,21 @@ impl SegmentIndex {
     pub(crate) fn add(&mut self, place: BatchPlace, attributes: &Attributes, origin: Origin) {
         let entries = self.queues.entry(place.queue).or_default();
         entries.rows_from.push(entries.tags.len() as u32);
-        entries.tags.extend(attributes.rows().map(|row: Row<'_>| row.tag_hash()));
+        for row in attributes.rows() {
+            entries.tags.push(row.tag_hash());
+            if row.key_count() > 0 {
+                let offset = QueueOffset(place.first.0 + u64::from(row.index()));
+                if planted::is(Bug::KeyNotIndexed) && offset.0 % 8 == 5 {
+                    continue;
+                }
+                let entry = |key| KeyEntry {
+                    hash: key_hash(key),
+                    queue: place.queue,
+                    offset,
+                };
+                row.keys().for_each(|key| self.keys.push(entry(key)));
+            }
+        }
         entries.bytes += u64::from(place.total_bytes);
         entries.batches.push(place);
         if planted::is(Bug::TagsShifted) && entries.batches.len() % 8 == 7 {

@@ -34,6 +34,12 @@ pub const OPEN_SIDECARS_MAX: usize = 96;
 pub const SUMMARY_QUEUES_MAX: usize = 32;
 /// Producers of a sealed segment whose sequences stay in memory; an id is looked up in the sidecar of a segment with more.
 pub const SUMMARY_PRODUCERS_MAX: usize = 32;
+/// Bits of a sealed segment's filter for each of its keys.
+pub const KEY_FILTER_BITS: usize = 10;
+/// Bound on the filters kept in memory, about those of 54 million keys; in a segment whose filter is not kept a key is looked up by one small read.
+pub const KEY_FILTERS_BYTES_MAX: usize = 64 << 20;
+/// The newest keys of the active segment are kept unsorted until there are so many.
+pub const KEYS_UNSORTED_MAX: usize = 1_024;
 /// How much is read at once of neighbouring batches' attributes.
 pub const AHEAD_BYTES_MAX: u64 = 128 << 10;
 /// Bytes between the attributes of two batches (bodies, frame and record headers) that are rather read than left out: about what one more

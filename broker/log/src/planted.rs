@@ -11,6 +11,7 @@ pub enum Bug {
     DirectoryNotSynced,
     TagsShifted,
     IdNotIndexed,
+    KeyNotIndexed,
     NeighbourRead,
     RetentionTooFar,
     CheckpointUnsynced,
@@ -22,7 +23,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 14] = [
+    pub const ALL: [(&str, Self); 15] = [
         ("checksum-unverified", Self::ChecksumUnverified),
         ("stale-frame", Self::StaleFrame),
         ("sync-skipped", Self::SyncSkipped),
@@ -30,6 +31,7 @@ impl Bug {
         ("directory-not-synced", Self::DirectoryNotSynced),
         ("tags-shifted", Self::TagsShifted),
         ("id-not-indexed", Self::IdNotIndexed),
+        ("key-not-indexed", Self::KeyNotIndexed),
         ("neighbour-read", Self::NeighbourRead),
         ("retention-too-far", Self::RetentionTooFar),
         ("checkpoint-unsynced", Self::CheckpointUnsynced),

@@ -24,6 +24,7 @@ use crate::sidecar::Sidecar;
 use crate::storage::{Storage, StorageFile};
 
 pub use self::kept::StoredQueue;
+use self::search::KeyFilters;
 
 /// Reads what is stored. Clones read the same log; what was appended is seen once it is synced (or exposed by its writer).
 #[derive(Clone)]
@@ -43,6 +44,7 @@ pub(crate) struct Shared {
     /// The indexes of sealed segments for whose sidecars there was no room, by base, with the end of the segment.
     unwritten: Mutex<Unwritten>,
     sparse: Mutex<Recent<Position, Attributes>>,
+    key_filters: Mutex<KeyFilters>,
 }
 
 /// Indexes without a sidecar, by the base of their segment, with its end.
@@ -70,6 +72,7 @@ impl Shared {
             tail: Mutex::new(Tail::new(tail_bytes)),
             unwritten: Mutex::new(unwritten),
             sparse: Mutex::new(Recent::new(SPARSE_BYTES_MAX)),
+            key_filters: Mutex::default(),
         }
     }
 
@@ -101,6 +104,10 @@ impl Shared {
         self.files.lock().expect("nothing panics while it holds the cache")
     }
 
+    fn key_filters(&self) -> MutexGuard<'_, KeyFilters> {
+        self.key_filters.lock().expect("nothing panics while it holds the filters")
+    }
+
     fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
         self.unwritten.lock().expect("nothing panics while it holds the indexes")
     }
@@ -112,6 +119,7 @@ impl Shared {
             .remove_range((segment.base, least)..(Position(segment.base.0 + 1), least));
         self.sidecars().remove(&segment.base);
         self.files().remove(&segment.number);
+        self.key_filters().forget(segment.base);
         self.unwritten().remove(&segment.base).is_none()
     }
 

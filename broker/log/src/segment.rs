@@ -90,6 +90,8 @@ pub(crate) struct Segment {
     pub(crate) summary: Option<Vec<QueueSpan>>,
     /// Which message ids it may hold.
     pub(crate) producers: Producers,
+    /// How many keys its messages have.
+    pub(crate) keys: u32,
     /// When its first and its last batch were stored (wall clock, milliseconds); `None` when it holds none, or is still written.
     pub(crate) stored_wall_ms: Option<(i64, i64)>,
 }
@@ -108,6 +110,7 @@ impl Segment {
             end,
             summary: (index.queues.len() <= SUMMARY_QUEUES_MAX).then(|| index.spans().collect()),
             producers: index.producers(),
+            keys: index.keys.len() as u32,
             stored_wall_ms: index.stored_wall_ms,
             ..self.clone()
         }

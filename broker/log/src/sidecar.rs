@@ -12,18 +12,21 @@ pub(crate) use self::decode::decode;
 pub(crate) use self::encode::encode;
 pub(crate) use self::lookup::{Sidecar, lost};
 use crate::index::{BatchPlace, Producers, QueueEntries, QueueSpan, RunKey};
+use crate::keys::{KeyEntry, KeyFilter};
 use crate::limits::SUMMARY_PRODUCERS_MAX;
 
 /// The size of a sidecar's header.
-pub(crate) const SIDECAR_HEADER_BYTES: usize = 64;
+pub(crate) const SIDECAR_HEADER_BYTES: usize = 68;
 /// Queues of the directory that share a checksum and are read together.
 pub(crate) const BLOCK_QUEUES: usize = 64;
 /// Runs that share a checksum and are read together.
 pub(crate) const BLOCK_RUNS: usize = 128;
+/// Keys that share a checksum and are read together.
+pub(crate) const BLOCK_KEYS: usize = 128;
 
 const MAGIC: [u8; 4] = *b"SLX1";
-const VERSION: u16 = 2;
-const CHECKSUM_AT: usize = 60;
+const VERSION: u16 = 3;
+const CHECKSUM_AT: usize = 64;
 const PRODUCER_BYTES: usize = 24;
 const QUEUE_FENCE_BYTES: usize = 14;
 const RUN_FENCE_BYTES: usize = 20;
@@ -31,6 +34,9 @@ const QUEUE_BYTES: usize = 50;
 const BATCH_BYTES: usize = 36;
 const TAG_BYTES: usize = 4;
 const RUN_BYTES: usize = 32;
+const KEY_FENCE_BYTES: usize = 26;
+const KEY_BYTES: usize = 22;
+const CHECKSUM_BYTES: usize = 4;
 /// Stands for the number of producers where there are too many to be told.
 const PRODUCERS_UNTOLD: u32 = u32::MAX;
 
@@ -60,6 +66,7 @@ pub(crate) struct SidecarHeader {
     rows: u32,
     runs: u32,
     producers: u32,
+    pub(crate) keys: u32,
     checksum: u32,
 }
 
@@ -79,6 +86,7 @@ impl SidecarHeader {
             rows: from.u32()?,
             runs: from.u32()?,
             producers: from.u32()?,
+            keys: from.u32()?,
             checksum: from.u32()?,
         };
         if header.producers != PRODUCERS_UNTOLD && header.producers as usize > SUMMARY_PRODUCERS_MAX {
@@ -108,9 +116,13 @@ impl SidecarHeader {
         (self.runs as usize).div_ceil(BLOCK_RUNS)
     }
 
+    fn key_blocks(&self) -> usize {
+        (self.keys as usize).div_ceil(BLOCK_KEYS)
+    }
+
     /// The size of all before the directory.
     pub(crate) fn head_bytes(&self) -> u64 {
-        let fences = self.queue_blocks() * QUEUE_FENCE_BYTES + self.run_blocks() * RUN_FENCE_BYTES;
+        let fences = self.queue_blocks() * QUEUE_FENCE_BYTES + self.run_blocks() * RUN_FENCE_BYTES + self.key_blocks() * KEY_FENCE_BYTES;
         (SIDECAR_HEADER_BYTES + self.producers() * PRODUCER_BYTES + fences) as u64
     }
 
@@ -124,9 +136,27 @@ impl SidecarHeader {
         self.parts_at() + u64::from(self.batches) * BATCH_BYTES as u64 + u64::from(self.rows) * TAG_BYTES as u64
     }
 
+    /// Where the keys begin.
+    fn keys_at(&self) -> u64 {
+        self.runs_at() + u64::from(self.runs) * RUN_BYTES as u64
+    }
+
+    /// Where the filter of the keys begins; without keys there is none.
+    fn filter_at(&self) -> u64 {
+        self.keys_at() + u64::from(self.keys) * KEY_BYTES as u64
+    }
+
+    /// The size of the filter with its checksum.
+    fn filter_bytes(&self) -> usize {
+        match self.keys {
+            0 => 0,
+            keys => KeyFilter::bytes_of(keys as usize) + CHECKSUM_BYTES,
+        }
+    }
+
     /// The size of the whole file.
     pub(crate) fn file_bytes(&self) -> u64 {
-        self.runs_at() + u64::from(self.runs) * RUN_BYTES as u64
+        self.filter_at() + self.filter_bytes() as u64
     }
 }
 
@@ -139,6 +169,8 @@ pub(crate) struct Head {
     queues: Vec<(QueueId, u32)>,
     /// The first run of each block of runs, and the block's checksum.
     runs: Vec<(RunKey, u32)>,
+    /// The first key of each block of keys, and the block's checksum.
+    keys: Vec<(KeyEntry, u32)>,
 }
 
 impl Head {
@@ -161,12 +193,15 @@ impl Head {
             .collect::<Result<_, WireError>>()?;
         let run = |from: &mut Reader<'_>| Ok(((from.u64()?, Sequence(from.u64()?)), from.u32()?));
         let runs = (0..header.run_blocks()).map(|_| run(&mut from)).collect::<Result<_, WireError>>()?;
+        let key = |from: &mut Reader<'_>| Ok((take_key(from)?, from.u32()?));
+        let keys = (0..header.key_blocks()).map(|_| key(&mut from)).collect::<Result<_, WireError>>()?;
         from.finish()?;
         Ok(Self {
             producers: Producers::told((header.producers != PRODUCERS_UNTOLD).then_some(producers)),
             header,
             queues,
             runs,
+            keys,
         })
     }
 
@@ -183,6 +218,31 @@ impl Head {
     fn run_block(&self, nth: usize) -> (u64, usize) {
         let runs = (self.header.runs as usize - nth * BLOCK_RUNS).min(BLOCK_RUNS);
         (self.header.runs_at() + (nth * BLOCK_RUNS * RUN_BYTES) as u64, runs * RUN_BYTES)
+    }
+
+    /// Where block `nth` of the keys is.
+    fn key_block(&self, nth: usize) -> (u64, usize) {
+        let keys = (self.header.keys as usize - nth * BLOCK_KEYS).min(BLOCK_KEYS);
+        (self.header.keys_at() + (nth * BLOCK_KEYS * KEY_BYTES) as u64, keys * KEY_BYTES)
+    }
+
+    /// The keys of block `nth`.
+    fn block_keys(&self, nth: usize, bytes: &[u8]) -> Result<Vec<KeyEntry>, SidecarError> {
+        if self.keys[nth].1 != checksum_of(&[bytes]) {
+            return Err(SidecarError::Checksum);
+        }
+        let mut from = Reader::new(bytes);
+        let keys = (0..bytes.len() / KEY_BYTES).map(|_| take_key(&mut from));
+        Ok(keys.collect::<Result<_, WireError>>()?)
+    }
+
+    /// The filter of the keys, with its checksum behind it.
+    fn filter(&self, bytes: &[u8]) -> Result<KeyFilter, SidecarError> {
+        let (filter, sum) = bytes.split_at(bytes.len().saturating_sub(CHECKSUM_BYTES));
+        match sum == checksum_of(&[filter]).to_le_bytes() || bytes.is_empty() {
+            true => Ok(KeyFilter::read(filter.to_vec())),
+            false => Err(SidecarError::Checksum),
+        }
     }
 
     /// The queues of block `nth` of the directory.
@@ -299,6 +359,14 @@ fn take_queue(from: &mut Reader<'_>) -> Result<QueueId, WireError> {
     Ok(QueueId {
         topic: TopicId(from.u64()?),
         index: QueueIndex(from.u16()?),
+    })
+}
+
+fn take_key(from: &mut Reader<'_>) -> Result<KeyEntry, WireError> {
+    Ok(KeyEntry {
+        hash: from.u32()?,
+        queue: take_queue(from)?,
+        offset: QueueOffset(from.u64()?),
     })
 }
 

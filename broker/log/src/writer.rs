@@ -379,6 +379,7 @@ impl Active {
             bytes: self.bytes,
             summary: None,
             producers: Producers::told(None),
+            keys: 0,
             stored_wall_ms: None,
         }
     }

@@ -14,7 +14,7 @@ use sluice_log::record::{Change, OnFailure, Record};
 use sluice_log::{Ending, FaultyStorage, Storage, inspect};
 use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
 use sluice_protocol::wire::Reader;
-use support::{append, appended, batch, each_kind, numbered, open, operated, queue};
+use support::{append, appended, batch, each_kind, keyed_batch, numbered, open, operated, queue};
 
 /// The first eight of the random bytes that `support::open` gives.
 const SECRET: u64 = 0x0707_0707_0707_0707;
@@ -24,7 +24,7 @@ const FILES: [(&str, &str); 5] = [
     ("format-1.bin", "format"),
     ("segment-1.bin", "segment-0000000000000000"),
     ("segment-1-active.bin", "segment-0000000000000003"),
-    ("index-2.bin", "index-0000000000000000"),
+    ("index-3.bin", "index-0000000000000000"),
     ("checkpoint-1.bin", "checkpoint-0000000000000000"),
 ];
 
@@ -65,6 +65,19 @@ fn written() -> FaultyStorage {
     writer.checkpoint_slice(&[numbered(1), numbered(2)]).unwrap();
     writer.finish_checkpoint().unwrap();
     storage
+}
+
+/// The sidecar of a segment whose messages have keys.
+#[test]
+fn a_sidecar_with_keys_is_written_as_ever() {
+    let storage = FaultyStorage::new(1);
+    let mut writer = open(&storage).unwrap().writer;
+    for number in 0..16 {
+        let batch = keyed_batch(number * 2, &[&["order-1", "eu"], &[]]);
+        append(&mut writer, &[appended(2_000, (number % 2) as u16, number, batch)]);
+        writer.sync().unwrap();
+    }
+    check("index-3-keys.bin", &storage.contents("index-0000000000000000").unwrap());
 }
 
 #[test]
@@ -148,12 +161,16 @@ fn lay_out(storage: &FaultyStorage, files: impl IntoIterator<Item = (&'static st
 }
 
 #[test]
-fn a_sidecar_of_the_first_version_is_made_again() {
-    let storage = FaultyStorage::new(1);
-    let older = |(file, name)| (if file == "index-2.bin" { "index-1.bin" } else { file }, name);
-    lay_out(&storage, FILES.map(older));
-    open(&storage).unwrap();
-    assert!(storage.contents("index-0000000000000000").unwrap() == golden("index-2.bin"));
+fn a_sidecar_of_an_older_version_is_made_again() {
+    for older in ["index-1.bin", "index-2.bin"] {
+        let storage = FaultyStorage::new(1);
+        lay_out(
+            &storage,
+            FILES.map(|(file, name)| (if file == "index-3.bin" { older } else { file }, name)),
+        );
+        open(&storage).unwrap();
+        assert!(storage.contents("index-0000000000000000").unwrap() == golden("index-3.bin"));
+    }
 }
 
 #[test]
@@ -162,7 +179,9 @@ fn each_format_is_read_and_written_again_byte_by_byte() {
     assert_eq!(formats::segment_header(SECRET, &segment).unwrap(), segment[..64]);
     let frame = formats::frame(SECRET, &segment[64..].to_vec().into()).unwrap();
     assert_eq!(frame, segment[64..64 + frame.len()]);
-    let index = golden("index-2.bin");
+    let index = golden("index-3.bin");
+    assert_eq!(formats::sidecar(&index).unwrap(), index);
+    let index = golden("index-3-keys.bin");
     assert_eq!(formats::sidecar(&index).unwrap(), index);
     let checkpoint = golden("checkpoint-1.bin");
     assert_eq!(formats::checkpoint(SECRET, &checkpoint.clone().into()).unwrap(), checkpoint);

@@ -27,7 +27,7 @@ mod whole;
 pub use admission::{Admission, AdmissionLimits, RefusedRow, admit};
 pub use attributes::Attributes;
 pub use builder::{BatchBuilder, MessageError, NewMessage};
-pub use layout::{BatchError, HEADER_BYTES, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, tag_hash};
+pub use layout::{BatchError, HEADER_BYTES, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, key_hash, tag_hash};
 pub use merger::{BatchMerger, BatchParts, MergeError};
 pub use names::NameIndex;
 pub use row::{Keys, Properties, Row};

@@ -13,7 +13,7 @@ use sluice_protocol::control::{MessagePlace, Messages, ReadMessages};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::FrameKind;
 use sluice_protocol::ids::{QueueIndex, QueueOffset, TopicId};
-use sluice_protocol::limits::PAGE_MESSAGES_MAX;
+use sluice_protocol::limits::{KEY_BYTES_MAX, PAGE_MESSAGES_MAX};
 use sluice_protocol::names;
 use sluice_protocol::page::MessagePage;
 
@@ -22,7 +22,7 @@ use crate::delivery::{framed, unreadable};
 use crate::judge::Judge;
 use crate::plugins::{PluginFailure, Plugins};
 use crate::serving::Serving;
-use crate::walk::{Found, Line, Place, Step, Walk, WalkError};
+use crate::walk::{Found, Line, Place, Step, Walk, WalkError, Wanted};
 use crate::{admission, request};
 
 /// What a page is asked for: form and names were checked.
@@ -74,8 +74,9 @@ async fn admit(serving: &Serving, ask: ReadMessages) -> Result<Asked, Refusal> {
         let text = format!("a page has 1 to {PAGE_MESSAGES_MAX} messages, not {}", ask.max);
         return Err(Refusal::new(ErrorCode::LimitExceeded, text));
     }
-    if !ask.key.is_empty() {
-        return Err(Refusal::new(ErrorCode::NotOffered, "messages are not found by their key yet"));
+    if ask.key.len() > KEY_BYTES_MAX {
+        let text = format!("a key has at most {KEY_BYTES_MAX} bytes, not {}", ask.key.len());
+        return Err(Refusal::new(ErrorCode::LimitExceeded, text));
     }
     let filter = rule(serving, admission::filter(ask.filter.clone())?).await?;
     let name = ask.topic.clone();
@@ -126,7 +127,8 @@ impl Asked {
         let filter = self.filter.as_ref().map(compile).transpose()?;
         let filter = filter.map(|filter| (Judge::new(plugins.host()), filter));
         let lines: Vec<Line> = self.queues.iter().map(|info| self.line(reader, info)).collect::<Result<_, _>>()?;
-        let mut walk = Walk::new(reader, lines, filter)?;
+        let key = Some(self.ask.key.clone()).filter(|key| !key.is_empty());
+        let mut walk = Walk::new(reader, lines, Wanted { key, filter })?;
         let mut page = Page {
             reader,
             merger: BatchMerger::new(),

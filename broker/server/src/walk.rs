@@ -2,9 +2,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::ops::Range;
 
-use sluice_log::{BatchPlace, LogError, LogReader};
+use sluice_log::{BatchPlace, KeyedRange, LogError, LogReader};
 use sluice_plugin_host::{FilterHandle, Hint, RunFailure};
+use sluice_protocol::batch::key_hash;
 use sluice_protocol::ids::{QueueId, QueueIndex, QueueOffset};
 
 use crate::judge::{Judge, JudgeError, Stretch};
@@ -37,6 +39,9 @@ pub(crate) struct Found {
     pub(crate) offset: QueueOffset,
 }
 
+/// Up to where a line was looked at, what was found there, and what that cost.
+type Looked = (QueueOffset, Vec<Found>, u64);
+
 /// How a walk goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -62,10 +67,19 @@ pub(crate) enum WalkError {
     Filter(#[from] RunFailure),
 }
 
+/// Which messages are wanted.
+#[derive(Default)]
+pub(crate) struct Wanted {
+    /// Those that have this key; `None` for whatever keys.
+    pub(crate) key: Option<String>,
+    /// Those that this filter lets pass.
+    pub(crate) filter: Option<(Judge, FilterHandle)>,
+}
+
 /// A walk through stored messages.
 pub(crate) struct Walk<'a> {
     reader: &'a LogReader,
-    filter: Option<(Judge, FilterHandle)>,
+    wanted: Wanted,
     lines: Vec<Line>,
     /// For each line that goes on, the place of what was found first or, where nothing was, of what is looked at next.
     fronts: BinaryHeap<Reverse<(Place, usize)>>,
@@ -108,10 +122,10 @@ impl<'a> Walk<'a> {
     ///
     /// # Errors
     /// [`WalkError`], as for all of its functions.
-    pub(crate) fn new(reader: &'a LogReader, lines: Vec<Line>, filter: Option<(Judge, FilterHandle)>) -> Result<Self, WalkError> {
+    pub(crate) fn new(reader: &'a LogReader, lines: Vec<Line>, wanted: Wanted) -> Result<Self, WalkError> {
         let mut walk = Self {
             reader,
-            filter,
+            wanted,
             fronts: BinaryHeap::with_capacity(lines.len()),
             lines,
             work_left: limits::PAGE_WORK_MAX,
@@ -170,36 +184,26 @@ impl<'a> Walk<'a> {
     fn look_on(&mut self, at: usize) -> Result<(), WalkError> {
         let line = &self.lines[at];
         let (queue, from, end) = (line.queue, line.next, line.end);
-        let piece = |messages: u64| end.min(QueueOffset(from.0.saturating_add(messages)));
-        let (to, found, work) = match &mut self.filter {
-            None => {
-                let to = piece(limits::PAGE_PIECE_MESSAGES);
+        let by_index = match &self.wanted.filter {
+            Some((_, filter)) => matches!(filter.hint(), Some(Hint::TagOneOf(_))),
+            None => false,
+        };
+        let messages = match by_index {
+            true => limits::PAGE_PIECE_PRUNED_MESSAGES,
+            false => limits::PAGE_PIECE_MESSAGES,
+        };
+        let to = end.min(QueueOffset(from.0.saturating_add(messages)));
+        let (to, found, work) = match (&self.wanted.key, &self.wanted.filter) {
+            (Some(key), _) => self.keyed(&key.clone(), queue, from..end)?,
+            (None, Some(_)) => {
+                let (to, offsets, evaluated) = self.judge(queue, from..to)?;
+                let looked_at = to.0 - from.0;
+                let work = if by_index { evaluated + looked_at / 64 } else { looked_at };
+                (to, placed(self.reader, queue, &offsets)?, work)
+            }
+            (None, None) => {
                 let offsets: Vec<QueueOffset> = (from.0..to.0).map(QueueOffset).collect();
                 (to, placed(self.reader, queue, &offsets)?, (to.0 - from.0) / 64)
-            }
-            Some((judge, filter)) => {
-                let by_index = matches!(filter.hint(), Some(Hint::TagOneOf(_)));
-                let messages = match by_index {
-                    true => limits::PAGE_PIECE_PRUNED_MESSAGES,
-                    false => limits::PAGE_PIECE_MESSAGES,
-                };
-                let stretch = Stretch {
-                    queue,
-                    from,
-                    to: piece(messages),
-                    calls_max: self.work_left.min(limits::PAGE_PIECE_MESSAGES),
-                };
-                let outcomes = judge.stored(self.reader, std::slice::from_ref(filter), stretch)?;
-                let judged = outcomes.into_iter().next().expect("there is an outcome for each filter")?;
-                self.judged += u64::from(judged.evaluated);
-                self.failed += u64::from(judged.failed) + judged.culprits.len() as u64;
-                let looked_at = judged.to.0 - from.0;
-                let work = if by_index {
-                    u64::from(judged.evaluated) + looked_at / 64
-                } else {
-                    looked_at
-                };
-                (judged.to, placed(self.reader, queue, &judged.deliver)?, work)
             }
         };
         let line = &mut self.lines[at];
@@ -207,6 +211,54 @@ impl<'a> Walk<'a> {
         line.found.extend(found);
         self.work_left = self.work_left.saturating_sub(work + 1);
         Ok(())
+    }
+
+    /// The next messages that have the key, and pass; says how far it looked, and what that cost. Equal hashes are confirmed on the text.
+    fn keyed(&mut self, key: &str, queue: QueueId, within: Range<QueueOffset>) -> Result<Looked, WalkError> {
+        let wanted = KeyedRange {
+            hash: key_hash(key.as_bytes()),
+            queue,
+            from: within.start,
+            to: within.end,
+            max: limits::PAGE_PIECE_MESSAGES as usize,
+        };
+        let offsets = self.reader.keyed(&wanted)?;
+        let to = match offsets.last() {
+            Some(last) if offsets.len() == wanted.max => QueueOffset(last.0 + 1),
+            Some(_) | None => within.end,
+        };
+        let mut found = Vec::new();
+        for candidate in placed(self.reader, queue, &offsets)? {
+            let attributes = match self.reader.sparse_attributes(&candidate.batch) {
+                Err(LogError::Gone { .. }) => continue,
+                attributes => attributes?,
+            };
+            let row = attributes.row(candidate.row());
+            if !row.is_some_and(|row| row.keys().any(|own| own == key.as_bytes())) {
+                continue;
+            }
+            let alone = candidate.offset..QueueOffset(candidate.offset.0 + 1);
+            if self.wanted.filter.is_none() || !self.judge(queue, alone)?.1.is_empty() {
+                found.push(candidate);
+            }
+        }
+        Ok((to, found, offsets.len() as u64))
+    }
+
+    /// Asks the filter about messages of a queue, or about the first of them: says how far, which pass, and about how many it was asked.
+    fn judge(&mut self, queue: QueueId, within: Range<QueueOffset>) -> Result<(QueueOffset, Vec<QueueOffset>, u64), WalkError> {
+        let (judge, filter) = self.wanted.filter.as_mut().expect("it is asked where there is one");
+        let stretch = Stretch {
+            queue,
+            from: within.start,
+            to: within.end,
+            calls_max: limits::PAGE_PIECE_MESSAGES,
+        };
+        let outcomes = judge.stored(self.reader, std::slice::from_ref(filter), stretch)?;
+        let judged = outcomes.into_iter().next().expect("there is an outcome for each filter")?;
+        self.judged += u64::from(judged.evaluated);
+        self.failed += u64::from(judged.failed) + judged.culprits.len() as u64;
+        Ok((judged.to, judged.deliver, u64::from(judged.evaluated)))
     }
 }
 

@@ -89,18 +89,48 @@ async fn any_filter_reads_what_a_group_with_it_would_get() {
             filter,
             ..Reading::of("numbers")
         };
-        let mut read: Vec<u64> = Vec::new();
-        for message in all(&broker, &reading, 100).await {
-            let body: Value = serde_json::from_slice(&message.body()).expect("the body is JSON");
-            read.push(body["n"].as_u64().expect("it has a number"));
-        }
+        let mut read: Vec<u64> = all(&broker, &reading, 100).await.iter().map(number).collect();
         read.sort_unstable();
+        let printed = broker.run(&["message", "list", "numbers", option, "--json", "--body", "--limit", "5000"]);
+        assert_eq!(read, numbers(&printed), "{option}");
         assert_eq!(
             read,
             broker.consume("numbers", option.split_at(5).0.trim_matches('-'), &[option]),
             "{option}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_key_finds_its_messages_within_a_time() {
+    let mut broker = Broker::start();
+    broker.produce("numbers", 0, 1_000);
+    broker.produce("numbers", 500, 520);
+    broker.kill();
+    broker.serve();
+    broker.produce("numbers", 510, 530);
+    let found = |arguments: &[&str]| {
+        let search = ["message", "search", "numbers", "--json", "--body"];
+        numbers(&broker.run(&[&search[..], arguments].concat()))
+    };
+    assert_eq!(found(&["--key", "515"]), [515, 515, 515]);
+    assert_eq!(found(&["--key", "7"]), [7]);
+    assert_eq!(found(&["--key", "1000"]), [0_u64; 0]);
+    assert_eq!(found(&["--key", "515", "--limit", "2"]), [515, 515]);
+    assert_eq!(found(&["--key", "515", "--sql", "n > 600"]), [0_u64; 0]);
+    assert_eq!(found(&["--key", "515", "--tag", "blue"]), [515, 515, 515]);
+    assert_eq!(found(&["--key", "515", "--until", "0"]), [0_u64; 0]);
+    let reading = Reading {
+        key: Some("515".to_owned()),
+        ..Reading::of("numbers")
+    };
+    let all_of_it = all(&broker, &reading, 1).await;
+    assert!(all_of_it.is_sorted_by_key(place) && all_of_it.len() == 3);
+    let since = Reading {
+        from: ReadFrom::Time(all_of_it[1].stored_ms() + 1),
+        ..reading
+    };
+    assert_eq!(all(&broker, &since, 10).await.len(), 1);
 }
 
 #[test]

@@ -1,10 +1,14 @@
 //! The end of a run: all faults stop, and everything must come to its end; then every promise is checked against the log.
 
-use sluice_core::input::{Admin, ConnectionId, Input, RequestId};
+use std::collections::{BTreeMap, BTreeSet};
 
+use sluice_core::input::{Admin, ConnectionId, Input, RequestId};
+use sluice_log::KeyedRange;
+use sluice_protocol::batch::key_hash;
 use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence, TopicId};
 
 use crate::clients::Client;
+use crate::content::content;
 use crate::laws::Law;
 use crate::oracle::Confirmed;
 use crate::world::{Route, World};
@@ -45,6 +49,7 @@ impl World {
         self.demand_the_end();
         self.describe_groups();
         self.read_everything();
+        self.search_everything();
     }
 
     /// Whether nothing is under way anywhere but time.
@@ -146,5 +151,39 @@ impl World {
         self.oracle.court.demand(Law::FoundById, lawful, || {
             format!("{producer:?} {sequence:?} at {place:?} is found at {found:?}")
         });
+    }
+
+    /// By each key exactly those messages are found that have it, of all that retention keeps.
+    fn search_everything(&mut self) {
+        let Some(shell) = &self.shell else { return };
+        for (id, queue) in &self.oracle.book.queues {
+            let mut by_key: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+            for (row, offset) in queue.rows.iter().zip(0..).skip(queue.start as usize) {
+                let keys: BTreeSet<String> = content(row.producer, row.sequence).keys.into_iter().collect();
+                keys.into_iter().for_each(|key| by_key.entry(key).or_default().push(offset));
+            }
+            by_key.insert("no message has this".to_owned(), Vec::new());
+            for (key, expected) in by_key {
+                let wanted = KeyedRange {
+                    hash: key_hash(key.as_bytes()),
+                    queue: *id,
+                    from: QueueOffset(queue.start),
+                    to: QueueOffset(queue.rows.len() as u64),
+                    max: queue.rows.len() + 1,
+                };
+                let found = shell.reader.keyed(&wanted).map(|found| {
+                    // Another key may have the same hash: whoever searches confirms the text.
+                    let has = |offset: &u64| {
+                        let row = queue.rows.get(*offset as usize);
+                        row.is_none_or(|row| content(row.producer, row.sequence).keys.contains(&key))
+                    };
+                    found.into_iter().map(|offset| offset.0).filter(has).collect::<Vec<u64>>()
+                });
+                let right = matches!(&found, Ok(found) if *found == expected);
+                self.oracle.court.demand(Law::FoundByKey, right, || {
+                    format!("{key} in {id:?}: {found:?} instead of {expected:?}")
+                });
+            }
+        }
     }
 }

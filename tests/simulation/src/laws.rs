@@ -53,6 +53,8 @@ pub enum Law {
     RecoveryIsExact,
     /// A confirmed message is found by its id.
     FoundById,
+    /// A search by key finds exactly the stored messages that have it.
+    FoundByKey,
     /// The tag index names exactly the messages that have a tag.
     TagsAreIndexed,
     /// An extension that was confirmed is in the synced log.
@@ -156,7 +158,7 @@ pub enum Law {
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 73] = [
+pub const LAWS: [(Law, u64); 74] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -181,6 +183,7 @@ pub const LAWS: [(Law, u64); 73] = [
     (StampsAreOrdered, 10_000),
     (RecoveryIsExact, 100),
     (FoundById, 2_500),
+    (FoundByKey, 2_500),
     (TagsAreIndexed, 5_000),
     (ExtensionIsKept, 200),
     (ForgedHandleIsRefused, 50),

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 56] = [
+pub const BUGS: [Planted; 57] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -108,6 +108,7 @@ pub const BUGS: [Planted; 56] = [
         "the tag hashes of some batches stand one row too late in the index",
     ),
     log("id-not-indexed", 20, "some batches cannot be found by message id"),
+    log("key-not-indexed", 20, "some messages cannot be found by their keys"),
     log("neighbour-read", 20, "of the batches kept in memory the one before is read"),
     log("retention-too-far", 50, "retention takes segments of which something is still kept"),
     log(

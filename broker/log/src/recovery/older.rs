@@ -39,6 +39,7 @@ pub(super) fn older_segments(
             bytes: file.bytes,
             summary: None,
             producers: Producers::told(None),
+            keys: 0,
             stored_wall_ms: None,
         };
         let known = if there { known(storage, &segment)? } else { None };
@@ -82,6 +83,7 @@ fn known(storage: &dyn Storage, segment: &Segment) -> Result<Option<Segment>, Lo
         end: header.end,
         summary,
         producers: sidecar.head.producers.clone(),
+        keys: header.keys,
         stored_wall_ms: header.stored(),
         ..segment.clone()
     }))

@@ -83,6 +83,7 @@ pub(super) fn walk(
             bytes: file.bytes,
             summary: None,
             producers: Producers::told(None),
+            keys: 0,
             stored_wall_ms: None,
         });
         walk.floor = walk.floor.max(header.epoch);

@@ -4,6 +4,7 @@ use sluice_protocol::wire::WireError;
 
 use super::{Head, SidecarError, SidecarHeader};
 use crate::index::{ProducerRun, SegmentIndex};
+use crate::keys::{KeyFilter, KeyIndex};
 
 /// Reads a whole sidecar.
 ///
@@ -59,11 +60,31 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(SidecarHeader, SegmentIndex), Side
             index.runs.insert(run.key, ProducerRun { rows, queue, first });
         }
     }
+    index.keys = keys(&head, bytes)?;
     let spans_fit = index.spans().eq(directory.iter().map(|entry| entry.span));
     if part_at != header.runs_at() - header.parts_at() || !spans_fit || index.producers() != head.producers {
         return Err(WireError::Impossible("sums").into());
     }
     Ok((header, index))
+}
+
+/// The keys, whose filter must be theirs.
+fn keys(head: &Head, bytes: &[u8]) -> Result<KeyIndex, SidecarError> {
+    let piece = |at: u64, length: usize| &bytes[at as usize..at as usize + length];
+    let mut keys = Vec::with_capacity(head.header.keys as usize);
+    for nth in 0..head.header.key_blocks() {
+        let (at, length) = head.key_block(nth);
+        let block = head.block_keys(nth, piece(at, length))?;
+        if block.first() != Some(&head.keys[nth].0) {
+            return Err(WireError::Impossible("fence").into());
+        }
+        keys.extend(block);
+    }
+    let filter = head.filter(piece(head.header.filter_at(), head.header.filter_bytes()))?;
+    if !keys.is_sorted() || filter != KeyFilter::of(&keys) {
+        return Err(WireError::Impossible("keys").into());
+    }
+    Ok(KeyIndex::of_sorted(keys))
 }
 
 #[cfg(test)]
@@ -74,6 +95,7 @@ mod tests {
     use super::super::encode;
     use super::*;
     use crate::index::{BatchPlace, QueueEntries};
+    use crate::keys::KeyEntry;
 
     /// For a queue: its number, the offset of its first message, its batches each with the tags of its messages and a run's first sequence.
     type QueuePlan = (u16, u32, Vec<(Vec<u32>, u64)>);
@@ -107,6 +129,14 @@ mod tests {
                     first: place.first,
                 };
                 index.runs.insert((u64::from(number), Sequence(first_sequence)), run);
+                for (hash, row) in tags.iter().zip(0..) {
+                    let offset = QueueOffset(next + row);
+                    index.keys.push(KeyEntry {
+                        hash: *hash,
+                        queue,
+                        offset,
+                    });
+                }
                 next = place.end().0;
                 index.stored_wall_ms = Some((-1, -1));
             }

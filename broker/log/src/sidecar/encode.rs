@@ -4,9 +4,13 @@ use bytes::Bytes;
 use sluice_protocol::ids::{Position, QueueId};
 use sluice_protocol::wire::Writer;
 
-use super::{BATCH_BYTES, BLOCK_QUEUES, BLOCK_RUNS, MAGIC, PRODUCERS_UNTOLD, QUEUE_BYTES, RUN_BYTES, SIDECAR_HEADER_BYTES, TAG_BYTES};
+use super::{
+    BATCH_BYTES, BLOCK_KEYS, BLOCK_QUEUES, BLOCK_RUNS, KEY_BYTES, MAGIC, PRODUCERS_UNTOLD, QUEUE_BYTES, RUN_BYTES, SIDECAR_HEADER_BYTES,
+    TAG_BYTES,
+};
 use super::{VERSION, checksum_of};
 use crate::index::{QueueEntries, SegmentIndex};
+use crate::keys::{KeyEntry, KeyFilter};
 
 /// The index of the segment from `base` to `end` as its sidecar holds it.
 pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Bytes {
@@ -15,6 +19,9 @@ pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Byt
     });
     let (directory, parts) = directory_and_parts(index, batches * BATCH_BYTES + rows * TAG_BYTES);
     let runs = runs(index);
+    let sorted = index.keys.sorted();
+    let keys = keys(&sorted);
+    let filter = filter(&sorted);
     let mut rest = Writer::new();
     let producers = index.producers();
     for (producer, first, end) in producers.all().unwrap_or_default() {
@@ -31,9 +38,14 @@ pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Byt
     for ((producer, sequence), block) in index.runs.keys().step_by(BLOCK_RUNS).zip(runs.chunks(BLOCK_RUNS * RUN_BYTES)) {
         rest.u64(*producer).u64(sequence.0).u32(checksum_of(&[block]));
     }
+    for (first, block) in sorted.iter().step_by(BLOCK_KEYS).zip(keys.chunks(BLOCK_KEYS * KEY_BYTES)) {
+        put_key(&mut rest, first);
+        rest.u32(checksum_of(&[block]));
+    }
     let rest = rest.finish();
     let told = producers.all().map_or(PRODUCERS_UNTOLD, |producers| producers.len() as u32);
-    let mut out = Writer::with_capacity(SIDECAR_HEADER_BYTES + rest.len() + directory.len() + parts.len() + runs.len());
+    let mut out =
+        Writer::with_capacity(SIDECAR_HEADER_BYTES + rest.len() + directory.len() + parts.len() + runs.len() + keys.len() + filter.len());
     out.bytes(&MAGIC).u16(VERSION).u16(0).u64(base.0).u64(end.0);
     let (first_ms, last_ms) = index.stored_wall_ms.unwrap_or_default();
     out.i64(first_ms).i64(last_ms);
@@ -41,7 +53,8 @@ pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Byt
         .count(batches)
         .count(rows)
         .count(index.runs.len())
-        .u32(told);
+        .u32(told)
+        .count(sorted.len());
     let header = out.take();
     let sum = checksum_of(&[&header, &rest]);
     out.bytes(&header)
@@ -49,7 +62,9 @@ pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Byt
         .bytes(&rest)
         .bytes(&directory)
         .bytes(&parts)
-        .bytes(&runs);
+        .bytes(&runs)
+        .bytes(&keys)
+        .bytes(&filter);
     out.finish()
 }
 
@@ -93,4 +108,25 @@ fn runs(index: &SegmentIndex) -> Bytes {
             .count(number);
     }
     runs.finish()
+}
+
+fn keys(sorted: &[KeyEntry]) -> Bytes {
+    let mut keys = Writer::with_capacity(sorted.len() * KEY_BYTES);
+    sorted.iter().for_each(|key| put_key(&mut keys, key));
+    keys.finish()
+}
+
+fn put_key(to: &mut Writer, key: &KeyEntry) {
+    to.u32(key.hash).u64(key.queue.topic.0).u16(key.queue.index.0).u64(key.offset.0);
+}
+
+/// The filter with its checksum behind it; nothing without keys.
+fn filter(sorted: &[KeyEntry]) -> Bytes {
+    if sorted.is_empty() {
+        return Bytes::new();
+    }
+    let filter = KeyFilter::of(sorted);
+    let mut out = Writer::new();
+    out.bytes(filter.bytes()).u32(checksum_of(&[filter.bytes()]));
+    out.finish()
 }

@@ -10,6 +10,7 @@ use sluice_protocol::wire::WireError;
 use super::{DirectoryEntry, Head, SIDECAR_HEADER_BYTES, SidecarError, SidecarHeader};
 use crate::error::LogError;
 use crate::index::{QueueEntries, QueueSpan};
+use crate::keys::{KeyFilter, KeyedRange};
 use crate::segment::sidecar_name;
 use crate::storage::{Storage, StorageFile};
 
@@ -99,6 +100,33 @@ impl Sidecar {
             }
         }
         Ok(None)
+    }
+
+    /// Appends the offsets that are wanted by their key to `out`, ascending, until it has as many as are wanted.
+    pub(crate) fn keyed(&self, wanted: &KeyedRange, out: &mut Vec<QueueOffset>) -> Result<(), LogError> {
+        let before = self.head.keys.partition_point(|fence| fence.0 <= wanted.first());
+        let beyond = self.head.keys.partition_point(|fence| fence.0 < wanted.end());
+        for nth in before.saturating_sub(1)..beyond {
+            let (at, length) = self.head.key_block(nth);
+            let keys = self.head.block_keys(nth, &self.read(at, length)?).map_err(|_| self.changed())?;
+            for key in wanted.among(&keys) {
+                if out.len() >= wanted.max {
+                    return Ok(());
+                }
+                // A message may have a key twice, or two of one hash.
+                if out.last() != Some(&key.offset) {
+                    out.push(key.offset);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The filter of the keys.
+    pub(crate) fn key_filter(&self) -> Result<KeyFilter, LogError> {
+        let header = &self.head.header;
+        let bytes = self.read(header.filter_at(), header.filter_bytes())?;
+        self.head.filter(&bytes).map_err(|_| self.changed())
     }
 
     /// The queue at a place of the directory.

@@ -58,6 +58,20 @@ pub(crate) fn batch(first_sequence: u64, tags: &[&str]) -> Bytes {
     builder.finish()
 }
 
+/// Messages with these keys.
+pub(crate) fn keyed_batch(first_sequence: u64, messages: &[&[&str]]) -> Bytes {
+    let mut builder = BatchBuilder::new(500, ProducerId(9), Sequence(first_sequence));
+    for keys in messages {
+        let message = NewMessage::<&str> {
+            keys,
+            born_ms: 500,
+            ..NewMessage::default()
+        };
+        builder.push(&message, b"body").unwrap();
+    }
+    builder.finish()
+}
+
 pub(crate) fn appended(at_ms: i64, index: u16, first: u64, batch: Bytes) -> Bytes {
     let change = Change::Appended {
         queue: queue(index),

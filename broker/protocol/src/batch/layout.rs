@@ -81,6 +81,11 @@ pub fn tag_hash(tag: &str) -> u32 {
     crc32c(tag.as_bytes()).max(1)
 }
 
+/// The hash of a key as indexes hold it: its CRC-32C.
+pub fn key_hash(key: &[u8]) -> u32 {
+    crc32c(key)
+}
+
 /// The checksum over a batch's attributes: the header with its checksum field zero, then all up to the bodies.
 pub(super) fn attributes_checksum(header: &[u8; HEADER_BYTES], rest: &[u8]) -> u32 {
     let mut zeroed = *header;

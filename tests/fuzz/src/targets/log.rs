@@ -70,19 +70,22 @@ pub(super) const CHECKPOINT: Target = Target {
     accepts: |input| formats::checkpoint(SECRET, &Bytes::copy_from_slice(input)).is_some(),
 };
 
-/// Seals a sidecar again from the inside out: parts, blocks, head.
+/// Seals a sidecar again from the inside out: parts, blocks, filter, head.
 fn repair_sidecar(input: &mut [u8]) {
     let number = |input: &[u8], at: usize| {
         let bytes = input.get(at..).and_then(|rest| rest.first_chunk());
         bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
     };
-    let [queues, batches, rows, runs, producers] = [40, 44, 48, 52, 56].map(|at| number(input, at));
+    let [queues, batches, rows, runs, producers, keys] = [40, 44, 48, 52, 56, 60].map(|at| number(input, at));
     let producers = if producers == u32::MAX as usize { 0 } else { producers };
-    let queue_fences = 64 + producers * 24;
+    let queue_fences = 68 + producers * 24;
     let run_fences = queue_fences + queues.div_ceil(64) * 14;
-    let directory = run_fences + runs.div_ceil(128) * 20;
+    let key_fences = run_fences + runs.div_ceil(128) * 20;
+    let directory = key_fences + keys.div_ceil(128) * 26;
     let parts = directory + queues * 50;
     let runs_at = parts + batches * 36 + rows * 4;
+    let keys_at = runs_at + runs * 32;
+    let filter = keys_at + keys * 22;
     let within = |input: &[u8], from: usize, length: usize| crc32c(input.get(from..).map_or(&[], |rest| &rest[..length.min(rest.len())]));
     for entry in (directory..parts.min(input.len())).step_by(50) {
         let length = number(input, entry + 10) * 36 + number(input, entry + 14) * 4;
@@ -95,13 +98,21 @@ fn repair_sidecar(input: &mut [u8]) {
             within(input, block, parts.saturating_sub(block).min(64 * 50))
         });
     }
-    for (nth, fence) in (run_fences..directory.min(input.len())).step_by(20).enumerate() {
+    for (nth, fence) in (run_fences..key_fences.min(input.len())).step_by(20).enumerate() {
         let block = runs_at + nth * 128 * 32;
         put_checksum(input, fence + 16, |input| within(input, block, (runs - nth * 128).min(128) * 32));
     }
-    put_checksum(input, 60, |input| {
-        let rest = input.get(64..directory).unwrap_or(&[]);
-        crc32c(&[&input[..60], rest].concat())
+    for (nth, fence) in (key_fences..directory.min(input.len())).step_by(26).enumerate() {
+        let block = keys_at + nth * 128 * 22;
+        put_checksum(input, fence + 22, |input| within(input, block, (keys - nth * 128).min(128) * 22));
+    }
+    if keys > 0 {
+        let end = filter + (keys * 10).div_ceil(64) * 8;
+        put_checksum(input, end, |input| within(input, filter, end - filter));
+    }
+    put_checksum(input, 64, |input| {
+        let rest = input.get(68..directory).unwrap_or(&[]);
+        crc32c(&[&input[..64], rest].concat())
     });
 }
 
