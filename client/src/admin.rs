@@ -11,7 +11,7 @@ use sluice_protocol::frame::FrameKind;
 use crate::client::Client;
 use crate::error::Error;
 use crate::filter::Filter;
-use crate::message::Message;
+use crate::message::{Message, RecallHandle};
 use crate::wire;
 
 /// What a topic and a group are like, as the protocol says it. Their fields are documented in `docs/protocol.md`.
@@ -149,6 +149,15 @@ impl Client {
             group.next = page.next;
         }
         Ok(group)
+    }
+
+    /// Has a delayed message not be released. When this is answered it never will be.
+    ///
+    /// # Errors
+    /// `NotWaiting` when it was released or recalled before, `TopicDeleted`, `BadRecallHandle`.
+    pub async fn recall(&self, handle: &RecallHandle) -> Result<(), Error> {
+        let handle = handle.0.clone();
+        self.done(FrameKind::Recall, &control::Recall { handle }).await
     }
 
     /// Begins a new pass of a group over one queue of a topic, or over all: running leases are void.

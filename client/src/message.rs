@@ -1,8 +1,9 @@
 //! Messages as an application sees them: one to be sent, and one that was stored.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use sluice_protocol::batch::{Batch, Row};
@@ -23,6 +24,8 @@ pub struct NewMessage {
     pub born_ms: Option<i64>,
     /// When it is to be delivered (the broker's wall clock, milliseconds since 1970); `None` for at once.
     pub deliver_at_ms: Option<i64>,
+    /// Instead of a time, how long after the broker takes it, in milliseconds.
+    pub deliver_after_ms: Option<u64>,
     /// 0 to 9: among the messages of a queue the larger goes first.
     pub priority: u8,
     /// The message group, 1 to 128 bytes: its messages share a queue, and an ordered group gets them one after the other.
@@ -62,6 +65,12 @@ impl NewMessage {
         self
     }
 
+    /// The same message, to be delivered so long after the broker takes it, by the broker's clock; to the millisecond.
+    pub fn deliver_after(mut self, delay: Duration) -> Self {
+        self.deliver_after_ms = Some(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
     /// The same message with this priority, 0 to 9.
     pub fn priority(mut self, priority: u8) -> Self {
         self.priority = priority;
@@ -85,16 +94,60 @@ impl NewMessage {
 }
 
 /// Where a sent message is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// Its identity, by which `message get` finds it.
     pub id: MessageId,
-    /// Its queue within the topic.
+    /// Its queue within the topic; 0 for a delayed message, which has none yet.
     pub queue: u16,
-    /// Its number within the queue.
+    /// Its number within the queue; 0 for a delayed message, which has none yet.
     pub offset: u64,
     /// Whether an earlier try had stored it already; it is stored once.
     pub duplicate: bool,
+    /// What a delayed message waits for, and what recalls it.
+    pub delayed: Option<Delayed>,
+}
+
+/// A message that waits for its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delayed {
+    /// When it is released (the broker's wall clock, milliseconds since 1970).
+    pub deliver_at_ms: i64,
+    /// What recalls it until then.
+    pub recall: RecallHandle,
+}
+
+/// What recalls a delayed message ([`Client::recall`](crate::Client::recall)). Written as hexadecimal digits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecallHandle(pub Bytes);
+
+impl fmt::Display for RecallHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// A text that is no recall handle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a recall handle is an even number of hexadecimal digits")]
+pub struct BadRecallHandle;
+
+impl FromStr for RecallHandle {
+    type Err = BadRecallHandle;
+
+    fn from_str(text: &str) -> Result<Self, BadRecallHandle> {
+        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+            return Err(BadRecallHandle);
+        };
+        let digit = |byte: u8| char::from(byte).to_digit(16);
+        let byte = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4 | digit(*low)?) as u8);
+        pairs
+            .iter()
+            .map(byte)
+            .collect::<Option<Vec<u8>>>()
+            .map(|bytes| Self(bytes.into()))
+            .ok_or(BadRecallHandle)
+    }
 }
 
 /// A stored message as it was delivered or found. Cheap to clone: the batch it came in is shared.
@@ -166,6 +219,11 @@ impl Message {
         self.row().property(name).map(text)
     }
 
+    /// When it was to be delivered, if it was delayed (the broker's wall clock, milliseconds since 1970).
+    pub fn deliver_at_ms(&self) -> Option<i64> {
+        Some(self.row().deliver_at_ms()).filter(|deliver_at_ms| *deliver_at_ms != 0)
+    }
+
     /// Its priority, 0 to 9.
     pub fn priority(&self) -> u8 {
         self.row().priority()
@@ -224,4 +282,18 @@ fn text(bytes: &[u8]) -> &str {
 pub(crate) fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recall_handle_survives_as_text() {
+        let handle = RecallHandle(Bytes::from_static(&[0, 0x1f, 0xff]));
+        assert_eq!(handle.to_string(), "001fff");
+        assert_eq!("001FFF".parse(), Ok(handle));
+        assert_eq!("001".parse::<RecallHandle>(), Err(BadRecallHandle));
+        assert_eq!("0g".parse::<RecallHandle>(), Err(BadRecallHandle));
+    }
 }

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
+use sluice_client::RecallHandle;
 
 use crate::connect::Broker;
 use crate::failure::Failure;
@@ -21,6 +22,11 @@ pub(crate) enum Message {
     List(List),
     /// Print the stored messages that have a key
     Search(Search),
+    /// Recall a delayed message before it is due
+    Recall {
+        /// The handle that its producer was given
+        handle: RecallHandle,
+    },
 }
 
 impl Message {
@@ -28,12 +34,16 @@ impl Message {
     pub(crate) async fn run(self, broker: &Broker, output: &mut Output) -> Result<(), Failure> {
         let client = broker.connect().await?;
         match self {
-            Message::Get { id } => {
+            Self::Get { id } => {
                 let message = client.message(&id).await?;
                 output.show(|| to_json(&message), || to_lines(&message))?;
             }
-            Message::List(list) => list.run(&client, output).await?,
-            Message::Search(search) => search.run(&client, output).await?,
+            Self::List(list) => list.run(&client, output).await?,
+            Self::Search(search) => search.run(&client, output).await?,
+            Self::Recall { handle } => {
+                client.recall(&handle).await?;
+                output.show(|| json!({ "recalled": true }), || vec!["the message is recalled".to_owned()])?;
+            }
         }
         client.close().await;
         Ok(())
@@ -49,6 +59,9 @@ pub(crate) fn to_json(message: &sluice_client::Message) -> Value {
         "attempt": message.attempt(), "stored_ms": message.stored_ms(), "born_ms": message.born_ms(), "tag": message.tag(),
         "keys": message.keys().collect::<Vec<_>>(), "properties": properties,
     });
+    if let Some(deliver_at_ms) = message.deliver_at_ms() {
+        json["deliver_at_ms"] = json!(deliver_at_ms);
+    }
     if !message.has_body() {
         json["body_bytes"] = json!(message.body_bytes());
         return json;
@@ -82,6 +95,7 @@ fn to_lines(message: &sluice_client::Message) -> Vec<String> {
         format!("stored    {}", times::shown(message.stored_ms())),
         format!("born      {}", times::shown(message.born_ms())),
     ];
+    lines.extend(message.deliver_at_ms().map(|due_ms| format!("due       {}", times::shown(due_ms))));
     lines.extend(message.tag().map(|tag| format!("tag       {tag}")));
     lines.extend(message.keys().map(|key| format!("key       {key}")));
     lines.extend(message.properties().map(|(name, value)| format!("property  {name} = {value}")));

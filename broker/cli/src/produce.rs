@@ -17,10 +17,13 @@ use crate::connect::Broker;
 use crate::failure::{Failure, refusal_text};
 use crate::output::{Output, progress};
 use crate::signals::Signals;
+use crate::times;
 use rows::{Columns, Rows};
 
 /// Messages under way before the oldest is waited for.
 const UNDER_WAY_MAX: usize = 4_096;
+/// Delayed messages that are told one by one, with what recalls each.
+const DELAYED_TOLD: usize = 1_000;
 /// Refused messages that are named one by one.
 const REFUSALS_NAMED: u64 = 10;
 
@@ -40,6 +43,12 @@ pub(crate) struct Produce {
     /// Column that becomes a property; may be given several times
     #[arg(long = "property", value_name = "C")]
     properties: Vec<String>,
+    /// Have the messages delivered so long after the broker takes them: 500ms, 30s, 15m, 12h, 3d
+    #[arg(long, value_name = "DURATION", value_parser = times::duration, conflicts_with = "deliver_at")]
+    deliver_after: Option<Duration>,
+    /// Have the messages delivered at this time: milliseconds since 1970, or a time from now such as +15m
+    #[arg(long, value_name = "TIME", value_parser = times::time_ahead)]
+    deliver_at: Option<i64>,
     /// How long a message may wait for others to share its batch, in milliseconds
     #[arg(long, default_value_t = 2, value_name = "MS")]
     linger: u64,
@@ -65,6 +74,8 @@ struct Tally {
     stored: u64,
     duplicates: u64,
     failed: u64,
+    /// The first of those that wait for their time, each to be told with what recalls it.
+    delayed: Vec<sluice_client::Receipt>,
     first_failure: Option<SendError>,
 }
 
@@ -75,6 +86,8 @@ impl Produce {
             tag: self.tag_column,
             key: self.key_column,
             properties: self.properties,
+            deliver_after: self.deliver_after,
+            deliver_at_ms: self.deliver_at,
         };
         let mut rows = open(&self.source, columns)?;
         let client = broker.connect().await?;
@@ -88,6 +101,9 @@ impl Produce {
         let started = Instant::now();
         let mut tally = Tally::default();
         let read = publish(&mut rows, &producer, &mut tally, &bar).await;
+        for receipt in &tally.delayed {
+            tell_delayed(receipt, output)?;
+        }
         bar.finish_and_clear();
         producer.close().await?;
         client.close().await;
@@ -159,6 +175,9 @@ impl Tally {
             Ok(receipt) => {
                 self.stored += 1;
                 self.duplicates += u64::from(receipt.duplicate);
+                if receipt.delayed.is_some() && self.delayed.len() < DELAYED_TOLD {
+                    self.delayed.push(receipt);
+                }
             }
             Err(error) => {
                 self.failed += 1;
@@ -173,6 +192,16 @@ impl Tally {
             }
         }
     }
+}
+
+/// A delayed message: when it is due, and what recalls it.
+fn tell_delayed(receipt: &sluice_client::Receipt, output: &mut Output) -> Result<(), Failure> {
+    let Some(delayed) = &receipt.delayed else { return Ok(()) };
+    let (id, recall) = (receipt.id.to_string(), delayed.recall.to_string());
+    output.show(
+        || json!({ "id": id, "deliver_at_ms": delayed.deliver_at_ms, "recall": recall }),
+        || vec![format!("{id} due {} recall {recall}", times::shown(delayed.deliver_at_ms))],
+    )
 }
 
 fn tell(topic: &str, tally: &Tally, took: Duration, output: &mut Output) -> Result<(), Failure> {

@@ -73,6 +73,16 @@ pub(crate) fn time(text: &str) -> Result<i64, String> {
     }
 }
 
+/// Reads a time: milliseconds since 1970, or a duration from now, such as `+15m`.
+pub(crate) fn time_ahead(text: &str) -> Result<i64, String> {
+    match text.strip_prefix('+') {
+        Some(ahead) => Ok(now_ms().saturating_add(i64::try_from(duration(ahead)?.as_millis()).unwrap_or(i64::MAX))),
+        None => text
+            .parse()
+            .map_err(|_| "give milliseconds since 1970, or a time from now such as +15m".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

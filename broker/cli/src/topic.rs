@@ -98,7 +98,7 @@ fn describe(topic: &TopicInfo, output: &mut Output) -> Result<(), Failure> {
     if output.is_json() {
         let queue = |queue: &sluice_client::admin::QueueInfo| json!({ "queue": queue.queue, "start": queue.start, "end": queue.end });
         let json = json!({
-            "topic": topic.name, "id": topic.id, "created_ms": topic.created_wall_ms, "messages": topic.messages,
+            "topic": topic.name, "id": topic.id, "created_ms": topic.created_wall_ms, "messages": topic.messages, "delayed": topic.delayed,
             "retention_ms": settings.retention_ms, "retention_bytes": settings.retention_bytes,
             "queues": topic.queues.iter().map(queue).collect::<Vec<_>>(),
         });
@@ -111,6 +111,7 @@ fn describe(topic: &TopicInfo, output: &mut Output) -> Result<(), Failure> {
         settings.retention_ms, settings.retention_bytes
     ))?;
     output.line(format!("messages   {}", topic.messages))?;
+    output.line(format!("delayed    {}", topic.delayed))?;
     let rows: Vec<Vec<Value>> = topic
         .queues
         .iter()

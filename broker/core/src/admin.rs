@@ -98,6 +98,8 @@ impl Core {
     fn delete_topic(&mut self, name: &str) -> Outcome {
         let topic = self.topic_id(name)?;
         let groups: Vec<GroupId> = self.state.readers_of(topic).collect();
+        self.counters.delays_dropped += self.state.calendars.get(topic).map_or(0, |calendar| calendar.len() as u64);
+        self.releasing.forget(topic);
         let depends = self.record(Change::TopicDeleted { topic });
         let refusal = Refusal::new(ErrorCode::TopicDeleted, format!("topic {name} was deleted"));
         for group in groups {

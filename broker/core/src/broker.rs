@@ -11,6 +11,7 @@ use crate::checkpoint::Checkpointing;
 use crate::config::CoreConfig;
 use crate::consume::Consuming;
 use crate::counters::Counters;
+use crate::delay::Releasing;
 use crate::effect::{Answer, Effect};
 use crate::input::{Input, RequestId};
 use crate::journal::Journal;
@@ -33,6 +34,7 @@ pub struct Core {
     pub(crate) journal: Journal,
     pub(crate) visible: Visible,
     pub(crate) publishing: Publishing,
+    pub(crate) releasing: Releasing,
     pub(crate) consuming: Consuming,
     pub(crate) checkpointing: Checkpointing,
     pub(crate) counters: Counters,
@@ -74,6 +76,7 @@ impl Core {
             state: State::default(),
             visible: Visible::default(),
             publishing: Publishing::default(),
+            releasing: Releasing::default(),
             consuming: Consuming::default(),
             checkpointing: Checkpointing::default(),
             counters: Counters::default(),
@@ -145,6 +148,7 @@ impl Core {
                 self.receive(request, connection, ask, max, wait_ms, invisible_ms);
             }
             Input::SettleHandles { request, handles, action } => self.settle_handles(request, &handles, action),
+            Input::Recall { request, handle } => self.recall(request, &handle),
             Input::Undelivered { handles } => self.undelivered(&handles),
             Input::Cancelled { request } => self.cancel(request),
             Input::Disconnected { connection } => self.disconnect(connection),
@@ -153,6 +157,7 @@ impl Core {
             Input::Verdicts { judge, outcome } => self.judged(judge, outcome),
             Input::Fetched { fetch, batch } => self.fetched(fetch, batch),
             Input::FetchFailed { fetch } => self.fetch_failed(fetch),
+            Input::DueFetched { fetch, batch } => self.due_fetched(fetch, batch),
             Input::Located { locate, offset } => self.located(locate, offset),
             Input::Checkpointed => self.checkpointing.finished(),
             Input::Trim { queue, start } => self.trim(queue, start),
@@ -164,6 +169,7 @@ impl Core {
     pub fn end_turn(&mut self, now: Now) {
         self.set_now(now);
         self.store_published();
+        self.release_due();
         self.serve_readings();
         self.checkpoint_step();
         self.journal.write();
@@ -180,10 +186,15 @@ impl Core {
     /// When [`Input::Tick`] and the end of a turn are due at the latest, in milliseconds on the monotonic clock.
     pub fn next_deadline(&self) -> Option<u64> {
         let slices = self.checkpointing.has_more_slices().then_some(self.now.mono_ms);
-        [slices, self.consuming.next_timer(), self.journal.cover_mono_ms()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            slices,
+            self.consuming.next_timer(),
+            self.next_release(),
+            self.journal.cover_mono_ms(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Begins a checkpoint with the next turn, or after the one under way.
@@ -213,7 +224,7 @@ impl Core {
 
     /// Up to where a queue may be read.
     pub fn visible_end(&self, queue: QueueId) -> QueueOffset {
-        let stored = self.state.queues.get(&queue).map_or(QueueOffset(0), |entry| entry.end);
+        let stored = self.state.stored_end(queue).unwrap_or_default();
         if planted::is(Bug::DeliverBeforeSync) {
             return stored;
         }
@@ -241,9 +252,9 @@ impl Core {
         self.journal.add(record.encode());
         self.state.apply(position, &record);
         if let Some(queue) = grown
-            && let Some(entry) = self.state.queues.get(&queue)
+            && let Some(end) = self.state.stored_end(queue)
         {
-            self.visible.appended.push_back((position, queue, entry.end));
+            self.visible.appended.push_back((position, queue, end));
         }
         position
     }
@@ -284,7 +295,7 @@ impl Core {
                 break;
             }
             self.visible.appended.pop_front();
-            let stored = self.state.queues.get(&queue).map(|entry| entry.end);
+            let stored = self.state.stored_end(queue);
             if stored.is_none_or(|stored| stored <= queue_end) {
                 self.visible.ends.remove(&queue);
             } else {
@@ -305,7 +316,10 @@ impl Core {
 
 /// The queue at whose end a change stores messages.
 fn grown_by(change: &Change) -> Option<QueueId> {
-    if let Change::Appended { queue, .. }
+    if let Change::Delayed { topic, .. } = change {
+        Some(topic.calendar())
+    } else if let Change::Appended { queue, .. }
+    | Change::Released { queue, .. }
     | Change::DeadLettered { to: queue, .. }
     | Change::CulpritDecided {
         fate: Fate::DeadLettered { to: queue, .. },

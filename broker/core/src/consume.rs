@@ -266,7 +266,7 @@ impl Consuming {
     }
 
     /// A number for the next question to the shell.
-    fn next_id(&mut self) -> u64 {
+    pub(crate) fn next_id(&mut self) -> u64 {
         self.last_id += 1;
         self.last_id
     }

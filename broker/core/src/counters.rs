@@ -5,6 +5,16 @@
 pub struct Counters {
     /// Messages stored, dead letters not included.
     pub published: u64,
+    /// Messages taken that wait for their time.
+    pub delayed: u64,
+    /// Of these, messages that were due and were released.
+    pub released: u64,
+    /// Messages recalled before they were due.
+    pub recalled: u64,
+    /// Messages that waited for their time in a topic that was deleted.
+    pub delays_dropped: u64,
+    /// Messages that were due and could not be read; each is tried again.
+    pub due_unreadable: u64,
     /// Messages that a retried send found stored already.
     pub duplicates: u64,
     /// Messages handed out, every attempt counted.

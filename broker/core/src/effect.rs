@@ -8,6 +8,7 @@ use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueOffset, Sequence, TopicId};
 
 use crate::input::{LeasePlace, RequestId, SubscriptionId};
+use crate::receipt::RECALL_BYTES;
 
 /// Names one `Effect::Judge` until its verdicts come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +60,12 @@ pub enum Effect {
         source: QueueId,
         offset: QueueOffset,
         dead: DeadLetter,
+    },
+    /// Read the messages with these numbers of a calendar, which are due in this order; answered by `Input::DueFetched`.
+    FetchDue {
+        fetch: FetchId,
+        calendar: QueueId,
+        numbers: Vec<QueueOffset>,
     },
     /// Find the first offset of a queue stored at `wall_ms` or later; answered by `Input::Located`.
     Locate { locate: LocateId, queue: QueueId, wall_ms: i64 },
@@ -240,6 +247,17 @@ pub struct StoredRun {
     pub first_offset: QueueOffset,
     /// Whether it had been stored by an earlier try.
     pub duplicate: bool,
+    /// Of a delayed message, which is a run of its own, what recalls it: then queue and offset are those of the calendar.
+    pub recall: Option<Recall>,
+}
+
+/// What a delayed message is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recall {
+    /// When it is due: wall clock, milliseconds.
+    pub due_ms: i64,
+    /// What recalls it.
+    pub handle: [u8; RECALL_BYTES],
 }
 
 /// A topic as operators see it.
@@ -255,6 +273,8 @@ pub struct TopicInfo {
     pub created_wall_ms: i64,
     /// Messages stored, over all queues.
     pub messages: u64,
+    /// Messages that wait for their time.
+    pub delayed: u64,
 }
 
 /// A topic as retention sees it.
@@ -266,6 +286,8 @@ pub struct KeptTopic {
     pub settings: TopicSettings,
     /// The first offset that is kept of each of its queues, by index.
     pub starts: Vec<QueueOffset>,
+    /// The first that is kept of its calendar queue.
+    pub calendar_start: QueueOffset,
 }
 
 /// A queue as operators see it.

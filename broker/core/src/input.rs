@@ -67,6 +67,8 @@ pub enum Input {
         handles: Vec<Bytes>,
         action: Action,
     },
+    /// Do not release the delayed message that this handle names. Answered by `Answer::Done`.
+    Recall { request: RequestId, handle: Bytes },
     /// What a receive was handed and its answer had no room for: returned at once, the attempt not counted. Wants no answer.
     Undelivered { handles: Vec<Bytes> },
     /// The client gave up waiting for this receive.
@@ -88,6 +90,8 @@ pub enum Input {
     Fetched { fetch: FetchId, batch: Option<Bytes> },
     /// The message that `Effect::Fetch` asked for could not be read this time. It is asked for again after a while, and held until then.
     FetchFailed { fetch: FetchId },
+    /// The messages that `Effect::FetchDue` asked for, or the first so many of them. None at all: the first could not be read this time.
+    DueFetched { fetch: FetchId, batch: Option<Batch> },
     /// The first offset stored at the asked time or later (the queue's end when there is none).
     Located { locate: LocateId, offset: QueueOffset },
     /// The checkpoint that `Effect::Checkpoint` finished is durable.

@@ -85,6 +85,18 @@ pub const FIRST_VERDICTS_MS: u64 = 1_000;
 pub const FETCHES_MAX: usize = 64;
 /// A message that could not be fetched is asked for again after so long, in milliseconds.
 pub const FETCH_AGAIN_MS: u64 = 10_000;
+/// Messages that are due within so many milliseconds are read ahead, ...
+pub const DUE_AHEAD_MS: i64 = 1_000;
+/// ... so many at one time, ...
+pub const DUE_FETCH_MAX: usize = 1_024;
+/// ... in so many questions at one time, ...
+pub const DUE_FETCHES_MAX: usize = 8;
+/// ... while no more bytes than these are kept ahead. What is due already is read nevertheless.
+pub const DUE_BYTES_MAX: usize = 64 << 20;
+/// Messages of one topic that are released in one turn.
+pub const RELEASED_MAX: usize = 8_192;
+/// After so long, in milliseconds, a topic is gone on with in which a message that is due could not be read.
+pub const DUE_AGAIN_MS: u64 = 1_000;
 /// After so long without a write the last frame is covered by an empty one, in milliseconds.
 pub const IDLE_MS: u64 = 100;
 /// A frame is closed, and the next begun, when it holds so many bytes of records.

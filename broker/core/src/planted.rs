@@ -46,11 +46,18 @@ pub enum Bug {
     ResendLoses,
     ResendCountsAnew,
     ResendTwice,
+    ReleasedEarly,
+    ReleasedStaysDue,
+    RecallForgotten,
+    RecalledFetchedFires,
+    DueForgotten,
+    RecallHandleUnverified,
+    CalendarNotKept,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 42] = [
+    pub const ALL: [(&str, Self); 49] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -93,6 +100,13 @@ impl Bug {
         ("resend-loses", Self::ResendLoses),
         ("resend-counts-anew", Self::ResendCountsAnew),
         ("resend-twice", Self::ResendTwice),
+        ("released-early", Self::ReleasedEarly),
+        ("released-stays-due", Self::ReleasedStaysDue),
+        ("recall-forgotten", Self::RecallForgotten),
+        ("recalled-fetched-fires", Self::RecalledFetchedFires),
+        ("due-forgotten", Self::DueForgotten),
+        ("recall-handle-unverified", Self::RecallHandleUnverified),
+        ("calendar-not-kept", Self::CalendarNotKept),
     ];
 }
 

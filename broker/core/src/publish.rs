@@ -1,19 +1,24 @@
 //! Publishing: which messages are new, which queue each goes to, and the batches that a turn's messages are merged into.
 
+mod checks;
+mod delayed;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use sluice_log::record::Change;
+use sluice_log::record::{Change, Due};
 use sluice_protocol::batch::{Batch, BatchMerger, MergeError, Run as BatchRun};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Position, ProducerId, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 use sluice_protocol::names::check_user_name;
 
+use self::checks::{check_runs, too_old};
+use self::delayed::Waiting;
 use crate::broker::Core;
-use crate::effect::{Answer, StoredRun};
+use crate::effect::{Answer, Recall, StoredRun};
 use crate::input::RequestId;
-use crate::limits::{MERGED_BATCH_BYTES_MAX, PRODUCER_WINDOW, SLOT_BLOCK_BITS, SLOTS, WHOLE_BATCH_BYTES_MIN, WHOLE_BATCH_MESSAGES_MIN};
+use crate::limits::{MERGED_BATCH_BYTES_MAX, SLOT_BLOCK_BITS, SLOTS, WHOLE_BATCH_BYTES_MIN, WHOLE_BATCH_MESSAGES_MIN};
 use crate::planted::{self, Bug};
 use crate::state::producer::{Run, Seen, Window};
 
@@ -86,6 +91,8 @@ struct Plan {
     batches: Vec<Planned>,
     /// The last one of each queue.
     last: BTreeMap<QueueId, usize>,
+    /// What goes into the calendar of each topic.
+    waiting: BTreeMap<TopicId, Waiting>,
     /// What the turn adds to the windows of its producers.
     windows: BTreeMap<ProducerId, Window>,
 }
@@ -131,7 +138,7 @@ impl Publishing {
 }
 
 /// The queue of a message: neighbouring sequences share a slot, so that a batch stays a batch, and a slot never changes.
-fn choose_queue(topic: TopicId, queues: u16, producer: ProducerId, sequence: Sequence) -> QueueId {
+pub(crate) fn choose_queue(topic: TopicId, queues: u16, producer: ProducerId, sequence: Sequence) -> QueueId {
     let mut mixed = (producer.0 as u64) ^ ((producer.0 >> 64) as u64).rotate_left(32) ^ (sequence.0 >> SLOT_BLOCK_BITS);
     // The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves every bit of the result.
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -271,6 +278,9 @@ impl Core {
         for batch in plan.batches {
             self.append_planned(&pending, batch, &mut depends);
         }
+        for (topic, waiting) in plan.waiting {
+            self.append_waiting(&pending, topic, waiting, &mut depends);
+        }
         for ((Pending { request, refused, .. }, outcome), depends) in pending.into_iter().zip(outcomes).zip(depends) {
             match outcome {
                 Ok(runs) => {
@@ -301,6 +311,16 @@ impl Core {
         for (batch, attributes) in pending.batches.iter().map(Batch::attributes).enumerate() {
             if let Some(refused) = unsound.next_if(|(unsound, _)| *unsound as usize == batch) {
                 pending.refused.push(refused);
+                continue;
+            }
+            if attributes.has_delays() {
+                if let Some(full) = span.take() {
+                    self.plan_span(plan, pending.topic, &full, &mut runs);
+                }
+                let source = Source { pending: nth, batch };
+                if let Err(refusal) = self.plan_delays(plan, pending.topic, source, attributes, &mut runs) {
+                    pending.refused.push((batch as u32, refusal));
+                }
                 continue;
             }
             let row_bytes = attributes.total_bytes() / (attributes.count() as usize).max(1);
@@ -354,8 +374,13 @@ impl Core {
             let (sequence, rest) = (Sequence(span.first.0 + u64::from(at)), span.count - at);
             let known = self.known(plan, span.producer);
             let seen = known.seen(sequence);
-            let (queue, first_offset, count) = match seen {
-                Seen::Stored { queue, offset, count } => (queue, offset, count.min(rest)),
+            let (queue, first_offset, count, due_ms) = match seen {
+                Seen::Stored {
+                    queue,
+                    offset,
+                    count,
+                    due_ms,
+                } => (queue, offset, if due_ms.is_some() { 1 } else { count.min(rest) }, due_ms),
                 Seen::New | Seen::TooOld => {
                     let block = (1 << SLOT_BLOCK_BITS) - (sequence.0 & ((1 << SLOT_BLOCK_BITS) - 1));
                     let count = known.new_run(sequence, rest.min(block as u32));
@@ -366,9 +391,10 @@ impl Core {
                         count,
                         queue,
                         first_offset,
+                        due_ms: None,
                     };
                     plan.windows.entry(span.producer).or_default().store(sequence, run);
-                    (queue, first_offset, count)
+                    (queue, first_offset, count, None)
                 }
             };
             let duplicate = matches!(seen, Seen::Stored { .. });
@@ -378,6 +404,7 @@ impl Core {
                 queue,
                 first_offset,
                 duplicate,
+                recall: self.recall_of(queue.topic, first_offset, due_ms),
             };
             push_run(runs, run);
             let counted = match duplicate {
@@ -387,6 +414,14 @@ impl Core {
             *counted += u64::from(count);
             at += count;
         }
+    }
+
+    /// What a delayed message is answered with.
+    fn recall_of(&self, topic: TopicId, number: QueueOffset, due_ms: Option<i64>) -> Option<Recall> {
+        due_ms.map(|due_ms| Recall {
+            due_ms,
+            handle: self.receipts.recall(topic, Due { at_ms: due_ms, number }),
+        })
     }
 
     /// Appends a planned batch, as one record unless the merged batch would be too large.
@@ -446,37 +481,13 @@ impl Core {
     }
 }
 
-/// A publish is of one producer, its sequences ascend (with gaps where admission took messages out) and lie within one window.
-fn check_runs(batch: &Batch) -> Result<(), Refusal> {
-    let mut runs = batch.attributes().runs();
-    let Some(first) = runs.next() else { return Ok(()) };
-    let mut end = first.first_sequence.0 + u64::from(first.rows);
-    for run in runs {
-        if run.producer != first.producer || run.first_sequence.0 < end {
-            return Err(Refusal::new(
-                ErrorCode::BadMessage,
-                "the messages of a publish have one producer and ascending sequences",
-            ));
-        }
-        end = run.first_sequence.0 + u64::from(run.rows);
-    }
-    if end - first.first_sequence.0 > PRODUCER_WINDOW {
-        let text = format!("the sequences of one publish lie within {PRODUCER_WINDOW} of each other");
-        return Err(Refusal::new(ErrorCode::TooManyUnconfirmed, text));
-    }
-    Ok(())
-}
-
-fn too_old(sequence: Sequence) -> Refusal {
-    let text = format!("sequence {} lies before the producer's window of {PRODUCER_WINDOW}", sequence.0);
-    Refusal::new(ErrorCode::SequenceTooOld, text)
-}
-
 fn push_run(runs: &mut Vec<StoredRun>, next: StoredRun) {
     match runs.last_mut() {
         Some(last)
             if last.queue == next.queue
                 && last.duplicate == next.duplicate
+                && last.recall.is_none()
+                && next.recall.is_none()
                 && last.first_sequence.0 + u64::from(last.count) == next.first_sequence.0
                 && last.first_offset.0 + u64::from(last.count) == next.first_offset.0 =>
         {

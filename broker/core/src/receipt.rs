@@ -1,10 +1,11 @@
-//! Receipt handles: which lease of which message, under a MAC, so that a client can neither make nor change one.
+//! Receipt and recall handles: which lease of which message, or which delayed message, under a MAC, so that a client can neither make nor
+//! change one.
 
 use std::hash::Hasher;
 
 use bytes::Bytes;
 use siphasher::sip128::{Hasher128, SipHasher24};
-use sluice_log::record::CursorId;
+use sluice_log::record::{CursorId, Due};
 use sluice_protocol::ids::{Attempt, Epoch, GroupId, Pass, QueueId, QueueIndex, QueueOffset, TopicId};
 use sluice_protocol::wire::{Reader, Writer};
 
@@ -14,6 +15,11 @@ use crate::planted::{self, Bug};
 pub(crate) const HANDLE_BYTES: usize = FIELDS_BYTES + 16;
 const FIELDS_BYTES: usize = 37;
 const VERSION: u8 = 1;
+/// The size of a recall handle: its fields and 16 bytes of MAC.
+pub const RECALL_BYTES: usize = RECALL_FIELDS_BYTES + 16;
+const RECALL_FIELDS_BYTES: usize = 25;
+/// What a recall handle begins with: no receipt handle does, so neither passes for the other.
+const RECALL_VERSION: u8 = 65;
 
 /// What a handle names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +82,33 @@ impl Receipts {
         })
     }
 
+    /// The handle that recalls a delayed message.
+    pub(crate) fn recall(&self, topic: TopicId, due: Due) -> [u8; RECALL_BYTES] {
+        let mut handle = [0; RECALL_BYTES];
+        handle[0] = RECALL_VERSION;
+        handle[1..9].copy_from_slice(&topic.0.to_le_bytes());
+        handle[9..17].copy_from_slice(&due.at_ms.to_le_bytes());
+        handle[17..25].copy_from_slice(&due.number.0.to_le_bytes());
+        let mac = self.mac(&handle[..RECALL_FIELDS_BYTES]);
+        handle[RECALL_FIELDS_BYTES..].copy_from_slice(&mac.to_le_bytes());
+        handle
+    }
+
+    /// Which delayed message a handle recalls; `None` when it is not one of this broker's.
+    pub(crate) fn read_recall(&self, handle: &[u8]) -> Option<(TopicId, Due)> {
+        let mut from = Reader::new(handle);
+        let version = from.u8().ok()?;
+        let topic = TopicId(from.u64().ok()?);
+        let due = Due {
+            at_ms: from.i64().ok()?,
+            number: QueueOffset(from.u64().ok()?),
+        };
+        let mac = from.u128().ok()?;
+        let is_ours = mac == self.mac(&handle[..RECALL_FIELDS_BYTES]) || planted::is(Bug::RecallHandleUnverified);
+        let sound = version == RECALL_VERSION && from.remaining() == 0 && is_ours;
+        sound.then_some((topic, due))
+    }
+
     /// SipHash-2-4 with 128 bits (Aumasson, Bernstein 2012): a keyed function, so a MAC for short inputs.
     fn mac(&self, fields: &[u8]) -> u128 {
         let mut hasher = SipHasher24::new_with_key(&self.secret);
@@ -126,5 +159,25 @@ mod tests {
         }
         assert_eq!(Receipts::new([8; 16]).read(&handle(&receipts)), None);
         assert_eq!(receipts.read(&handle(&receipts).slice(..HANDLE_BYTES - 1)), None);
+    }
+
+    #[test]
+    fn a_recall_handle_names_its_message_and_nothing_else_passes_for_one() {
+        let receipts = Receipts::new([7; 16]);
+        let due = Due {
+            at_ms: 1_800_000_000_000,
+            number: QueueOffset(77),
+        };
+        let recall = receipts.recall(TopicId(3), due);
+        assert_eq!(receipts.read_recall(&recall), Some((TopicId(3), due)));
+        for place in 0..RECALL_BYTES {
+            let mut changed = recall;
+            changed[place] ^= 1;
+            assert_eq!(receipts.read_recall(&changed), None);
+        }
+        assert_eq!(Receipts::new([8; 16]).read_recall(&recall), None);
+        assert_eq!(receipts.read_recall(&handle(&receipts)), None);
+        assert_eq!(receipts.read_recall(&[&recall[..], b"x"].concat()), None);
+        assert_eq!(receipts.read(&Bytes::copy_from_slice(&recall)), None);
     }
 }

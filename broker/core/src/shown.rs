@@ -11,6 +11,7 @@ use crate::consume::LaneRun;
 use crate::effect::{AlarmInfo, Answer, CursorInfo, GroupInfo, KeptTopic, MemberInfo, PauseInfo, PluginInfo, QueueInfo, TopicInfo};
 use crate::limits::{LISTED_MAX, LISTED_SUBSCRIPTIONS_MAX, PAGE_MEMBERS_MAX, PAGE_WEIGHT_MAX};
 use crate::ranges::{len, range};
+use crate::state::calendar::Calendar;
 use crate::state::cursor::Cursor;
 
 /// What a page of a group's description is about.
@@ -38,6 +39,7 @@ impl Core {
             id,
             settings: topic.settings,
             starts: self.state.queues_of(id).map(|(_, queue)| queue.start).collect(),
+            calendar_start: self.state.calendars.get(id).map_or(QueueOffset(0), Calendar::start),
         });
         let topics = kept.collect();
         Answer::Kept {
@@ -181,6 +183,7 @@ impl Core {
             settings,
             created_wall_ms,
             messages,
+            delayed: self.state.calendars.get(id).map_or(0, |calendar| calendar.len() as u64),
         })
     }
 

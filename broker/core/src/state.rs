@@ -1,6 +1,7 @@
 //! What the log's records have made of the broker: every entry, and the one function that changes them.
 
 pub mod binding;
+pub mod calendar;
 pub mod codec;
 pub mod cursor;
 pub mod group;
@@ -24,6 +25,7 @@ use sluice_protocol::ids::{GroupId, Pass, Position, QueueId, QueueIndex, QueueOf
 use crate::planted::{self, Bug};
 
 use self::binding::Binding;
+use self::calendar::Calendars;
 use self::cursor::Cursor;
 use self::group::Group;
 use self::letters::Letters;
@@ -61,6 +63,8 @@ pub struct State {
     pub pauses: BTreeMap<PauseId, Pause>,
     /// What was dealt with of each dead-letter topic.
     pub letters: BTreeMap<TopicId, Letters>,
+    /// The messages that wait for their time.
+    pub calendars: Calendars,
     topic_names: Names<TopicId>,
     group_names: Names<GroupId>,
     readers: Readers,
@@ -109,6 +113,14 @@ impl State {
             },
         );
         self.queues.range(first..=last).map(|(&id, queue)| (id, queue))
+    }
+
+    /// One past the last offset of a queue, or the next number of a calendar queue; `None` when there is no such queue.
+    pub fn stored_end(&self, queue: QueueId) -> Option<QueueOffset> {
+        if queue.index == QueueIndex::CALENDAR {
+            return self.calendars.get(queue.topic).map(|calendar| calendar.next);
+        }
+        self.queues.get(&queue).map(|entry| entry.end)
     }
 
     /// The cursors of a group.
@@ -195,7 +207,7 @@ impl State {
             } => Binding::new(position, *digest, *limits, *on_failure, at).bind(&mut self.bindings, name),
             Change::Appended { queue, first, batch } => {
                 self.append(position, *queue, *first, batch);
-                self.producers.appended(position, *queue, *first, batch);
+                self.producers.stored(position, *queue, *first, batch, &[]);
             }
             Change::DeadLettered {
                 cursor,
@@ -236,6 +248,20 @@ impl State {
                 }
             }
             Change::ProducerForgotten { producer } => self.producers.forget(position, *producer),
+            Change::Delayed {
+                topic,
+                first,
+                due_ms,
+                batch,
+            } => {
+                self.calendars.delayed(position, *topic, *first, due_ms);
+                self.producers.stored(position, topic.calendar(), *first, batch, due_ms);
+            }
+            Change::Released { queue, first, due, batch } => {
+                self.calendars.left(queue.topic, due);
+                self.append(position, *queue, *first, batch);
+            }
+            Change::Recalled { topic, due } => self.calendars.recalled(*topic, *due),
             Change::Granted { .. }
             | Change::FrontierMoved { .. }
             | Change::Settled { .. }
@@ -353,7 +379,10 @@ impl State {
             | Change::CulpritDecided { .. }
             | Change::SubscriptionHeld { .. }
             | Change::SubscriptionResumed { .. }
-            | Change::Operated(_) => {}
+            | Change::Operated(_)
+            | Change::Delayed { .. }
+            | Change::Released { .. }
+            | Change::Recalled { .. } => {}
         }
     }
 
@@ -404,6 +433,7 @@ impl State {
         for queue in queues {
             self.queues.remove(&queue);
         }
+        self.calendars.delete(id);
         let groups: Vec<GroupId> = self.readers_of(id).collect();
         for group in groups {
             self.forget_reading(group, id);

@@ -56,6 +56,8 @@ pub struct Totals {
     pub producers: u64,
     /// Bytes that remembering them takes.
     pub producer_bytes: u64,
+    /// Messages that wait for their time.
+    pub delayed: u64,
     /// Open stream subscriptions.
     pub streams: u64,
     /// Receives that wait.
@@ -128,6 +130,7 @@ impl Core {
             pauses: self.state.pauses.len() as u64,
             producers: self.state.producers.count() as u64,
             producer_bytes: self.state.producers.memory_bytes(),
+            delayed: self.state.calendars.count(),
             streams: self.consuming.streams.len() as u64,
             receives: self.consuming.receives.len() as u64,
         }

@@ -165,6 +165,29 @@ fn failures() -> Vec<Change> {
     ]
 }
 
+/// Messages that wait for their time, one that does no more, and a producer that sent them.
+fn delays() -> Vec<Change> {
+    let due = |at_ms, number| Due {
+        at_ms,
+        number: QueueOffset(number),
+    };
+    vec![
+        topic(TOPIC, "orders"),
+        Change::Delayed {
+            topic: TOPIC,
+            first: QueueOffset(0),
+            due_ms: vec![1_800_000_000_123, 1_800_000_000_000, 1_700_000_000_500],
+            batch: batch(9, 0, 3),
+        },
+        Change::Released {
+            queue: queue(TOPIC),
+            first: QueueOffset(0),
+            due: vec![due(1_700_000_000_500, 2)],
+            batch: batch(9, 2, 1),
+        },
+    ]
+}
+
 fn state(changes: Vec<Change>) -> State {
     let mut state = State::default();
     for (nth, change) in changes.into_iter().enumerate() {
@@ -209,6 +232,7 @@ fn path(name: &str) -> PathBuf {
 #[test]
 fn every_kind_of_entry_is_written_and_read_as_ever() {
     check("entries-2.bin", &state([history(), failures()].concat()), &[1, 2, 3, 4, 5, 6, 7, 8]);
+    check("entries-calendar-1.bin", &state(delays()), &[1, 2, 3, 7, 9, 10]);
 }
 
 /// What operators paused, and the dead letters that they dealt with.

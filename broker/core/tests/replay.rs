@@ -128,6 +128,13 @@ fn operated() -> impl Strategy<Value = Change> {
     ("[ab]", operation).prop_map(|(by, operation)| Change::Operated(Operated { by, operation }))
 }
 
+fn due(number: u64) -> Due {
+    Due {
+        at_ms: 0,
+        number: QueueOffset(number),
+    }
+}
+
 /// Numbers of topics, groups and epochs are given when the history is made: they are never used again.
 fn change() -> impl Strategy<Value = Change> {
     let settings = TopicSettings {
@@ -202,15 +209,34 @@ fn change() -> impl Strategy<Value = Change> {
             topic: TopicId(topic),
         }),
         4 => operated(),
+        4 => (0u64..3, prop::collection::vec(0i64..5_000, 1..5), 0u128..3, 0u64..40).prop_map(|(topic, due_ms, producer, sequence)| {
+            let batch = batch(producer, sequence * 40, due_ms.len() as u64);
+            Change::Delayed { topic: TopicId(topic), first: QueueOffset(0), due_ms, batch }
+        }),
+        // Which of the messages that wait is chosen when the history is made.
+        3 => (0u64..3, prop::collection::vec(0u64..9, 1..4)).prop_map(|(topic, picks)| Change::Released {
+            queue: queue(topic, 0),
+            first: QueueOffset(0),
+            batch: batch(9, 0, picks.len() as u64),
+            due: picks.into_iter().map(due).collect(),
+        }),
+        1 => (0u64..3, 0u64..9).prop_map(|(topic, pick)| Change::Recalled { topic: TopicId(topic), due: due(pick) }),
         1 => (0u128..3).prop_map(|producer| Change::ProducerForgotten { producer: ProducerId(producer) }),
         12 => lane_change(),
     ]
+}
+
+/// Takes the message out that a number picks, if one waits.
+fn take(waiting: &mut Vec<Due>, pick: &mut Due) -> bool {
+    let place = (pick.number.0 as usize).checked_rem(waiting.len());
+    place.map(|place| *pick = waiting.swap_remove(place)).is_some()
 }
 
 /// A history as the core writes one: every record has its position and a stamp, every creation a number of its own, and nothing is
 /// deleted or subscribed to that is not there.
 fn history(changes: Vec<Change>) -> Vec<(Position, Record)> {
     let (mut created, mut topics, mut groups) = ([0, 0, 0], BTreeSet::new(), BTreeSet::new());
+    let (mut calendars, mut numbers) = (BTreeMap::new(), BTreeMap::new());
     let numbered = changes.into_iter().filter_map(|mut change| {
         let mut next = |kind: usize| {
             let id = created[kind];
@@ -233,6 +259,20 @@ fn history(changes: Vec<Change>) -> Vec<(Position, Record)> {
             Change::TopicDeleted { topic } => topics.remove(topic),
             Change::GroupDeleted { group } => groups.remove(group),
             Change::Subscribed { group, topic, .. } => groups.contains(group) && topics.contains(topic),
+            Change::Delayed { topic, first, due_ms, .. } => {
+                let waiting: &mut Vec<Due> = calendars.entry(*topic).or_default();
+                *first = QueueOffset(*numbers.entry(*topic).or_insert(0));
+                let came = due_ms.iter().zip(first.0..);
+                waiting.extend(came.map(|(&at_ms, number)| Due { at_ms, ..due(number) }));
+                numbers.insert(*topic, first.0 + due_ms.len() as u64);
+                topics.contains(topic)
+            }
+            Change::Released { queue, due, .. } => {
+                let waiting = calendars.entry(queue.topic).or_default();
+                due.retain_mut(|due| take(waiting, due));
+                topics.contains(&queue.topic)
+            }
+            Change::Recalled { topic, due } => take(calendars.entry(*topic).or_default(), due) && topics.contains(topic),
             _ => true,
         };
         possible.then_some(change)

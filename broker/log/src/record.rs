@@ -1,8 +1,10 @@
 //! What the log's frames hold: one record for each change of state, and nothing that is not one.
 
 mod codec;
+mod delay;
 mod failure;
 mod fields;
+mod kind;
 mod operated;
 mod stored;
 
@@ -10,7 +12,8 @@ use bytes::Bytes;
 use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, QueueId, QueueOffset, TopicId};
 use sluice_protocol::units::Now;
 
-pub use codec::{RECORD_HEADER_BYTES, RecordError, kind_name, peek};
+pub use codec::{RECORD_HEADER_BYTES, RecordError, peek};
+pub use kind::kind_name;
 pub use operated::{Operated, Operation, SentBack};
 pub(crate) use stored::{Origin, StoredBatch, stored};
 
@@ -64,6 +67,24 @@ pub enum Change {
     },
     /// Messages were stored at the end of a queue: a whole flat batch, its first row at `first`.
     Appended { queue: QueueId, first: QueueOffset, batch: Bytes },
+    /// Messages were taken that wait in the topic's calendar for their time: a whole flat batch, its first row with the number `first`.
+    Delayed {
+        topic: TopicId,
+        first: QueueOffset,
+        /// When each is due (wall clock, milliseconds): one for each row.
+        due_ms: Vec<i64>,
+        batch: Bytes,
+    },
+    /// Messages that were due left the calendar of their topic for the end of a queue.
+    Released {
+        queue: QueueId,
+        first: QueueOffset,
+        /// What they were in the calendar: one for each row.
+        due: Vec<Due>,
+        batch: Bytes,
+    },
+    /// A message that waited for its time will not be released.
+    Recalled { topic: TopicId, due: Due },
     /// Messages were handed out, or looked at and skipped up to `frontier`.
     Granted {
         cursor: CursorId,
@@ -146,6 +167,15 @@ pub enum Change {
     SubscriptionResumed { group: GroupId, topic: TopicId },
     /// An operator interfered with a group.
     Operated(Operated),
+}
+
+/// A message in the calendar of a topic, in the order of release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Due {
+    /// When it is due: wall clock, milliseconds.
+    pub at_ms: i64,
+    /// Its number in the calendar, which is its offset in the topic's [calendar queue](QueueIndex::CALENDAR).
+    pub number: QueueOffset,
 }
 
 /// A group's place in one queue.

@@ -14,7 +14,7 @@ use sluice_log::record::{Change, OnFailure, Record};
 use sluice_log::{Ending, FaultyStorage, Storage, inspect};
 use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
 use sluice_protocol::wire::Reader;
-use support::{append, appended, batch, each_kind, keyed_batch, numbered, open, operated, queue};
+use support::{append, appended, batch, calendar_kinds, each_kind, keyed_batch, numbered, open, operated, queue};
 
 /// The first eight of the random bytes that `support::open` gives.
 const SECRET: u64 = 0x0707_0707_0707_0707;
@@ -82,12 +82,15 @@ fn a_sidecar_with_keys_is_written_as_ever() {
 
 #[test]
 fn every_kind_of_record_is_written_as_ever() {
-    let records = each_kind();
-    let encoded: Vec<_> = records.iter().map(Record::encode).collect();
-    let parts = encoded
-        .iter()
-        .flat_map(|record| [&(record.len() as u32).to_le_bytes()[..], record].concat());
-    check("records-2.bin", &parts.collect::<Vec<_>>());
+    check("records-2.bin", &side_by_side(&each_kind()));
+    check("records-calendar-1.bin", &side_by_side(&calendar_kinds()));
+}
+
+/// Encoded records, each behind its length.
+fn side_by_side(records: &[Record]) -> Vec<u8> {
+    let encoded = records.iter().map(Record::encode);
+    let parts = encoded.map(|record| [&(record.len() as u32).to_le_bytes()[..], &record].concat());
+    parts.collect::<Vec<_>>().concat()
 }
 
 #[test]

@@ -9,18 +9,18 @@ use proptest::prelude::*;
 use sluice_log::record::*;
 use sluice_protocol::ids::*;
 use sluice_protocol::units::Now;
-use support::{each_kind, operated};
+use support::{calendar_kinds, each_kind, operated};
 
 fn all() -> impl Iterator<Item = Record> {
-    each_kind().into_iter().chain(operated())
+    each_kind().into_iter().chain(calendar_kinds()).chain(operated())
 }
 
 #[test]
 fn every_kind_survives_and_keeps_its_number() {
-    for (index, record) in each_kind().into_iter().enumerate() {
+    for (number, record) in (1..).zip(each_kind()).chain((21..).zip(calendar_kinds())) {
         let bytes = record.encode();
-        assert_eq!(peek(&bytes), Ok((index as u16 + 1, record.at)));
-        assert!(kind_name(index as u16 + 1).is_some());
+        assert_eq!(peek(&bytes), Ok((number, record.at)));
+        assert!(kind_name(number).is_some());
         assert_eq!(Record::decode(&bytes), Ok(record));
     }
     for (record, number) in operated().into_iter().zip(50..) {
@@ -164,6 +164,11 @@ fn changes() -> impl Strategy<Value = Change> {
         any::<i64>().prop_map(|wall_ms| StartPoint::Time { wall_ms })
     ];
     let numbers = any::<(u32, u64, u64)>();
+    let due = any::<(i64, u64)>().prop_map(|(at_ms, number)| Due {
+        at_ms,
+        number: QueueOffset(number),
+    });
+    let due = prop::collection::vec(due, 0..9);
     prop_oneof![
         (any::<u64>(), any::<String>(), any::<u16>(), backoff, start).prop_map(|(group, name, attempts_max, backoff, start)| {
             let settings = GroupSettings {
@@ -226,7 +231,7 @@ fn changes() -> impl Strategy<Value = Change> {
                 batch,
             }
         }),
-        (cursor, fate(queue, batch), numbers, any::<[u8; 32]>(), ".{0,40}").prop_map(
+        (cursor, fate(queue.clone(), batch.clone()), numbers, any::<[u8; 32]>(), ".{0,40}").prop_map(
             |(cursor, fate, (pass, offset, _), digest, reason)| {
                 Change::CulpritDecided {
                     cursor,
@@ -245,6 +250,20 @@ fn changes() -> impl Strategy<Value = Change> {
             reason,
         }),
         (operation(), ".{0,40}").prop_map(|(operation, by)| Change::Operated(Operated { by, operation })),
+        (any::<(u64, u64)>(), prop::collection::vec(any::<i64>(), 0..9), batch.clone()).prop_map(|((topic, first), due_ms, batch)| {
+            Change::Delayed {
+                topic: TopicId(topic),
+                first: QueueOffset(first),
+                due_ms,
+                batch,
+            }
+        }),
+        (queue, any::<u64>(), due, batch).prop_map(|(queue, first, due, batch)| Change::Released {
+            queue,
+            first: QueueOffset(first),
+            due,
+            batch,
+        }),
         (any::<(u64, u64, u32)>(), starts).prop_map(|((group, topic, pass), starts)| {
             Change::Sought {
                 group: GroupId(group),

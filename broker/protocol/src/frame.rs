@@ -86,6 +86,8 @@ pub enum FrameKind {
     /// `ResumeGroup`, a group that is paused or held; answered by `Done`.
     ResumeGroup = 77,
 
+    /// `Recall`, a message that waits for its time; answered by `Done`.
+    Recall = 78,
     /// `PauseGroup`; answered by `Done`.
     PauseGroup = 84,
     /// `SkipMessage`; answered by `Skipped`.
@@ -170,6 +172,7 @@ impl FrameKind {
         Self::DescribePlugin,
         Self::GetMessage,
         Self::ResumeGroup,
+        Self::Recall,
         Self::PauseGroup,
         Self::SkipMessage,
         Self::PurgeGroup,

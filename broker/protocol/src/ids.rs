@@ -23,6 +23,21 @@ pub struct GroupId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueIndex(pub u16);
 
+impl QueueIndex {
+    /// The index of a topic's calendar queue, in which messages are numbered that wait for their time. Nobody consumes it.
+    pub const CALENDAR: Self = Self(u16::MAX);
+}
+
+impl TopicId {
+    /// The topic's calendar queue.
+    pub const fn calendar(self) -> QueueId {
+        QueueId {
+            topic: self,
+            index: QueueIndex::CALENDAR,
+        }
+    }
+}
+
 /// A queue of one incarnation of a topic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueId {

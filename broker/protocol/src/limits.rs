@@ -16,6 +16,8 @@ pub const KEYS_MAX: usize = 16;
 pub const PROPERTIES_MAX: usize = 128;
 /// The highest priority of a message; the lowest, and the ordinary one, is 0.
 pub const PRIORITY_MAX: u8 = 9;
+/// The longest delay of a message, in milliseconds: ten years of 366 days.
+pub const DELAY_MS_MAX: i64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 /// Bytes of the name of a message group.
 pub const MESSAGE_GROUP_BYTES_MAX: usize = 128;
 /// Properties that a stored message may have: those of its producer and those that the broker adds to a dead letter.

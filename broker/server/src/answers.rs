@@ -67,13 +67,26 @@ pub(crate) fn settled(request: u64, results: Vec<Result<(), Refusal>>) -> contro
 
 /// A run of stored messages as a confirm has it.
 pub(crate) fn stored(run: &effect::StoredRun) -> control::Stored {
-    control::Stored {
+    let stored = control::Stored {
         first_sequence: run.first_sequence.0,
         count: run.count,
         topic: run.queue.topic.0,
         queue: run.queue.index.0.into(),
         first_offset: run.first_offset.0,
         duplicate: run.duplicate,
+        deliver_at_ms: 0,
+        recall: Bytes::new(),
+    };
+    match run.recall {
+        None => stored,
+        // Its queue and offset are those of the calendar, which is the broker's affair.
+        Some(effect::Recall { due_ms, handle }) => control::Stored {
+            queue: 0,
+            first_offset: 0,
+            deliver_at_ms: due_ms,
+            recall: Bytes::copy_from_slice(&handle),
+            ..stored
+        },
     }
 }
 
@@ -127,6 +140,7 @@ fn topic_info(topic: effect::TopicInfo, queues: Vec<effect::QueueInfo>) -> contr
         }),
         created_wall_ms: topic.created_wall_ms,
         messages: topic.messages,
+        delayed: topic.delayed,
         queues: queues.into_iter().map(queue_info).collect(),
     }
 }

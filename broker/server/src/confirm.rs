@@ -153,7 +153,9 @@ fn append(confirm: &mut Confirm, out: &mut BytesMut) {
 fn push_stored(stored: &mut Vec<Stored>, run: Stored) {
     match stored.last_mut() {
         Some(last)
-            if (last.topic, last.queue, last.duplicate) == (run.topic, run.queue, run.duplicate)
+            if last.recall.is_empty()
+                && run.recall.is_empty()
+                && (last.topic, last.queue, last.duplicate) == (run.topic, run.queue, run.duplicate)
                 && last.first_sequence + u64::from(last.count) == run.first_sequence
                 && last.first_offset + u64::from(last.count) == run.first_offset =>
         {
@@ -377,6 +379,7 @@ mod tests {
             queue: QueueId::default(),
             first_offset: QueueOffset(first_offset),
             duplicate: false,
+            recall: None,
         }
     }
 

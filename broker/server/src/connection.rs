@@ -271,6 +271,7 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::DescribePlugin
         | FrameKind::GetMessage
         | FrameKind::ResumeGroup
+        | FrameKind::Recall
         | FrameKind::PauseGroup
         | FrameKind::SkipMessage
         | FrameKind::PurgeGroup

@@ -127,6 +127,9 @@ pub const DISK_IDLE: Duration = Duration::from_millis(5);
 /// Retention is looked after this often.
 pub const RETENTION_INTERVAL: Duration = Duration::from_secs(60);
 
+/// Delayed messages that are read ahead together end when they hold so many bytes.
+pub const DUE_BATCH_BYTES_MAX: usize = 4 << 20;
+
 /// The longest sleep of the shard thread, whatever the core's next deadline is.
 pub const SHARD_SLEEP_MAX: Duration = Duration::from_secs(1);
 

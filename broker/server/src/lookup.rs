@@ -1,15 +1,18 @@
-//! What the core wants looked up in the stored messages: a message for the dead-letter topic, the offset of a time.
+//! What the core wants looked up in the stored messages: a message for the dead-letter topic, messages that are due, the offset of a time.
+
+use std::collections::BTreeMap;
 
 use sluice_core::effect::{DeadLetter, FetchId, LocateId};
 use sluice_core::input::Input;
-use sluice_log::LogReader;
-use sluice_protocol::batch::BatchMerger;
-use sluice_protocol::ids::{QueueId, QueueOffset};
+use sluice_log::{LogError, LogReader};
+use sluice_protocol::batch::{Attributes, Batch, BatchMerger, MergeError};
+use sluice_protocol::ids::{Position, QueueId, QueueOffset};
 use tokio::runtime::Handle;
 
 use crate::assembly::ReadFailure;
+use crate::limits::DUE_BATCH_BYTES_MAX;
 use crate::panics::caught;
-use crate::shard::Shard;
+use crate::shard::{Shard, StorageRoom};
 
 /// Looks things up where blocking is allowed, and tells the shard.
 #[derive(Clone)]
@@ -34,6 +37,21 @@ impl Lookup {
                 // The panic was logged.
                 Err(_) => Input::FetchFailed { fetch },
             });
+        });
+    }
+
+    /// Reads messages that are due soon, by their numbers in a calendar. The core has a bounded number of these under way.
+    pub(crate) fn fetch_due(&self, fetch: FetchId, calendar: QueueId, numbers: Vec<QueueOffset>) {
+        let Self { reader, shard, .. } = self.clone();
+        if shard.storage_room() < StorageRoom::Enough {
+            // What is released is written, and the reserve is not for that.
+            return shard.tell(Input::DueFetched { fetch, batch: None });
+        }
+        self.runtime.spawn_blocking(move || {
+            let read = caught("reading delayed messages", || due(&reader, calendar, &numbers));
+            // A panic was logged.
+            let batch = read.ok().flatten();
+            shard.tell(Input::DueFetched { fetch, batch });
         });
     }
 
@@ -78,4 +96,43 @@ fn dead_letter(reader: &LogReader, source: QueueId, offset: QueueOffset, dead: &
     let mut merger = BatchMerger::new();
     merger.add_with_properties(&attributes, row, body, &origin)?;
     Ok(Some(merger.take().into_bytes()))
+}
+
+/// The messages with these numbers in a batch, or the first so many of them: up to one that cannot be read, which is logged, or until they
+/// are much. `None` when the first cannot be read.
+fn due(reader: &LogReader, calendar: QueueId, numbers: &[QueueOffset]) -> Option<Batch> {
+    let (mut merger, mut sources) = (BatchMerger::new(), BTreeMap::new());
+    for &number in numbers {
+        if merger.total_bytes() >= DUE_BATCH_BYTES_MAX {
+            break;
+        }
+        if let Err(error) = add_due(reader, calendar, number, &mut sources, &mut merger) {
+            tracing::error!(%error, topic = calendar.topic.0, number = number.0, "a delayed message cannot be read: it is late, and tried again");
+            break;
+        }
+    }
+    // What is empty has no body to be verified, and what was merged is sound.
+    Batch::parse_stored(merger.take().into_bytes())
+        .ok()
+        .filter(|batch| !batch.is_empty())
+}
+
+/// Adds one message of a calendar. Neighbours often come from the same batch, whose attributes are kept in `sources`.
+fn add_due(
+    reader: &LogReader,
+    calendar: QueueId,
+    number: QueueOffset,
+    sources: &mut BTreeMap<Position, Attributes>,
+    merger: &mut BatchMerger,
+) -> Result<(), ReadFailure> {
+    let places = reader.batches(calendar, number, QueueOffset(number.0 + 1))?;
+    let place = places.first().ok_or(LogError::Gone { position: Position(0) })?;
+    let attributes = match sources.get(&place.position) {
+        Some(attributes) => attributes,
+        None => sources.entry(place.position).or_insert(reader.sparse_attributes(place)?),
+    };
+    let row = (number.0 - place.first.0) as u32;
+    let range = attributes.bodies_range(row..row + 1).ok_or(MergeError::NoSuchRows)?;
+    let body = reader.read(place, range.start as u32..range.end as u32)?;
+    Ok(merger.add(attributes, row..row + 1, body)?)
 }

@@ -14,6 +14,7 @@ use sluice_protocol::names;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{self, UnboundedSender};
 
+use crate::clock::wall_ms;
 use crate::confirm::{Group, Told, Unconfirmed, Writer, refused_message};
 use crate::connection::{Client, unexpected};
 use crate::frames::{Broken, FrameReader};
@@ -118,6 +119,7 @@ impl Intake<'_> {
         let serving = &self.client.serving;
         let bounds = AdmissionLimits {
             body_bytes_max: serving.config.limits.body_bytes as usize,
+            wall_ms: wall_ms(),
             ..AdmissionLimits::default()
         };
         let Admission { batch, refused } = batch::admit(payload, self.client.producer, &bounds)?;

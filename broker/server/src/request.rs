@@ -7,7 +7,7 @@ use sluice_core::effect::{Answer, Delivery, PluginInfo, Taker};
 use sluice_core::input::{Admin, Input};
 use sluice_log::record::Filter;
 use sluice_protocol::control::{
-    self, CreateGroup, CreateTopic, DescribeGroup, GetMessage, List, LoadPlugin, Named, Receive, SettleHandles,
+    self, CreateGroup, CreateTopic, DescribeGroup, GetMessage, List, LoadPlugin, Named, Recall, Receive, SettleHandles,
 };
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::{self, Frame, FrameKind};
@@ -57,6 +57,7 @@ pub(crate) async fn answer(
     match kind {
         FrameKind::Receive => return receive(client, message(frame, kind)?, reader, part).await,
         FrameKind::SettleHandles => return settle(client, message(frame, kind)?).await.map(one),
+        FrameKind::Recall => return recall(client, message(frame, kind)?).await.map(one),
         FrameKind::GetMessage => return get_message(client, message(frame, kind)?).await,
         FrameKind::ReadMessages => return Ok(pages::answer(client, message(frame, kind)?).await?),
         FrameKind::LoadPlugin => return load_plugin(client, message(frame, kind)?).await.map(one),
@@ -156,6 +157,13 @@ async fn settle(client: &Arc<Client>, SettleHandles { handles, action }: SettleH
             }
             Ok(answers::frame_of(answer, |_| false))
         }
+        Outcome::Leased(_) => unreachable!("only a receive leases"),
+    }
+}
+
+async fn recall(client: &Arc<Client>, Recall { handle }: Recall) -> Result<Bytes, Broken> {
+    match client.serving.shard.ask(|request| Input::Recall { request, handle }).await? {
+        Outcome::Answer(answer) => Ok(answers::frame_of(answer, |_| false)),
         Outcome::Leased(_) => unreachable!("only a receive leases"),
     }
 }

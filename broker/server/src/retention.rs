@@ -110,6 +110,7 @@ impl Retention {
             for topic in topics {
                 settings.insert(topic.id, topic.settings);
                 starts.newest = starts.newest.max(topic.id);
+                starts.starts.insert(topic.id.calendar(), topic.calendar_start);
                 let queues = (0..).map(|index| QueueId {
                     topic: topic.id,
                     index: QueueIndex(index),
@@ -152,7 +153,9 @@ fn trims(
         }
         looked_at = reader.sealed_before(oldest);
     }
-    trims.retain(|queue, start| starts.of(*queue).is_some_and(|from| from < *start));
+    // What waits for its time is kept until then, whatever its age.
+    let may_go = |queue: &QueueId| queue.index != QueueIndex::CALENDAR;
+    trims.retain(|queue, start| may_go(queue) && starts.of(*queue).is_some_and(|from| from < *start));
     Ok((trims, looked_at))
 }
 
@@ -164,6 +167,10 @@ fn by_size(reader: &LogReader, settings: &Settings) -> Result<BTreeMap<QueueId, 
     }
     let stored = reader.queues()?;
     let mut totals: BTreeMap<TopicId, u64> = BTreeMap::new();
+    let stored: Vec<_> = stored
+        .into_iter()
+        .filter(|(queue, _)| queue.index != QueueIndex::CALENDAR)
+        .collect();
     for (queue, kept) in &stored {
         *totals.entry(queue.topic).or_default() += kept.bytes;
     }

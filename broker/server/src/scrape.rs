@@ -75,6 +75,25 @@ const CORE_COUNTS: &[CoreCount] = &[
     ("messages_dead_lettered", "Messages stored in a dead-letter topic.", |c| {
         c.dead_lettered
     }),
+    ("messages_delayed", "Messages taken that wait for their time.", |c| c.delayed),
+    (
+        "messages_released",
+        "Delayed messages that were due and were stored in their queue.",
+        |c| c.released,
+    ),
+    ("messages_recalled", "Delayed messages recalled before they were due.", |c| {
+        c.recalled
+    }),
+    (
+        "delays_dropped",
+        "Delayed messages that waited in a topic which was deleted.",
+        |c| c.delays_dropped,
+    ),
+    (
+        "due_unreadable",
+        "Times that a delayed message could not be read when it was due.",
+        |c| c.due_unreadable,
+    ),
     (
         "evaluation_errors",
         "Messages whose evaluation by a filter was an error, so that they are not delivered.",
@@ -109,6 +128,7 @@ const TOTALS: &[Total] = &[
     ("pauses", "Groups that operators paused, each topic counted.", |t| t.pauses),
     ("producers", "Producers whose sequences are remembered.", |t| t.producers),
     ("producer_memory_bytes", "Memory that remembering them takes.", |t| t.producer_bytes),
+    ("delayed_waiting", "Messages that wait for their time.", |t| t.delayed),
     ("subscriptions", "Open stream subscriptions.", |t| t.streams),
     ("receives_waiting", "Receives that wait for messages.", |t| t.receives),
 ];

@@ -156,6 +156,7 @@ impl StorageRoom {
             | Input::SettleStream { .. }
             | Input::Receive { .. }
             | Input::SettleHandles { .. }
+            | Input::Recall { .. }
             | Input::Admin { .. } => Self::Reserve,
             Input::Credit { .. }
             | Input::Unsubscribe { .. }
@@ -165,6 +166,7 @@ impl StorageRoom {
             | Input::Synced { .. }
             | Input::Verdicts { .. }
             | Input::Fetched { .. }
+            | Input::DueFetched { .. }
             | Input::Located { .. }
             | Input::Checkpointed
             | Input::Trim { .. }

@@ -203,6 +203,7 @@ impl ShardThread {
                 offset,
                 dead,
             } => self.lookup.fetch(fetch, source, offset, dead),
+            Effect::FetchDue { fetch, calendar, numbers } => self.lookup.fetch_due(fetch, calendar, numbers),
             Effect::Locate { locate, queue, wall_ms } => self.lookup.locate(locate, queue, wall_ms),
             Effect::Checkpoint(CheckpointStep::Begin { replay_from }) => self.disk.send(DiskWork::CheckpointBegin { replay_from }),
             Effect::Checkpoint(CheckpointStep::Slice { entries }) => self.disk.send(DiskWork::CheckpointSlice { entries }),

@@ -134,6 +134,9 @@ fn push(builder: &mut BatchBuilder, message: &NewMessage, body_bytes_max: u32, w
         properties: &message.properties,
         born_ms: message.born_ms.unwrap_or(wall_ms),
         deliver_at_ms: message.deliver_at_ms.unwrap_or(0),
+        deliver_after_ms: message
+            .deliver_after_ms
+            .map_or(0, |after_ms| i64::try_from(after_ms).unwrap_or(i64::MAX)),
         priority: message.priority,
         group: message.group.as_deref(),
     };

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::Reply;
 use crate::error::SendError;
 use crate::limits;
-use crate::message::Receipt;
+use crate::message::{Delayed, RecallHandle, Receipt};
 
 /// A batch that was written at least once, or is about to be.
 pub(crate) struct Sent {
@@ -103,6 +103,10 @@ impl Sent {
                 queue: run.queue as u16,
                 offset: run.first_offset.saturating_add(sequence - run.first_sequence),
                 duplicate: run.duplicate,
+                delayed: (!run.recall.is_empty()).then(|| Delayed {
+                    deliver_at_ms: run.deliver_at_ms,
+                    recall: RecallHandle(run.recall.clone()),
+                }),
             };
             self.resolve(sequence, Ok(receipt));
         }

@@ -3,7 +3,7 @@
 use sluice_core::effect::CheckpointStep;
 use sluice_core::input::Input;
 use sluice_log::{LogError, frame_bytes};
-use sluice_protocol::ids::QueueOffset;
+use sluice_protocol::ids::{QueueId, QueueIndex, QueueOffset};
 
 use crate::laws::Law;
 use crate::shell::DiskJob;
@@ -107,11 +107,13 @@ impl World {
         if !self.oracle.is_all_synced() || shell.writer.synced() != shell.writer.end() {
             return;
         }
-        let queues = &self.oracle.book.queues;
-        match shell
-            .writer
-            .retain(|queue| queues.get(&queue).map(|model| QueueOffset(model.start)))
-        {
+        let (queues, calendars) = (&self.oracle.book.queues, &shell.core.state().calendars);
+        let start_of = |queue: QueueId| match queue.index {
+            // What is kept for what waits is the broker's to say.
+            QueueIndex::CALENDAR => queues.get(&queue).and(calendars.get(queue.topic)).map(|calendar| calendar.start()),
+            _ => queues.get(&queue).map(|model| QueueOffset(model.start)),
+        };
+        match shell.writer.retain(start_of) {
             Ok(segments) => (0..segments).for_each(|_| self.oracle.court.exercise(Law::SegmentRetired)),
             Err(error) => self.disk_failed("retain", &error),
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sluice_core::input::{Admin, ConnectionId, Input, RequestId};
 use sluice_log::KeyedRange;
 use sluice_protocol::batch::key_hash;
-use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence, TopicId};
+use sluice_protocol::ids::{MessageId, ProducerId, QueueIndex, QueueOffset, Sequence, TopicId};
 
 use crate::clients::Client;
 use crate::content::content;
@@ -38,7 +38,8 @@ impl World {
             self.step();
             if self.nothing_moves() {
                 let idle = self.clients.iter().all(Client::is_done);
-                if idle && self.oracle.lags().iter().all(|(_, lag)| *lag == 0) {
+                let waits = !self.oracle.book.delays.waiting.is_empty();
+                if idle && !waits && self.oracle.lags().iter().all(|(_, lag)| *lag == 0) {
                     break;
                 }
                 self.sleep(idle);
@@ -85,6 +86,10 @@ impl World {
                 format!("{cursor:?} still has {lag}: {model:?}")
             });
         }
+        let waiting = &self.oracle.book.delays.waiting;
+        self.oracle.court.demand(Law::EverythingIsFinished, waiting.is_empty(), || {
+            format!("these wait still: {waiting:?}")
+        });
         let unrecorded = self.oracle.asked.unrecorded();
         self.oracle.court.demand(Law::DeliveryIsRecorded, unrecorded.is_none(), || {
             format!("{unrecorded:?} was delivered and never recorded")
@@ -120,7 +125,17 @@ impl World {
             .iter()
             .map(|(message, place)| (*message, place.clone()))
             .collect();
-        for (message, place) in confirmed {
+        for (message, mut place) in confirmed {
+            if place.queue.index == QueueIndex::CALENDAR {
+                let numbered = (place.queue.topic, place.offset);
+                match self.oracle.book.delays.released.get(&numbered) {
+                    Some((queue, offset, _)) => (place.queue, place.offset) = (*queue, *offset),
+                    None => {
+                        self.never_released(message, &place);
+                        continue;
+                    }
+                }
+            }
             let Some(queue) = self.oracle.book.queues.get(&place.queue) else {
                 let deleted = self.oracle.asked.deletes(Some(&place.topic));
                 self.oracle.court.demand(Law::ConfirmedIsKept, deleted, || {
@@ -139,6 +154,22 @@ impl World {
             self.read_and_compare(place.queue, place.offset);
             self.find(message, &place);
         }
+    }
+
+    /// A delayed message that was not released by now was recalled, or its topic was deleted.
+    fn never_released(&mut self, (producer, sequence): (ProducerId, Sequence), place: &Confirmed) {
+        let Some(shell) = &self.shell else { return };
+        let numbered = (place.queue.topic, place.offset);
+        let recalled = self.oracle.book.delays.recalled.contains_key(&numbered);
+        let deleted = self.oracle.asked.deletes(Some(&place.topic)) && !self.oracle.book.topics.contains_key(&place.queue.topic);
+        self.oracle.court.demand(Law::ConfirmedIsKept, recalled || deleted, || {
+            format!("{producer:?} {sequence:?} was delayed as {place:?} and is nowhere")
+        });
+        let found = shell.reader.find(MessageId::new(producer, sequence));
+        let lawful = matches!(found, Ok(None)) || self.oracle.book.forgotten.contains(&producer) || deleted;
+        self.oracle.court.demand(Law::RecalledNeverFires, lawful, || {
+            format!("{producer:?} {sequence:?} was recalled and is found at {found:?}")
+        });
     }
 
     /// A message is found by its id where it was confirmed to be.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sluice_core::effect::{DeadLetter, Delivery, Effect, FetchId, JudgeId, LocateId, Rule, Taker};
 use sluice_core::input::{Input, Verdicts};
 use sluice_log::record::CursorId;
-use sluice_protocol::batch::tag_hash;
+use sluice_protocol::batch::{Batch, BatchMerger, tag_hash};
 use sluice_protocol::ids::{QueueId, QueueOffset};
 
 use crate::content::content;
@@ -56,6 +56,7 @@ impl World {
                 offset,
                 dead,
             } => self.fetch(fetch, source, offset, &dead),
+            Effect::FetchDue { fetch, calendar, numbers } => self.fetch_due(fetch, calendar, &numbers),
             Effect::Locate { locate, queue, wall_ms } => self.locate(locate, queue, wall_ms),
             Effect::Write { .. } | Effect::Answer { .. } | Effect::Checkpoint(_) => unreachable!("these are not put among the jobs"),
         }
@@ -197,6 +198,34 @@ impl World {
             self.oracle.unreadable(source, offset.0, &dead.group);
         }
         self.turn(vec![Input::Fetched { fetch, batch }]);
+    }
+
+    /// Reads messages that are due: all that are asked for, the first few, or at times none.
+    fn fetch_due(&mut self, fetch: FetchId, calendar: QueueId, numbers: &[QueueOffset]) {
+        let Some(shell) = &self.shell else { return };
+        let most = match self.random.chance(1, 4) {
+            true => self.random.within(1..numbers.len() as u64 + 1) as usize,
+            false => numbers.len(),
+        };
+        let fails = !self.healed && self.random.chance(1, 30);
+        let mut merger = BatchMerger::new();
+        for number in numbers.iter().take(if fails { 0 } else { most }) {
+            let added = match shell.read(calendar, number.0) {
+                Ok(Some((batch, row))) => merger.add_batch(&batch, row..row + 1).map_err(|error| error.to_string()),
+                Ok(None) => Err("it cannot be found".to_owned()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = added {
+                // Of what was recalled or deleted meanwhile nothing need be there.
+                let waits = self.oracle.book.delays.waiting.contains_key(&(calendar.topic, number.0));
+                self.oracle.court.demand(Law::DeliveredAsSent, !waits, || {
+                    format!("{calendar} {number:?} waits and cannot be read: {error}")
+                });
+                break;
+            }
+        }
+        let batch = Batch::parse(merger.take().into_bytes()).ok().filter(|batch| !batch.is_empty());
+        self.turn(vec![Input::DueFetched { fetch, batch }]);
     }
 
     /// The broker failed by itself.

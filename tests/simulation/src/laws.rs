@@ -153,12 +153,24 @@ pub enum Law {
     ResentComesBack,
     /// What is sent back goes on being counted after the attempts it had.
     ResentGoesOn,
+    /// A delayed message is not released before its time by the broker's wall clock.
+    NothingEarly,
+    /// A delayed message is released once, as it was sent, and in the order of the times.
+    ReleasedOnce,
+    /// A recall that was confirmed is in the synced log, and one that is refused came too late.
+    RecallIsKept,
+    /// A recalled message is never released.
+    RecalledNeverFires,
+    /// Situation: a recall of what was released or recalled before.
+    RecallTooLate,
+    /// Situation: a start while messages wait for their time.
+    WaitsOverCrash,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 74] = [
+pub const LAWS: [(Law, u64); 80] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -233,6 +245,12 @@ pub const LAWS: [(Law, u64); 74] = [
     (DealtOnce, 3),
     (ResentComesBack, 1),
     (ResentGoesOn, 1),
+    (NothingEarly, 1_000),
+    (ReleasedOnce, 1_000),
+    (RecallIsKept, 50),
+    (RecalledNeverFires, 1_000),
+    (RecallTooLate, 20),
+    (WaitsOverCrash, 20),
 ];
 
 /// How often each law was put to the test.

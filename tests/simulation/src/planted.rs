@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 57] = [
+pub const BUGS: [Planted; 64] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -149,6 +149,21 @@ pub const BUGS: [Planted; 57] = [
         "the attempts of what is sent back are counted from 1 again",
     ),
     core("resend-twice", 500, "what was dealt with of the dead letters is not kept"),
+    core("released-early", 20, "a delayed message is released 1 ms before its time"),
+    core("released-stays-due", 50, "a released message still waits in its calendar"),
+    core("recall-forgotten", 50, "a recall is recorded, and the message waits on"),
+    core(
+        "recalled-fetched-fires",
+        200,
+        "a message that was read ahead is released though it was recalled",
+    ),
+    core(
+        "due-forgotten",
+        100,
+        "some messages that come late into a calendar are not released",
+    ),
+    core("recall-handle-unverified", 100, "recall handles are believed without their MAC"),
+    core("calendar-not-kept", 200, "retention takes the segments of messages that wait"),
 ];
 
 /// Lets a bug in on this thread, or none.

@@ -7,8 +7,8 @@ use sluice_protocol::ids::{ProducerId, QueueId, QueueOffset, Sequence};
 
 use crate::content::{Content, content};
 
-/// A batch of `count` messages that `producer` numbers from `first` on.
-pub fn batch(producer: ProducerId, first: Sequence, count: u64) -> Bytes {
+/// A batch of `count` messages that `producer` numbers from `first` on, each to be delivered when it is said; 0 for at once.
+pub fn batch(producer: ProducerId, first: Sequence, count: u64, mut deliver_at_ms: impl FnMut() -> i64) -> Bytes {
     let mut builder = BatchBuilder::new(content(producer, first).born_ms, producer, first);
     for sequence in first.0..first.0 + count {
         let message = content(producer, Sequence(sequence));
@@ -23,6 +23,7 @@ pub fn batch(producer: ProducerId, first: Sequence, count: u64) -> Bytes {
             keys: &keys,
             properties: &properties,
             born_ms: message.born_ms,
+            deliver_at_ms: deliver_at_ms(),
             ..NewMessage::default()
         };
         builder
@@ -36,6 +37,14 @@ pub fn batch(producer: ProducerId, first: Sequence, count: u64) -> Bytes {
 pub fn identities(batch: &Bytes) -> Vec<(ProducerId, Sequence)> {
     match Attributes::parse(batch.clone()) {
         Ok(attributes) => attributes.rows().map(|row| (row.producer(), row.sequence())).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+/// When each message of a batch is to be delivered.
+pub fn times(batch: &Bytes) -> Vec<i64> {
+    match Attributes::parse(batch.clone()) {
+        Ok(attributes) => attributes.rows().map(|row| row.deliver_at_ms()).collect(),
         Err(_) => Vec::new(),
     }
 }

@@ -54,6 +54,7 @@ pub fn lane_of(effect: &Effect) -> Option<SubscriptionId> {
         Effect::Deliver(_)
         | Effect::Judge { .. }
         | Effect::Fetch { .. }
+        | Effect::FetchDue { .. }
         | Effect::Locate { .. }
         | Effect::Answer { .. }
         | Effect::Write { .. }

@@ -53,6 +53,7 @@ impl World {
             | Input::Unsubscribe { .. }
             | Input::Receive { .. }
             | Input::SettleHandles { .. }
+            | Input::Recall { .. }
             | Input::Undelivered { .. }
             | Input::Cancelled { .. }
             | Input::Disconnected { .. }
@@ -60,6 +61,7 @@ impl World {
             | Input::Synced { .. }
             | Input::Verdicts { .. }
             | Input::Fetched { .. }
+            | Input::DueFetched { .. }
             | Input::Located { .. }
             | Input::Checkpointed
             | Input::Trim { .. }
@@ -81,6 +83,7 @@ impl World {
             | Effect::StreamEnded { .. }
             | Effect::StreamReset { .. }
             | Effect::Fetch { .. }
+            | Effect::FetchDue { .. }
             | Effect::Locate { .. }
             | Effect::Checkpoint(_) => self.history.note("effect", effect),
         }
@@ -106,6 +109,7 @@ impl World {
             | Effect::StreamEnded { .. }
             | Effect::StreamReset { .. }
             | Effect::Fetch { .. }
+            | Effect::FetchDue { .. }
             | Effect::Locate { .. } => shell.jobs.push(effect),
         }
     }

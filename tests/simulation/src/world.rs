@@ -273,6 +273,7 @@ impl World {
             Input::Publish { request, .. }
             | Input::Receive { request, .. }
             | Input::SettleHandles { request, .. }
+            | Input::Recall { request, .. }
             | Input::Admin { request, .. } => {
                 self.routes.insert(*request, route);
             }
@@ -283,6 +284,7 @@ impl World {
             | Input::Synced { .. }
             | Input::Verdicts { .. }
             | Input::Fetched { .. }
+            | Input::DueFetched { .. }
             | Input::Located { .. }
             | Input::Checkpointed
             | Input::Trim { .. }
@@ -300,6 +302,7 @@ impl World {
             random: &mut self.random,
             network: &mut self.network,
             now_ms: self.clock.true_ms,
+            wall_ms: self.clock.wall_ms(),
             wishes: &mut self.wishes,
             healed: self.healed,
             held: None,
@@ -322,6 +325,7 @@ impl World {
             random: &mut self.random,
             network: &mut self.network,
             now_ms: self.clock.true_ms,
+            wall_ms: self.clock.wall_ms(),
             wishes: &mut self.wishes,
             healed: self.healed,
             held,

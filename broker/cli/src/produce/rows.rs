@@ -1,6 +1,7 @@
 //! The rows of a file, read one at a time, each made a message.
 
 use std::io::BufRead;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 use sluice_client::NewMessage;
@@ -11,11 +12,13 @@ use crate::output::plain;
 /// The line that a row ends on, from 1, and its columns.
 type NumberedRow = (u64, Map<String, Value>);
 
-/// Which columns become attributes.
+/// Which columns become attributes, and when the messages are to be delivered.
 pub(super) struct Columns {
     pub(super) tag: Option<String>,
     pub(super) key: Option<String>,
     pub(super) properties: Vec<String>,
+    pub(super) deliver_after: Option<Duration>,
+    pub(super) deliver_at_ms: Option<i64>,
 }
 
 /// A file being read.
@@ -88,6 +91,11 @@ impl Rows {
                 .iter()
                 .filter_map(|name| Some((name.clone(), column(name)?)))
                 .collect(),
+            deliver_at_ms: self.columns.deliver_at_ms,
+            deliver_after_ms: self
+                .columns
+                .deliver_after
+                .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             ..NewMessage::default()
         }
     }
@@ -149,6 +157,8 @@ mod tests {
             tag: Some("origin".into()),
             key: Some("number".into()),
             properties: vec!["delay".into()],
+            deliver_after: None,
+            deliver_at_ms: None,
         }
     }
 

@@ -9,6 +9,7 @@ use sluice_protocol::ids::{GroupId, ProducerId, QueueId, QueueIndex, TopicId};
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use super::binding::Binding;
+use super::calendar::Page;
 use super::cursor::Cursor;
 use super::group::Group;
 use super::letters::Letters;
@@ -25,6 +26,8 @@ fn version(kind: u8) -> u8 {
     match kind {
         // Version 2 holds alarms (5), held messages (6) and what becomes of failures (8).
         5 | 6 | 8 => 2,
+        // Version 2 is written of a producer that has delayed messages in its window.
+        7 => 2,
         _ => 1,
     }
 }
@@ -55,6 +58,10 @@ pub enum Key {
     Pause(PauseId),
     /// What was dealt with of a dead-letter topic (16).
     Letters(TopicId),
+    /// The calendar of a topic, but for what waits in it (9).
+    Calendar(TopicId),
+    /// What waits in a calendar and is due within about a second (10).
+    Waiting(TopicId, Page),
 }
 
 impl Key {
@@ -70,6 +77,8 @@ impl Key {
             Self::Binding(_) => 8,
             Self::Pause(_) => 15,
             Self::Letters(_) => 16,
+            Self::Calendar(_) => 9,
+            Self::Waiting(..) => 10,
         }
     }
 }
@@ -138,6 +147,20 @@ impl State {
                 after.and_then(|key| if let Key::Binding(name) = key { Some(name) } else { None }),
             )
             .map(Key::Binding),
+            9 => {
+                let last = after.and_then(|key| if let Key::Calendar(topic) = key { Some(*topic) } else { None });
+                self.calendars.topic_after(last).map(Key::Calendar)
+            }
+            10 => {
+                let last = after.and_then(|key| {
+                    if let Key::Waiting(topic, page) = key {
+                        Some((*topic, *page))
+                    } else {
+                        None
+                    }
+                });
+                self.calendars.page_after(last).map(|(topic, page)| Key::Waiting(topic, page))
+            }
             15 => above(
                 &self.pauses,
                 after.and_then(|key| if let Key::Pause(id) = key { Some(id) } else { None }),
@@ -167,11 +190,15 @@ impl State {
             }
             Key::Cursor(id) => self.cursors.get(id)?.encode(queue_id(begin(&mut to, 6).u64(id.group.0), id.queue)),
             Key::Producer(id) => {
-                self.producers.get(*id)?.encode(begin(&mut to, 7).u128(id.0));
+                let producer = self.producers.get(*id)?;
+                let version = if producer.has_delays() { version(7) } else { 1 };
+                producer.encode(to.u8(7).u8(version).u128(id.0), version);
             }
             Key::Binding(name) => self.bindings.get(name)?.encode(begin(&mut to, 8).text(name)),
             Key::Pause(id) => self.pauses.get(id)?.encode(pause::put_id(begin(&mut to, 15), *id)),
             Key::Letters(id) => self.letters.get(id)?.encode(begin(&mut to, 16).u64(id.0)),
+            Key::Calendar(topic) => self.calendars.encode(*topic, begin(&mut to, 9))?,
+            Key::Waiting(topic, page) => self.calendars.encode_page(*topic, *page, begin(&mut to, 10))?,
         }
         Some(to.finish())
     }
@@ -212,10 +239,12 @@ impl State {
                 self.cursors.insert(id, Cursor::decode(&mut from, version)?);
                 self.readers.add(id.queue.topic, id.group);
             }
-            7 => self.producers.put(ProducerId(from.u128()?), Producer::decode(&mut from)?),
+            7 => self.producers.put(ProducerId(from.u128()?), Producer::decode(&mut from, version)?),
             8 => drop(self.bindings.insert(from.text()?.to_owned(), Binding::decode(&mut from, version)?)),
             15 => drop(self.pauses.insert(pause::take_id(&mut from)?, Pause::decode(&mut from)?)),
             16 => drop(self.letters.insert(TopicId(from.u64()?), Letters::decode(&mut from)?)),
+            9 => self.calendars.decode(&mut from)?,
+            10 => self.calendars.decode_page(&mut from)?,
             _ => return Err(BadEntry::Kind(kind)),
         }
         Ok(from.finish()?)

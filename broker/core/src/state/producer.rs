@@ -24,6 +24,8 @@ pub enum Seen {
         offset: QueueOffset,
         /// How many neighbours, itself included.
         count: u32,
+        /// When they are due, if they were delayed: wall clock, milliseconds.
+        due_ms: Option<i64>,
     },
     /// Before the window: nobody knows.
     TooOld,
@@ -38,6 +40,8 @@ pub struct Run {
     pub queue: QueueId,
     /// The offset of the first.
     pub first_offset: QueueOffset,
+    /// When all of them are due, if they were delayed: wall clock, milliseconds. Queue and offset are then those of the calendar.
+    pub due_ms: Option<i64>,
 }
 
 /// The newest [`PRODUCER_WINDOW`] sequences up to the highest seen, as far as they were stored.
@@ -58,6 +62,7 @@ impl Window {
                     queue: run.queue,
                     offset,
                     count: run.count - nth as u32,
+                    due_ms: run.due_ms,
                 };
             }
         }
@@ -75,11 +80,33 @@ impl Window {
         }
     }
 
+    /// Remembers that `count` sequences from `first` on were stored side by side, or are in a calendar, due each at its time.
+    fn store_all(&mut self, first: Sequence, count: u32, (queue, first_offset): (QueueId, QueueOffset), due_ms: &[i64]) {
+        let run = Run {
+            count,
+            queue,
+            first_offset,
+            due_ms: None,
+        };
+        if due_ms.is_empty() {
+            return self.store(first, run);
+        }
+        for (due_ms, nth) in due_ms.iter().zip(0..) {
+            let run = Run {
+                count: 1,
+                first_offset: QueueOffset(first_offset.0 + nth),
+                due_ms: Some(*due_ms),
+                ..run
+            };
+            self.store(Sequence(first.0 + nth), run);
+        }
+    }
+
     /// Remembers that `count` sequences from `first` on were stored side by side.
     pub fn store(&mut self, first: Sequence, run: Run) {
         let joined = self.runs.range_mut(..first.0).next_back().filter(|(before_first, before)| {
             **before_first + u64::from(before.count) == first.0
-                && before.queue == run.queue
+                && (before.queue, before.due_ms) == (run.queue, run.due_ms)
                 && before.first_offset.0 + u64::from(before.count) == run.first_offset.0
         });
         match joined {
@@ -108,8 +135,8 @@ impl Window {
                     bound,
                     Run {
                         count: run.count - gone as u32,
-                        queue: run.queue,
                         first_offset,
+                        ..run
                     },
                 );
             }
@@ -118,7 +145,7 @@ impl Window {
 
     /// Its part in the limit on memory: an estimate of what the entry takes, in bytes.
     fn memory_bytes(&self) -> u64 {
-        256 + 48 * self.runs.len() as u64
+        256 + 64 * self.runs.len() as u64
     }
 }
 
@@ -171,9 +198,11 @@ impl Producers {
         self.by_use.first().map(|&(_, producer)| producer)
     }
 
+    /// Remembers where a batch is: in a queue, or, with the times at which its messages are `due_ms`, in a calendar.
+    ///
     /// Two rounds, because a record may hold several runs of one producer: an entry that did not hold the record at its beginning takes
     /// all of them.
-    pub(super) fn appended(&mut self, position: Position, queue: QueueId, first: QueueOffset, batch: &Bytes) {
+    pub(super) fn stored(&mut self, position: Position, queue: QueueId, first: QueueOffset, batch: &Bytes, due_ms: &[i64]) {
         let mut offset = first;
         for run in batch_runs(batch) {
             let entry = self.entries.entry(run.producer).or_insert_with(|| Producer {
@@ -186,14 +215,9 @@ impl Producers {
                 } else {
                     entry.window.memory_bytes()
                 };
-                entry.window.store(
-                    run.first_sequence,
-                    Run {
-                        count: run.rows,
-                        queue,
-                        first_offset: offset,
-                    },
-                );
+                let from = (offset.0 - first.0) as usize;
+                let due_ms = due_ms.get(from..from + run.rows as usize).unwrap_or_default();
+                entry.window.store_all(run.first_sequence, run.rows, (queue, offset), due_ms);
                 self.memory_bytes = self.memory_bytes + entry.window.memory_bytes() - known_bytes;
             }
             offset.0 += u64::from(run.rows);
@@ -227,7 +251,13 @@ impl Producers {
 }
 
 impl Producer {
-    pub(super) fn encode(&self, to: &mut Writer) {
+    /// Whether messages of its window were delayed.
+    pub(super) fn has_delays(&self) -> bool {
+        self.window.runs.values().any(|run| run.due_ms.is_some())
+    }
+
+    /// Version 1 has no times.
+    pub(super) fn encode(&self, to: &mut Writer, version: u8) {
         let kept = self.window.runs.len() - usize::from(planted::is(Bug::CheckpointForgetsWindow) && !self.window.runs.is_empty());
         to.u64(self.reflects.0)
             .u64(self.window.highest.map_or(u64::MAX, |highest| highest.0))
@@ -238,10 +268,13 @@ impl Producer {
                 .u64(run.queue.topic.0)
                 .u16(run.queue.index.0)
                 .u64(run.first_offset.0);
+            if version > 1 {
+                to.u8(run.due_ms.is_some().into()).i64(run.due_ms.unwrap_or(0));
+            }
         }
     }
 
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
+    pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         let reflects = Position(from.u64()?);
         let highest = Some(from.u64()?).filter(|highest| *highest != u64::MAX).map(Sequence);
         let mut runs = BTreeMap::new();
@@ -251,12 +284,21 @@ impl Producer {
                 topic: TopicId(from.u64()?),
                 index: QueueIndex(from.u16()?),
             };
+            let first_offset = QueueOffset(from.u64()?);
+            let due_ms = match version {
+                1 => None,
+                _ => {
+                    let is_delayed = from.u8()? != 0;
+                    Some(from.i64()?).filter(|_| is_delayed)
+                }
+            };
             runs.insert(
                 first,
                 Run {
                     count,
                     queue,
-                    first_offset: QueueOffset(from.u64()?),
+                    first_offset,
+                    due_ms,
                 },
             );
         }

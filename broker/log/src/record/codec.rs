@@ -7,13 +7,14 @@ use sluice_protocol::ids::{Digest, Epoch, GroupId, Pass, ProducerId, QueueOffset
 use sluice_protocol::units::Now;
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
+use super::delay::{put_delay, take_delay};
 use super::failure::{put_fate, put_on_failure, take_fate, take_on_failure};
 use super::fields::{
     put_cursor, put_filter, put_group_settings, put_holder, put_leases, put_queue, put_ranges, put_starts, reason_number, take_cursor,
     take_filter, take_group_settings, take_holder, take_leases, take_queue, take_ranges, take_reason, take_starts,
 };
 use super::operated::{self, put_operated, take_operated};
-use super::{Change, Fate, OnFailure, PluginLimits, Record, TopicSettings};
+use super::{Change, Fate, OnFailure, PluginLimits, Record, TopicSettings, kind};
 
 /// The version in which a kind is written today. Every version below it is read, too.
 fn version(kind: u16) -> u16 {
@@ -46,57 +47,6 @@ pub enum RecordError {
     Malformed(#[from] WireError),
 }
 
-/// The numbers of the kinds.
-mod kind {
-    pub(super) const OPENED: u16 = 1;
-    pub(super) const TOPIC_CREATED: u16 = 2;
-    pub(super) const TOPIC_DELETED: u16 = 3;
-    pub(super) const GROUP_CREATED: u16 = 4;
-    pub(super) const GROUP_DELETED: u16 = 5;
-    pub(super) const SUBSCRIBED: u16 = 6;
-    pub(super) const PLUGIN_BOUND: u16 = 7;
-    pub(super) const APPENDED: u16 = 8;
-    pub(super) const GRANTED: u16 = 9;
-    pub(super) const FRONTIER_MOVED: u16 = 10;
-    pub(super) const SETTLED: u16 = 11;
-    pub(super) const RETURNED: u16 = 12;
-    pub(super) const EXTENDED: u16 = 13;
-    pub(super) const DEAD_LETTERED: u16 = 14;
-    pub(super) const SOUGHT: u16 = 15;
-    pub(super) const TRIMMED: u16 = 16;
-    pub(super) const PRODUCER_FORGOTTEN: u16 = 17;
-    pub(super) const CULPRIT_DECIDED: u16 = 18;
-    pub(super) const SUBSCRIPTION_HELD: u16 = 19;
-    pub(super) const SUBSCRIPTION_RESUMED: u16 = 20;
-}
-
-/// What a kind's number stands for, for reports; `None` when it is not known.
-pub fn kind_name(number: u16) -> Option<&'static str> {
-    Some(match number {
-        kind::OPENED => "opened",
-        kind::TOPIC_CREATED => "topic-created",
-        kind::TOPIC_DELETED => "topic-deleted",
-        kind::GROUP_CREATED => "group-created",
-        kind::GROUP_DELETED => "group-deleted",
-        kind::SUBSCRIBED => "subscribed",
-        kind::PLUGIN_BOUND => "plugin-bound",
-        kind::APPENDED => "appended",
-        kind::GRANTED => "granted",
-        kind::FRONTIER_MOVED => "frontier-moved",
-        kind::SETTLED => "settled",
-        kind::RETURNED => "returned",
-        kind::EXTENDED => "extended",
-        kind::DEAD_LETTERED => "dead-lettered",
-        kind::SOUGHT => "sought",
-        kind::TRIMMED => "trimmed",
-        kind::PRODUCER_FORGOTTEN => "producer-forgotten",
-        kind::CULPRIT_DECIDED => "culprit-decided",
-        kind::SUBSCRIPTION_HELD => "subscription-held",
-        kind::SUBSCRIPTION_RESUMED => "subscription-resumed",
-        other => return operated::kind_name(other),
-    })
-}
-
 /// The beginning of an encoded record: its kind's number and its stamp.
 pub fn peek(record: &[u8]) -> Result<(u16, Now), RecordError> {
     let mut reader = Reader::new(record);
@@ -113,7 +63,10 @@ pub fn peek(record: &[u8]) -> Result<(u16, Now), RecordError> {
 
 /// Whether records of this kind may have a batch.
 pub(super) fn may_store(kind: u16) -> bool {
-    matches!(kind, kind::APPENDED | kind::DEAD_LETTERED | kind::CULPRIT_DECIDED)
+    matches!(
+        kind,
+        kind::APPENDED | kind::DEAD_LETTERED | kind::CULPRIT_DECIDED | kind::DELAYED | kind::RELEASED
+    )
 }
 
 /// Demands that a version of a kind can be read.
@@ -135,6 +88,8 @@ impl Record {
                 fate: Fate::DeadLettered { batch, .. },
                 ..
             } => batch.len(),
+            Change::Delayed { due_ms, batch, .. } => 8 * due_ms.len() + batch.len(),
+            Change::Released { due, batch, .. } => 16 * due.len() + batch.len(),
             _ => 64,
         };
         let mut out = Writer::with_capacity(RECORD_HEADER_BYTES + 64 + batch_bytes);
@@ -150,6 +105,7 @@ impl Record {
         begin(number(&self.change));
         put_definition(&self.change, out);
         put_flow(&self.change, out);
+        put_delay(&self.change, out);
     }
 
     /// Reads a record that fills `bytes` whole. Batches share the memory of `bytes`.
@@ -190,6 +146,9 @@ fn number(change: &Change) -> u16 {
         Change::SubscriptionHeld { .. } => kind::SUBSCRIPTION_HELD,
         Change::SubscriptionResumed { .. } => kind::SUBSCRIPTION_RESUMED,
         Change::Operated(operated) => operated::number(operated),
+        Change::Delayed { .. } => kind::DELAYED,
+        Change::Released { .. } => kind::RELEASED,
+        Change::Recalled { .. } => kind::RECALLED,
     }
 }
 
@@ -270,7 +229,10 @@ fn put_definition(change: &Change, out: &mut Writer) {
         | Change::Returned { .. }
         | Change::Extended { .. }
         | Change::DeadLettered { .. }
-        | Change::CulpritDecided { .. } => {}
+        | Change::CulpritDecided { .. }
+        | Change::Delayed { .. }
+        | Change::Released { .. }
+        | Change::Recalled { .. } => {}
     }
 }
 
@@ -349,7 +311,10 @@ fn put_flow(change: &Change, out: &mut Writer) {
         | Change::ProducerForgotten { .. }
         | Change::SubscriptionHeld { .. }
         | Change::SubscriptionResumed { .. }
-        | Change::Operated(_) => {}
+        | Change::Operated(_)
+        | Change::Delayed { .. }
+        | Change::Released { .. }
+        | Change::Recalled { .. } => {}
     }
 }
 
@@ -494,6 +459,7 @@ fn take_flow(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Change
             reason: from.text()?.to_string(),
             fate: take_fate(from, whole)?,
         },
+        kind::DELAYED | kind::RELEASED | kind::RECALLED => return take_delay(number, from, whole),
         other => Change::Operated(take_operated(other, from)?),
     })
 }

@@ -50,6 +50,19 @@ pub(crate) fn stored(record: &Bytes) -> Result<Option<StoredBatch>, RecordError>
             batch,
             origin: Origin::Queue,
         })),
+        Change::Delayed { topic, first, batch, .. } => Ok(Some(StoredBatch {
+            queue: topic.calendar(),
+            first,
+            batch,
+            // A message is found by its id where it is delivered.
+            origin: Origin::Queue,
+        })),
+        Change::Released { queue, first, batch, .. } => Ok(Some(StoredBatch {
+            queue,
+            first,
+            batch,
+            origin: Origin::Producer,
+        })),
         _ => Ok(None),
     }
 }

@@ -116,6 +116,40 @@ pub(crate) fn numbers(opened: Opened) -> Vec<u64> {
         .collect()
 }
 
+/// A record of each kind that changes a calendar, by number.
+pub(crate) fn calendar_kinds() -> Vec<Record> {
+    let (topic, first) = (TopicId(3), QueueOffset(40));
+    let queue = QueueId {
+        topic,
+        index: QueueIndex(2),
+    };
+    let due = |at_ms, number| Due {
+        at_ms,
+        number: QueueOffset(number),
+    };
+    let batch = Bytes::from_static(b"any bytes");
+    let changes = [
+        Change::Delayed {
+            topic,
+            first,
+            due_ms: vec![1_800_000_000_000, -1],
+            batch: batch.clone(),
+        },
+        Change::Released {
+            queue,
+            first: QueueOffset(77),
+            due: vec![due(-1, 41), due(1_800_000_000_000, 40)],
+            batch,
+        },
+        Change::Recalled { topic, due: due(5, 6) },
+    ];
+    let at = Now {
+        wall_ms: 1_700_000_000_000,
+        mono_ms: 12,
+    };
+    changes.map(|change| Record { at, change }).into()
+}
+
 /// One record of each kind.
 pub(crate) fn each_kind() -> Vec<Record> {
     let queue = QueueId {

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use super::layout::tag_hash;
 use super::merger::BatchMerger;
 use super::names::NameIndex;
-use super::row::Row;
+use super::row::{FLAG_DELIVER_AFTER, Row};
 use super::whole::Batch;
 use crate::errors::{ErrorCode, Refusal};
 use crate::ids::{ProducerId, Sequence};
-use crate::limits::{ATTRIBUTES_BYTES_MAX, BATCH_MESSAGES_MAX, BODY_BYTES_DEFAULT, KEYS_MAX, PROPERTIES_MAX};
+use crate::limits::{ATTRIBUTES_BYTES_MAX, BATCH_MESSAGES_MAX, BODY_BYTES_DEFAULT, DELAY_MS_MAX, KEYS_MAX, PROPERTIES_MAX};
 use crate::names::{check_key, check_property_name, check_tag};
 
 /// What a published batch may hold.
@@ -23,6 +23,8 @@ pub struct AdmissionLimits {
     pub attributes_bytes_max: usize,
     /// Messages of one batch.
     pub batch_messages_max: usize,
+    /// The wall clock, milliseconds since 1970: what the times of delivery are held against.
+    pub wall_ms: i64,
 }
 
 impl Default for AdmissionLimits {
@@ -31,6 +33,7 @@ impl Default for AdmissionLimits {
             body_bytes_max: BODY_BYTES_DEFAULT,
             attributes_bytes_max: ATTRIBUTES_BYTES_MAX,
             batch_messages_max: BATCH_MESSAGES_MAX,
+            wall_ms: 0,
         }
     }
 }
@@ -93,6 +96,7 @@ pub fn admit(bytes: Bytes, producer: ProducerId, limits: &AdmissionLimits) -> Re
         }
     }
     let batch = if refused.is_empty() { batch } else { without(&batch, &refused)? };
+    let batch = batch.with_delivery_times(limits.wall_ms)?;
     Ok(Admission { batch, refused })
 }
 
@@ -119,6 +123,7 @@ struct Rules<'a> {
 impl Rules<'_> {
     fn check(&mut self, batch: &Batch, row: &Row<'_>) -> Result<(), Refusal> {
         self.check_sizes(row)?;
+        self.check_delivery(row)?;
         check_offered(row)?;
         if let Some(tag) = row.tag_bytes() {
             let tag = text("tag", tag)?;
@@ -169,6 +174,24 @@ impl Rules<'_> {
         Ok(())
     }
 
+    fn check_delivery(&self, row: &Row<'_>) -> Result<(), Refusal> {
+        let (deliver_at_ms, is_after) = (row.deliver_at_ms(), row.flags() & FLAG_DELIVER_AFTER != 0);
+        if deliver_at_ms < 0 {
+            let text = format!("the time of delivery {deliver_at_ms} ms is before 1970");
+            return Err(Refusal::new(ErrorCode::BadMessage, text));
+        }
+        let delay_ms = if is_after {
+            deliver_at_ms
+        } else {
+            deliver_at_ms - self.limits.wall_ms
+        };
+        if delay_ms > DELAY_MS_MAX {
+            let text = format!("it is to be delivered {delay_ms} ms from now, the limit is {DELAY_MS_MAX}");
+            return Err(Refusal::new(ErrorCode::DelayTooLong, text));
+        }
+        Ok(())
+    }
+
     fn check_properties(&mut self, row: &Row<'_>) -> Result<(), Refusal> {
         // Values lie side by side and are mostly ASCII: then one look at all of them will do.
         let ascii = row.properties().values().is_ascii();
@@ -191,16 +214,13 @@ impl Rules<'_> {
 /// Refuses by name what the format has room for and the broker does not do: it must not be ignored in silence.
 fn check_offered(row: &Row<'_>) -> Result<(), Refusal> {
     let refuse = |text| Err(Refusal::new(ErrorCode::NotOffered, text));
-    if row.deliver_at_ms() != 0 {
-        return refuse("delivery at a later time is not offered by this broker");
-    }
     if row.priority() != 0 {
         return refuse("priorities are not offered by this broker");
     }
     if row.group_bytes().is_some() {
         return refuse("message groups are not offered by this broker");
     }
-    if row.flags() != 0 {
+    if row.flags() & !FLAG_DELIVER_AFTER != 0 {
         return refuse("the message has flags that this broker does not know");
     }
     Ok(())

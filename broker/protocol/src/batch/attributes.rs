@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::layout::{BatchError, HEADER_BYTES, Header, RUN_BYTES, Run, attributes_checksum};
 use super::names::NameIndex;
-use super::row::Row;
+use super::row::{Row, deliver_at_of};
 use crate::limits::{BORN_MS_MAX, PROPERTY_NAME_BYTES_MAX};
 
 /// The attributes of all messages of a batch, validated. Clones share the memory.
@@ -28,6 +28,8 @@ struct Layout {
     rows: Vec<u32>,
     /// One past the last row of each run but the last.
     run_ends: Vec<u32>,
+    /// Whether some row has a time of delivery.
+    has_delays: bool,
 }
 
 impl PartialEq for Attributes {
@@ -74,11 +76,13 @@ impl Attributes {
             return Err(BatchError::Checksum);
         }
         bytes.truncate(header.attribute_bytes());
+        let (rows, has_delays) = starts_of_rows(&bytes, &header)?;
         let layout = Layout {
             header,
             names: places_of_names(&bytes, &header)?,
-            rows: starts_of_rows(&bytes, &header)?,
+            rows,
             run_ends: ends_of_runs(&bytes, &header)?,
+            has_delays,
         };
         Ok(Self {
             bytes,
@@ -98,6 +102,11 @@ impl Attributes {
     /// The attributes as bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// Whether some message has a time of delivery. Where none has, nobody need look at the rows to know.
+    pub fn has_delays(&self) -> bool {
+        self.layout.has_delays
     }
 
     /// How many messages there are.
@@ -176,6 +185,18 @@ impl Attributes {
         (first.start <= last.end).then(|| bodies_at + first.start..bodies_at + last.end)
     }
 
+    /// Where a row begins, counted from the first byte of the batch.
+    pub(super) fn row_at(&self, row: u32) -> Option<usize> {
+        self.layout.rows.get(row as usize).map(|&at| at as usize)
+    }
+
+    /// Writes the header of these attributes anew over `batch`, which has them with other fields in its rows.
+    pub(super) fn seal(&self, batch: &mut [u8]) {
+        let (header, rest) = batch.split_at_mut(HEADER_BYTES);
+        let sealed = self.layout.header.seal(&rest[..self.attribute_bytes() - HEADER_BYTES]);
+        header.copy_from_slice(&sealed);
+    }
+
     /// Bytes of the section of names.
     pub(super) fn names_bytes(&self) -> usize {
         self.layout.header.names_bytes as usize
@@ -234,22 +255,27 @@ fn places_of_names(bytes: &[u8], header: &Header) -> Result<Vec<(u32, u8)>, Batc
     if at == end { Ok(places) } else { Err(BatchError::Sections) }
 }
 
-fn starts_of_rows(bytes: &[u8], header: &Header) -> Result<Vec<u32>, BatchError> {
+/// Where each row begins and the last ends, and whether one has a time of delivery.
+fn starts_of_rows(bytes: &[u8], header: &Header) -> Result<(Vec<u32>, bool), BatchError> {
     let mut starts = Vec::with_capacity(header.count as usize + 1);
     let mut at = header.rows_at();
+    let mut delays = 0;
     for row in 0..header.count {
-        let length = bytes
-            .get(at..)
-            .and_then(|rest| rest.first_chunk())
-            .map(|length| u32::from_le_bytes(*length) as usize);
-        let length = length
-            .filter(|length| (super::ROW_FIXED_BYTES..=bytes.len() - at).contains(length))
-            .ok_or(BatchError::Row(row))?;
+        let fixed: &[u8; super::ROW_FIXED_BYTES] = bytes.get(at..).and_then(|rest| rest.first_chunk()).ok_or(BatchError::Row(row))?;
+        let length = u32::from_le_bytes([fixed[0], fixed[1], fixed[2], fixed[3]]) as usize;
+        if !(super::ROW_FIXED_BYTES..=bytes.len() - at).contains(&length) {
+            return Err(BatchError::Row(row));
+        }
+        delays |= deliver_at_of(fixed);
         starts.push(at as u32);
         at += length;
     }
     starts.push(at as u32);
-    if at == bytes.len() { Ok(starts) } else { Err(BatchError::Sections) }
+    if at == bytes.len() {
+        Ok((starts, delays != 0))
+    } else {
+        Err(BatchError::Sections)
+    }
 }
 
 fn ends_of_runs(bytes: &[u8], header: &Header) -> Result<Vec<u32>, BatchError> {

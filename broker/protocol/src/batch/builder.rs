@@ -4,7 +4,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::layout::{HEADER_BYTES, Header, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, tag_hash};
 use super::names::Interner;
-use super::row::{BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, DELIVER_AT_AT, EXTENSION_GROUP, PRIORITY_AT, PROPERTY_COUNT_AT};
+use super::row::{
+    BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, DELIVER_AT_AT, EXTENSION_GROUP, FLAG_DELIVER_AFTER, FLAGS_AT, PRIORITY_AT, PROPERTY_COUNT_AT,
+};
 use crate::errors::{ErrorCode, Refusal};
 use crate::ids::{ProducerId, Sequence};
 use crate::limits::{
@@ -26,6 +28,8 @@ pub struct NewMessage<'a, S = &'a str> {
     pub born_ms: i64,
     /// When it is to be delivered: wall clock, milliseconds since 1970; 0 for at once.
     pub deliver_at_ms: i64,
+    /// Instead of a time, how long after the broker took it, in milliseconds; 0 for none.
+    pub deliver_after_ms: i64,
     /// The priority, 0 to 9, larger first.
     pub priority: u8,
     /// The message group, 1 to 128 bytes: its messages share a queue, and an ordered group gets them one after the other.
@@ -40,6 +44,7 @@ impl<S> Default for NewMessage<'_, S> {
             properties: &[],
             born_ms: 0,
             deliver_at_ms: 0,
+            deliver_after_ms: 0,
             priority: 0,
             group: None,
         }
@@ -228,12 +233,7 @@ impl BatchBuilder {
             let text = format!("the attributes have {row_bytes} bytes, the limit is {ATTRIBUTES_BYTES_MAX}");
             return refuse(ErrorCode::AttributesTooLarge, text);
         }
-        if message.deliver_at_ms < 0 {
-            return refuse(
-                ErrorCode::BadMessage,
-                format!("the time of delivery {} ms is before 1970", message.deliver_at_ms),
-            );
-        }
+        check_delivery(message)?;
         if message.priority > PRIORITY_MAX {
             return refuse(
                 ErrorCode::BadMessage,
@@ -250,7 +250,12 @@ impl BatchBuilder {
         put(16, &crc32c(body).to_le_bytes());
         put(BORN_LOW_AT, &born[..4]);
         put(BORN_HIGH_AT, &born[4..6]);
-        put(DELIVER_AT_AT, &message.deliver_at_ms.to_le_bytes());
+        // One of the two is 0.
+        put(DELIVER_AT_AT, &(message.deliver_at_ms + message.deliver_after_ms).to_le_bytes());
+        put(
+            FLAGS_AT,
+            &(u16::from(message.deliver_after_ms > 0) * FLAG_DELIVER_AFTER).to_le_bytes(),
+        );
         put(PRIORITY_AT, &[message.priority]);
         put(32, &[message.tag.map_or(0, str::len) as u8, message.keys.len() as u8]);
         put(PROPERTY_COUNT_AT, &[message.properties.len() as u8]);
@@ -301,6 +306,24 @@ impl BatchBuilder {
             .for_each(|(_, value)| self.rows.extend_from_slice(value.as_ref().as_bytes()));
         Ok(())
     }
+}
+
+/// A message is delivered at once, at a time, or after a time.
+fn check_delivery<S>(message: &NewMessage<'_, S>) -> Result<(), Refusal> {
+    let refuse = |text| Err(Refusal::new(ErrorCode::BadMessage, text));
+    if message.deliver_at_ms < 0 {
+        return refuse(format!("the time of delivery {} ms is before 1970", message.deliver_at_ms));
+    }
+    if message.deliver_after_ms < 0 {
+        return refuse(format!(
+            "a message is not delivered {} ms after it was sent",
+            message.deliver_after_ms
+        ));
+    }
+    if message.deliver_at_ms > 0 && message.deliver_after_ms > 0 {
+        return refuse("a message is delivered at a time or after a time, not both".to_owned());
+    }
+    Ok(())
 }
 
 /// Writes an extension of a row: its kind, its length, its bytes.
@@ -369,5 +392,16 @@ mod tests {
             assert_eq!(read(0), (1_800_000_000_123, 9, Some("order-17")));
             assert_eq!(read(1), (0, 0, None));
         }
+    }
+
+    #[test]
+    fn a_message_is_delivered_at_a_time_or_after_one() {
+        let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(0));
+        let both = NewMessage::<&str> {
+            deliver_at_ms: 9_000,
+            deliver_after_ms: 250,
+            ..NewMessage::default()
+        };
+        assert!(matches!(builder.push(&both, b""), Err(MessageError::Refused(refusal)) if refusal.code == ErrorCode::BadMessage));
     }
 }

@@ -20,6 +20,9 @@ pub(super) const PRIORITY_AT: usize = 35;
 pub(super) const BORN_HIGH_AT: usize = 38;
 /// The kind of the extension that holds the message group. A kind is never used again for another.
 pub(super) const EXTENSION_GROUP: u8 = 1;
+/// The flag of a message whose time of delivery counts from its admission: the broker, whose clock decides, writes the time in its place.
+pub const FLAG_DELIVER_AFTER: u16 = 1;
+pub(super) const FLAGS_AT: usize = 36;
 /// Bytes of a property's head: name u16, value length u16.
 pub(super) const HEAD_BYTES: usize = 4;
 
@@ -147,9 +150,10 @@ impl<'a> Row<'a> {
         self.attributes.base_ms().saturating_add(delta)
     }
 
-    /// When the message is to be delivered: wall clock, milliseconds since 1970; 0 for at once.
+    /// When the message is to be delivered: wall clock, milliseconds since 1970; 0 for at once. Where [`FLAG_DELIVER_AFTER`] is set, which
+    /// no stored message has, how long after it was admitted.
     pub fn deliver_at_ms(&self) -> i64 {
-        i64::from(self.u32_at(DELIVER_AT_AT)) | i64::from(self.u32_at(DELIVER_AT_AT + 4)) << 32
+        deliver_at_of(self.fixed)
     }
 
     /// The priority; 0 is the ordinary one.
@@ -157,9 +161,9 @@ impl<'a> Row<'a> {
         self.fixed[PRIORITY_AT]
     }
 
-    /// The flags; none is defined yet.
+    /// The flags: [`FLAG_DELIVER_AFTER`], and no other so far.
     pub fn flags(&self) -> u16 {
-        u16::from_le_bytes([self.fixed[36], self.fixed[37]])
+        u16::from_le_bytes([self.fixed[FLAGS_AT], self.fixed[FLAGS_AT + 1]])
     }
 
     /// The message group as bytes, if the message has one.
@@ -254,6 +258,13 @@ impl<'a> Row<'a> {
         let born = -BORN_MS_MAX..=BORN_MS_MAX;
         extensions.is_empty() && (self.tag_length() == 0) == (self.tag_hash() == 0) && born.contains(&self.born_ms())
     }
+}
+
+/// The time of delivery in a row's fixed part.
+#[inline]
+pub(super) fn deliver_at_of(fixed: &[u8; ROW_FIXED_BYTES]) -> i64 {
+    let at = |place: usize| fixed[DELIVER_AT_AT + place];
+    i64::from_le_bytes([at(0), at(1), at(2), at(3), at(4), at(5), at(6), at(7)])
 }
 
 /// The keys of a message.

@@ -283,11 +283,6 @@ fn refused(batch: Batch) -> Vec<(u32, ErrorCode)> {
 fn what_is_not_offered_yet_is_refused_by_name() {
     assert_eq!(refused(one(|_, _| ())), []);
     assert_eq!(
-        refused(one(|bytes, row| bytes[row + 24] = 1)),
-        [(1, ErrorCode::NotOffered)],
-        "deliver at"
-    );
-    assert_eq!(
         refused(one(|bytes, row| bytes[row + 35] = 4)),
         [(1, ErrorCode::NotOffered)],
         "priority"
@@ -301,6 +296,11 @@ fn what_is_not_offered_yet_is_refused_by_name() {
 
 #[test]
 fn a_message_that_breaks_a_rule_is_refused_alone() {
+    assert_eq!(
+        refused(one(|bytes, row| bytes[row + 31] = 0x80)),
+        [(1, ErrorCode::BadMessage)],
+        "delivery before 1970"
+    );
     assert_eq!(
         refused(one(|bytes, row| bytes[row + 4] ^= 1)),
         [(1, ErrorCode::BadMessage)],

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::attributes::Attributes;
 use super::layout::{BatchError, crc32c};
-use super::row::Row;
+use super::row::{DELIVER_AT_AT, FLAG_DELIVER_AFTER, FLAGS_AT, Row};
 
 /// A whole batch, its attributes validated, its bodies' checksums not. Clones share the memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,27 @@ impl Batch {
         } else {
             Err(BatchError::Length)
         }
+    }
+
+    /// The same batch with the times of delivery of those messages that are to be delivered so long after `wall_ms`.
+    ///
+    /// # Errors
+    /// [`BatchError`]; a batch that was parsed gets none.
+    pub(super) fn with_delivery_times(self, wall_ms: i64) -> Result<Self, BatchError> {
+        let is_relative = |row: &Row<'_>| row.flags() & FLAG_DELIVER_AFTER != 0;
+        if !self.attributes.has_delays() || !self.rows().any(|row| is_relative(&row)) {
+            return Ok(self);
+        }
+        let mut bytes = self.bytes.to_vec();
+        for row in self.rows().filter(is_relative) {
+            let Some(at) = self.attributes.row_at(row.index()) else { break };
+            let deliver_at_ms = row.deliver_at_ms().saturating_add(wall_ms);
+            let flags = row.flags() & !FLAG_DELIVER_AFTER;
+            bytes[at + DELIVER_AT_AT..at + DELIVER_AT_AT + 8].copy_from_slice(&deliver_at_ms.to_le_bytes());
+            bytes[at + FLAGS_AT..at + FLAGS_AT + 2].copy_from_slice(&flags.to_le_bytes());
+        }
+        self.attributes.seal(&mut bytes);
+        Self::parse_stored(bytes.into())
     }
 
     /// All but the bodies.
@@ -110,6 +131,59 @@ impl Batch {
         match self.rows().find(|row| !self.verify_body(row)) {
             Some(row) => Err(BatchError::BodyChecksum(row.index())),
             None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{AdmissionLimits, BatchBuilder, NewMessage, admit};
+    use super::*;
+    use crate::errors::ErrorCode;
+    use crate::ids::{ProducerId, Sequence};
+    use crate::limits::DELAY_MS_MAX;
+
+    #[test]
+    fn a_time_of_delivery_that_counts_from_admission_is_written_in_its_place() {
+        let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(5));
+        let after = NewMessage::<&str> {
+            deliver_after_ms: 250,
+            ..NewMessage::default()
+        };
+        let at = NewMessage::<&str> {
+            deliver_at_ms: 9_000,
+            ..NewMessage::default()
+        };
+        builder.push(&after, b"after").unwrap();
+        builder.push(&NewMessage::<&str>::default(), b"at once").unwrap();
+        builder.push(&at, b"at").unwrap();
+        let limits = AdmissionLimits {
+            wall_ms: 1_000,
+            ..AdmissionLimits::default()
+        };
+        let admission = admit(builder.finish(), ProducerId(1), &limits).unwrap();
+        let times: Vec<_> = admission.batch.rows().map(|row| (row.deliver_at_ms(), row.flags())).collect();
+        assert_eq!(times, [(1_250, 0), (0, 0), (9_000, 0)]);
+        assert!(admission.batch.attributes().has_delays());
+        assert_eq!(Batch::parse(admission.batch.bytes().clone()).unwrap(), admission.batch);
+    }
+
+    #[test]
+    fn a_message_waits_ten_years_at_most() {
+        for (deliver_at_ms, is_refused) in [(DELAY_MS_MAX + 1_000, false), (DELAY_MS_MAX + 1_001, true)] {
+            let message = NewMessage::<&str> {
+                deliver_at_ms,
+                ..NewMessage::default()
+            };
+            let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(0));
+            builder.push(&message, b"").unwrap();
+            let limits = AdmissionLimits {
+                wall_ms: 1_000,
+                ..AdmissionLimits::default()
+            };
+            let refused = admit(builder.finish(), ProducerId(1), &limits).unwrap().refused;
+            let codes: Vec<_> = refused.iter().map(|row| row.refusal.code).collect();
+            assert_eq!(codes == [ErrorCode::DelayTooLong], is_refused);
         }
     }
 }

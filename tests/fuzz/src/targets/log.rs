@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_log::record::{
-    Change, CursorId, Fate, Filter, Holder, LeaseRange, OffsetRange, OnFailure, Operated, Operation, PluginLimits, QueueStart, Record,
+    Change, CursorId, Due, Fate, Filter, Holder, LeaseRange, OffsetRange, OnFailure, Operated, Operation, PluginLimits, QueueStart, Record,
     ReturnReason, SentBack,
 };
 use sluice_log::{FaultyStorage, Log, LogConfig, Start, Storage, formats};
@@ -168,7 +168,7 @@ fn files(beginning: &str) -> Vec<Vec<u8>> {
             !matches!(
                 Record::decode(record),
                 Ok(Record {
-                    change: Change::Appended { .. } | Change::CulpritDecided { .. },
+                    change: Change::Appended { .. } | Change::CulpritDecided { .. } | Change::Delayed { .. } | Change::Released { .. },
                     ..
                 })
             )
@@ -258,6 +258,10 @@ fn records() -> Vec<Record> {
         plugin: "sql".into(),
         expression: "price > 100.0".into(),
     };
+    let due = Due {
+        at_ms: 1_800_000_000_000,
+        number: QueueOffset(41),
+    };
     let changes = [
         Change::Opened { epoch: Epoch(2) },
         Change::Subscribed {
@@ -342,6 +346,19 @@ fn records() -> Vec<Record> {
             pass,
             offset: QueueOffset(7),
         }),
+        Change::Delayed {
+            topic: TopicId(3),
+            first: QueueOffset(40),
+            due_ms: vec![1_800_000_000_000; 3],
+            batch: Bytes::from_static(&[1; 90]),
+        },
+        Change::Released {
+            queue,
+            first: QueueOffset(100),
+            due: vec![due; 3],
+            batch: Bytes::from_static(&[1; 90]),
+        },
+        Change::Recalled { topic: TopicId(3), due },
     ];
     changes
         .map(|change| Record {

@@ -397,6 +397,8 @@ fn control_messages() -> Vec<(FrameKind, Vec<u8>)> {
             queue: 4,
             first_offset: 5,
             duplicate: true,
+            deliver_at_ms: 1_800_000_000_000,
+            recall: Bytes::from_static(b"recall"),
         }],
         refused: vec![control::RefusedMessage {
             sequence: 9,

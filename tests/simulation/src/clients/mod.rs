@@ -25,6 +25,8 @@ pub struct Surroundings<'a> {
     pub network: &'a mut Network,
     /// The time, in milliseconds since the run began.
     pub now_ms: u64,
+    /// What the wall clock shows, to clients and broker alike.
+    pub wall_ms: i64,
     /// The filter that each group is meant to use by now.
     pub wishes: &'a mut [Wish],
     /// A message that a group holds, as an operator may have seen it in a list.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+use sluice_core::RECALL_BYTES;
 use sluice_core::effect::Answer;
 use sluice_core::input::{ConnectionId, Input, RequestId};
 use sluice_protocol::batch::Batch;
@@ -10,6 +12,7 @@ use sluice_protocol::ids::{ProducerId, Sequence};
 
 use super::Surroundings;
 use crate::network::Event;
+use crate::random::Random;
 use crate::rows;
 
 /// After so long without a confirm a message is sent again.
@@ -35,6 +38,8 @@ pub struct Producer {
     oldest: Vec<(u64, usize)>,
     /// What each request sent: the first sequence and the count of each batch.
     sent: BTreeMap<RequestId, Vec<(u64, u64)>>,
+    /// What recalls the messages that it delayed.
+    recalls: Vec<[u8; RECALL_BYTES]>,
     unconfirmed: BTreeMap<u64, Unconfirmed>,
 }
 
@@ -56,6 +61,7 @@ impl Producer {
             next: 0,
             oldest: Vec::new(),
             sent: BTreeMap::new(),
+            recalls: Vec::new(),
             unconfirmed: BTreeMap::new(),
         }
     }
@@ -63,6 +69,9 @@ impl Producer {
     /// Connects, sends something new, or sends something again.
     pub fn act(&mut self, around: &mut Surroundings<'_>) {
         let connection = *self.connection.get_or_insert_with(|| around.network.connect());
+        if !self.recalls.is_empty() && around.random.chance(1, 12) {
+            return self.recall(connection, around);
+        }
         if self.budget > 0 && self.unconfirmed.len() < UNCONFIRMED_MAX && !around.random.chance(1, 3) {
             let count = around.random.within(1..9).min(self.budget);
             let topic = around.random.index(self.topics.len());
@@ -117,8 +126,17 @@ impl Producer {
     fn send_to(&mut self, connection: ConnectionId, topic: usize, first: u64, count: u64, around: &mut Surroundings<'_>) {
         let request = RequestId(around.network.number());
         let cuts = cut(first, count, around);
-        let parsed = |&(first, count): &(u64, u64)| Batch::parse(rows::batch(self.id, Sequence(first), count));
-        let batches = cuts.iter().map(|cut| parsed(cut).expect("a client sends what it built")).collect();
+        // A send that is tried again may ask for another time: the first one counts.
+        let delays = around.random.chance(1, 3);
+        let now_ms = around.wall_ms;
+        let batches = cuts.iter().map(|&(first, count)| {
+            let batch = rows::batch(self.id, Sequence(first), count, || match delays && around.random.chance(2, 3) {
+                true => now_ms + delay_ms(around.random),
+                false => 0,
+            });
+            Batch::parse(batch).expect("a client sends what it built")
+        });
+        let batches = batches.collect();
         self.sent.insert(request, cuts);
         let topic = self.topics[topic].as_str().into();
         around
@@ -132,6 +150,7 @@ impl Producer {
         let sent = self.sent.remove(&request).unwrap_or_default();
         let Ok(Answer::Stored { runs, refused }) = answer else { return };
         for run in runs {
+            self.recalls.extend(run.recall.map(|recall| recall.handle));
             self.forget(run.first_sequence.0, run.count.into());
         }
         // Whether it was stored nobody can tell any more.
@@ -139,6 +158,22 @@ impl Producer {
         for &(first, count) in too_old.filter_map(|(nth, _)| sent.get(*nth as usize)) {
             self.forget(first, count);
         }
+    }
+
+    /// Recalls one of its delayed messages, perhaps one that was released or recalled before, or tries a handle that nobody made.
+    fn recall(&mut self, connection: ConnectionId, around: &mut Surroundings<'_>) {
+        let place = around.random.index(self.recalls.len());
+        let mut handle = match around.random.chance(3, 4) {
+            true => self.recalls.swap_remove(place),
+            false => self.recalls[place],
+        };
+        if around.random.chance(1, 6) {
+            handle[around.random.within(1..RECALL_BYTES as u64) as usize] ^= 1 << around.random.below(8);
+        }
+        let (request, handle) = (RequestId(around.network.number()), Bytes::copy_from_slice(&handle));
+        around
+            .network
+            .request(around.random, self.client, connection, Input::Recall { request, handle });
     }
 
     fn forget(&mut self, first: u64, count: u64) {
@@ -151,6 +186,12 @@ impl Producer {
     pub fn is_done(&self) -> bool {
         self.budget == 0 && self.unconfirmed.is_empty()
     }
+}
+
+/// How long a message is delayed: little, some time, or long; now and then less than nothing.
+fn delay_ms(random: &mut Random) -> i64 {
+    let most = *random.pick(&[50, 2_000, 40_000]);
+    random.below(most) as i64 - 10
 }
 
 /// Cuts neighbours into batches that are sent together: mostly one, at times each message its own.

@@ -9,6 +9,7 @@ use sluice_protocol::units::Now;
 
 use super::asked::Asked;
 use super::cursor::{Cursor, Held};
+use super::delayed::{Delays, Told};
 use crate::content::{self, Verdict};
 use crate::laws::{Court, Law};
 use crate::rows;
@@ -50,6 +51,8 @@ pub struct Book {
     /// The highest sequence that each producer's window had seen before a frame, the frame, and the highest with it. The messages of a
     /// turn are judged by the window before it.
     highest: BTreeMap<ProducerId, (u64, u64, u64)>,
+    /// What is known of delayed messages.
+    pub delays: Delays,
     pub(super) stamp: Now,
 }
 
@@ -95,7 +98,7 @@ impl Queue {
 
 impl Book {
     /// Takes in a record of the frame at position `frame`.
-    pub fn apply(&mut self, frame: u64, record: &Record, asked: &mut Asked, court: &mut Court) {
+    pub fn apply(&mut self, frame: u64, record: &Record, asked: &mut Asked, told: &Told, court: &mut Court) {
         let (mono_ms, before) = (record.at.mono_ms, self.stamp);
         let ordered = mono_ms >= before.mono_ms && record.at.wall_ms >= before.wall_ms;
         court.demand(Law::StampsAreOrdered, ordered, || {
@@ -121,6 +124,7 @@ impl Book {
                 });
                 court.exercise(Law::TopicDeleted);
                 self.topics.remove(topic);
+                self.undelayed(*topic);
                 self.queues.retain(|queue, _| queue.topic != *topic);
                 self.cursors.retain(|cursor, _| cursor.queue.topic != *topic);
                 self.rules.retain(|(_, other), _| other != topic);
@@ -157,6 +161,14 @@ impl Book {
                 self.cursors.values_mut().for_each(Cursor::judged_anew);
             }
             Change::Appended { queue, first, batch } => self.appended(frame, *queue, first.0, batch, court),
+            Change::Delayed {
+                topic,
+                first,
+                due_ms,
+                batch,
+            } => self.delayed(frame, *topic, first.0, due_ms, batch, court),
+            Change::Released { queue, first, due, batch } => self.released(frame, record.at, *queue, first.0, due, batch, told, court),
+            Change::Recalled { topic, due } => self.recalled(frame, *topic, *due, told, court),
             Change::DeadLettered {
                 cursor,
                 pass,
@@ -269,7 +281,7 @@ impl Book {
         }
     }
 
-    fn appended(&mut self, frame: u64, queue: QueueId, first: u64, batch: &Bytes, court: &mut Court) {
+    pub(super) fn appended(&mut self, frame: u64, queue: QueueId, first: u64, batch: &Bytes, court: &mut Court) {
         let Some(model) = self.queues.get_mut(&queue) else {
             court.demand(Law::NoFailureOfItsOwn, false, || {
                 format!("messages were stored in {queue}, which does not exist")

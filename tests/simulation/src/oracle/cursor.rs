@@ -198,7 +198,10 @@ impl Cursor {
             | Change::CulpritDecided { .. }
             | Change::SubscriptionHeld { .. }
             | Change::SubscriptionResumed { .. }
-            | Change::Operated(_) => {}
+            | Change::Operated(_)
+            | Change::Delayed { .. }
+            | Change::Released { .. }
+            | Change::Recalled { .. } => {}
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod asked;
 pub mod book;
 pub mod cursor;
+mod delayed;
 mod failed;
 mod letters;
 pub(crate) mod operated;
@@ -23,6 +24,7 @@ use sluice_protocol::units::Now;
 pub use self::asked::{Asked, Key};
 pub use self::book::{Book, Group, Queue, Row};
 pub use self::cursor::{Cursor, Held};
+pub use self::delayed::Told;
 pub use self::seen::Seen;
 use crate::laws::{Court, Law};
 use crate::random::Random;
@@ -48,6 +50,8 @@ pub struct Oracle {
     pub asked: Asked,
     /// What consumers saw.
     pub seen: Seen,
+    /// What was asked and told of delayed messages.
+    pub told: Told,
     /// Counts and the first violation.
     pub court: Court,
     /// Every confirmed message.
@@ -91,6 +95,7 @@ impl Oracle {
     /// An input is about to be handed to the core.
     pub fn input(&mut self, now: Now, input: &Input) {
         self.settle_suspicions();
+        self.told.clock(now);
         if self.disturbs(input) {
             self.asked.trials.disturbed();
         }
@@ -133,6 +138,7 @@ impl Oracle {
             Input::SettleHandles { request, handles, action } => {
                 self.seen.settles_handles(now.mono_ms, *request, handles, *action, &mut self.asked);
             }
+            Input::Recall { request, handle } => self.told.recalls(*request, handle),
             Input::Undelivered { handles } => self.seen.undelivered(handles),
             Input::Unsubscribe { subscription, .. } => {
                 self.seen.closed(*subscription);
@@ -157,6 +163,7 @@ impl Oracle {
             | Input::Credit { .. }
             | Input::Cancelled { .. }
             | Input::Fetched { .. }
+            | Input::DueFetched { .. }
             | Input::Located { .. }
             | Input::Checkpointed
             | Input::FetchFailed { .. }
@@ -208,6 +215,10 @@ impl Oracle {
             } => self.skip_answered(*request, *was),
             Effect::Answer {
                 request,
+                answer: Ok(Answer::Done),
+            } => self.recall_done(*request),
+            Effect::Answer {
+                request,
                 answer: Err(refusal),
             } => self.refused(*request, refusal),
             Effect::StreamEnded { subscription, .. } => {
@@ -217,7 +228,7 @@ impl Oracle {
             Effect::StreamReset { subscription, queue, .. } => {
                 self.unreset.retain(|(other, of, _)| (other, of) != (subscription, queue));
             }
-            Effect::Answer { .. } | Effect::Fetch { .. } | Effect::Locate { .. } | Effect::Checkpoint(_) => {}
+            Effect::Answer { .. } | Effect::Fetch { .. } | Effect::FetchDue { .. } | Effect::Locate { .. } | Effect::Checkpoint(_) => {}
         }
     }
 
@@ -293,7 +304,7 @@ impl Oracle {
         for bytes in records {
             match Record::decode(bytes) {
                 Ok(record) => {
-                    self.book.apply(position, &record, &mut self.asked, &mut self.court);
+                    self.book.apply(position, &record, &mut self.asked, &self.told, &mut self.court);
                     self.seen.recorded(&record.change);
                     decoded.push(record);
                 }
@@ -324,6 +335,7 @@ impl Oracle {
     /// The broker went down. Returns whether something written was not synced.
     pub fn crashed(&mut self) -> bool {
         self.asked.crashed();
+        self.told.crashed();
         self.publishes.clear();
         self.skips.clear();
         self.frames.last().is_some_and(|frame| frame.position >= self.synced)
@@ -377,17 +389,18 @@ impl Oracle {
             records: vec![opening.clone()],
         });
         self.synced = end;
-        let (mut book, frames, asked) = (Book::default(), &self.frames, &mut self.asked.clone());
+        let (mut book, frames, asked, told) = (Book::default(), &self.frames, &mut self.asked.clone(), &self.told);
         self.court.muted(|court| {
             for frame in frames {
                 frame
                     .records
                     .iter()
-                    .for_each(|record| book.apply(frame.position, record, asked, court));
+                    .for_each(|record| book.apply(frame.position, record, asked, told, court));
             }
         });
         self.book = book;
         self.seen.recovered(&self.book);
+        self.delays_recovered(lost && self.lazy);
         if lost && self.lazy {
             self.court.exercise(Law::LazyLoss);
             self.seen.lost(&self.book);

@@ -22,6 +22,7 @@ impl Oracle {
         }
         let mut messages = publish.batches.iter().flatten();
         for run in runs {
+            self.told_recall(run);
             for place in 0..u64::from(run.count) {
                 let sequence = Sequence(run.first_sequence.0 + place);
                 let Some(message) = messages.next().filter(|(_, expected)| *expected == sequence) else {
@@ -76,6 +77,9 @@ impl Oracle {
     pub(super) fn refused(&mut self, request: RequestId, refusal: &Refusal) {
         if refusal.code == ErrorCode::SupersededSubscription {
             self.court.exercise(Law::MemberSuperseded);
+        }
+        if self.recall_refused(request, refusal).is_some() {
+            return;
         }
         match self.publishes.remove(&request) {
             Some(publish) => self.refused_publish(refusal, &publish.batches),

@@ -327,7 +327,10 @@ impl Seen {
             | Change::ProducerForgotten { .. }
             | Change::CulpritDecided { .. }
             | Change::SubscriptionHeld { .. }
-            | Change::SubscriptionResumed { .. } => {}
+            | Change::SubscriptionResumed { .. }
+            | Change::Delayed { .. }
+            | Change::Released { .. }
+            | Change::Recalled { .. } => {}
         }
     }
 
