@@ -2,6 +2,7 @@
 
 mod bare;
 mod consume;
+mod delay;
 mod filter;
 mod idle;
 mod latency;
@@ -48,6 +49,8 @@ enum Case {
     Consume(consume::ConsumeBench),
     /// From publish to delivery and acknowledgement at a fixed rate, with asynchronous durability
     Latency(latency::LatencyBench),
+    /// Very many delayed messages: how late they come, and the memory of one that waits
+    Delay(delay::DelayBench),
     /// A killed broker with gigabytes stored: how soon it serves again, and what it read for that
     Restart(restart::RestartBench),
     /// A broker that nobody uses: memory, binary, open files, and how soon it is there
@@ -77,6 +80,7 @@ impl Case {
             Self::Publish(publish) => publish.run(report).await,
             Self::Consume(consume) => consume.run(report).await,
             Self::Latency(latency) => latency.run(report).await,
+            Self::Delay(delay) => delay.run(report).await,
             Self::Restart(restart) => restart.run(report).await,
             Self::Idle(idle) => idle.run(report).await,
             Self::Queues(queues) => queues.run(report).await,
@@ -91,6 +95,7 @@ impl Case {
             Self::Publish(publish) => Some(&mut publish.serve),
             Self::Consume(consume) => Some(&mut consume.serve),
             Self::Latency(latency) => Some(&mut latency.serve),
+            Self::Delay(delay) => Some(&mut delay.serve),
         }
     }
 }
