@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sluice_protocol::batch::{Attributes, key_hash};
-use sluice_protocol::ids::{MessageId, Position, QueueId, QueueOffset, Sequence};
+use sluice_protocol::ids::{MessageId, Position, QueueId, QueueIndex, QueueOffset, Sequence};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 
 use crate::keys::{KeyEntry, KeyIndex};
@@ -147,7 +147,8 @@ impl SegmentIndex {
         entries.rows_from.push(entries.tags.len() as u32);
         for row in attributes.rows() {
             entries.tags.push(row.tag_hash());
-            if row.key_count() > 0 {
+            // What waits in a calendar is found by its keys once it is in a queue.
+            if row.key_count() > 0 && place.queue.index != QueueIndex::CALENDAR {
                 let offset = QueueOffset(place.first.0 + u64::from(row.index()));
                 if planted::is(Bug::KeyNotIndexed) && offset.0 % 8 == 5 {
                     continue;
