@@ -4,7 +4,7 @@ mod leases;
 mod letters;
 mod policy;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use sluice_client::admin::{Alarm, Backoff, CursorInfo, GroupInfo, GroupSettings, MessageState, Pause, SeekTo, filter_of};
 use sluice_client::{Client, Filter};
@@ -35,6 +35,15 @@ pub(crate) enum Group {
         /// The same as --start latest
         #[arg(long, conflicts_with = "start")]
         from_latest: bool,
+        /// Deliver the messages of one message group one after the other
+        #[arg(long)]
+        ordered: bool,
+        /// What becomes of a message after its last attempt
+        #[arg(long, value_enum, default_value_t = Exhausted::DeadLetter)]
+        on_exhausted: Exhausted,
+        /// One delivery in so many goes to the message that has waited longest, whatever its priority; 0 for none
+        #[arg(long, default_value_t = 16, value_name = "N", value_parser = policy::oldest_every)]
+        oldest_every: u32,
     },
     /// List the groups
     List,
@@ -115,6 +124,15 @@ pub(crate) enum Group {
     },
 }
 
+/// What becomes of a message after its last attempt.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Exhausted {
+    /// It goes to the dead-letter topic of the group
+    DeadLetter,
+    /// It stays where it is; in an ordered group those of its message group wait behind it
+    Hold,
+}
+
 // Where a seek goes. Not a documentation comment, since clap would take it for the command's.
 #[derive(Args)]
 #[group(required = true, multiple = false)]
@@ -155,6 +173,9 @@ impl Group {
                 backoff,
                 start,
                 from_latest,
+                ordered,
+                on_exhausted,
+                oldest_every,
             } => {
                 let start = match from_latest {
                     true => policy::start("latest").ok(),
@@ -164,6 +185,10 @@ impl Group {
                     attempts_max: attempts.into(),
                     backoff,
                     start,
+                    ordered,
+                    hold_exhausted: matches!(on_exhausted, Exhausted::Hold),
+                    // On the wire 1 stands for none, since 0 asks for the default.
+                    oldest_every: oldest_every.max(1),
                 };
                 create(&client, output, &name, settings).await?;
             }
@@ -298,6 +323,7 @@ fn cursor_row(cursor: &CursorInfo) -> Vec<Value> {
         json!(cursor.failed),
         json!(cursor.set_aside),
         json!(cursor.culprits_held),
+        json!(cursor.parked),
         held,
     ]
 }
@@ -315,6 +341,7 @@ const CURSOR: &[&str] = &[
     "failed",
     "set_aside",
     "culprits_held",
+    "parked",
     "held",
 ];
 
@@ -322,6 +349,9 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
     let settings = group.settings.as_ref();
     let attempts = settings.map_or(0, |settings| settings.attempts_max);
     let (backoff, start) = (policy::backoff_text(settings), policy::start_text(settings));
+    let settings = group.settings.clone().unwrap_or_default();
+    let exhausted = if settings.hold_exhausted { "hold" } else { "dead-letter" };
+    let oldest_every = if settings.oldest_every == 1 { 0 } else { settings.oldest_every };
     if output.is_json() {
         let cursor = |cursor: &CursorInfo| {
             let fields = CURSOR.iter().map(|head| (*head).to_owned()).zip(cursor_row(cursor)).collect();
@@ -342,6 +372,7 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
             "alarms": group.alarms.iter().map(alarm).collect::<Vec<_>>(),
             "pauses": group.pauses.iter().map(pause).collect::<Vec<_>>(),
             "group": group.name, "lag": group.lag, "attempts_max": attempts, "backoff": backoff, "start": start,
+            "ordered": settings.ordered, "on_exhausted": exhausted, "oldest_every": oldest_every,
             "subscriptions": subscriptions(group),
             "members": group.members.iter().map(member).collect::<Vec<_>>(),
             "cursors": group.cursors.iter().map(cursor).collect::<Vec<_>>(),
@@ -350,9 +381,12 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
     }
     output.line(format!("group          {}", group.name))?;
     output.line(format!("lag            {}", group.lag))?;
-    output.line(format!("attempts       {attempts}"))?;
+    output.line(format!("attempts       {attempts}, then {exhausted}"))?;
     output.line(format!("back-off       {backoff}"))?;
     output.line(format!("start          {start}"))?;
+    if settings.ordered {
+        output.line("ordered        by message group")?;
+    }
     for subscription in subscriptions(group) {
         output.line(format!("subscription   {subscription}"))?;
     }

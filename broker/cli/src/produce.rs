@@ -49,6 +49,18 @@ pub(crate) struct Produce {
     /// Have the messages delivered at this time: milliseconds since 1970, or a time from now such as +15m
     #[arg(long, value_name = "TIME", value_parser = times::time_ahead)]
     deliver_at: Option<i64>,
+    /// Priority of every message, 0 to 9, larger first
+    #[arg(long, default_value_t = 0, value_name = "P", value_parser = clap::value_parser!(u8).range(0..=9))]
+    priority: u8,
+    /// Column that becomes the priority; where it is empty --priority holds
+    #[arg(long, value_name = "C")]
+    priority_column: Option<String>,
+    /// Message group of every message: an ordered group gets them one after the other
+    #[arg(long, value_name = "G", conflicts_with = "group_column")]
+    message_group: Option<String>,
+    /// Column that becomes the message group
+    #[arg(long, value_name = "C")]
+    group_column: Option<String>,
     /// How long a message may wait for others to share its batch, in milliseconds
     #[arg(long, default_value_t = 2, value_name = "MS")]
     linger: u64,
@@ -88,6 +100,10 @@ impl Produce {
             properties: self.properties,
             deliver_after: self.deliver_after,
             deliver_at_ms: self.deliver_at,
+            priority: self.priority,
+            priority_column: self.priority_column,
+            group: self.message_group,
+            group_column: self.group_column,
         };
         let mut rows = open(&self.source, columns)?;
         let client = broker.connect().await?;

@@ -1,6 +1,6 @@
 //! What operators may set of the core.
 
-use sluice_log::record::{Backoff, GroupSettings, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, GroupSettings, OLDEST_EVERY, OnExhausted, StartPoint, TopicSettings};
 
 use crate::limits::{CULPRIT_QUORUM, FRAME_RECORDS_BYTES_MAX, GRANT_MESSAGES_MAX};
 
@@ -44,6 +44,9 @@ impl Default for CoreConfig {
                 attempts_max: 16,
                 backoff: reference_backoff(),
                 start: StartPoint::Earliest,
+                ordered: false,
+                on_exhausted: OnExhausted::DeadLetter,
+                oldest_every: OLDEST_EVERY,
             },
             stream_invisible_ms: 15 * 60 * 1_000,
             checkpoint_bytes: 256 << 20,

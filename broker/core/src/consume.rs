@@ -4,8 +4,10 @@ mod culprits;
 mod dispatch;
 mod give_up;
 mod judge;
+mod lanes;
 mod locate;
 mod members;
+mod pick;
 mod rest;
 mod settle;
 mod subscribe;
@@ -83,6 +85,12 @@ pub(crate) struct Reading {
     /// When a member was seen last.
     seen_mono_ms: u64,
     pub(crate) lanes: Vec<LaneRun>,
+    /// The lanes of the higher priorities, by queue.
+    pub(crate) upper: BTreeMap<(usize, u8), LaneRun>,
+    /// Whether the messages of one message group go one after the other.
+    ordered: bool,
+    /// One delivery in so many goes to the message that has waited longest; 0 for none.
+    oldest_every: u8,
     /// How the plugin did here.
     trial: Trial,
     /// The lane that is served first.
@@ -100,6 +108,14 @@ enum MemberRef {
 /// What is known of a lane beyond its durable state.
 #[derive(Debug, Default)]
 pub(crate) struct LaneRun {
+    /// Whose lane it is.
+    pub(crate) priority: u8,
+    /// Deliveries since the message that had waited longest had its turn. Counted in the lane of priority 0 for all.
+    since_oldest: u8,
+    /// Verdicts came in this turn: what matched is handed out before more is asked. Noted in the lane of priority 0 for all.
+    answered: bool,
+    /// In an ordered group, the records that ended the message before in each message group, until they are durable.
+    freed: BTreeMap<u64, Position>,
     /// The first offset neither handed out nor skipped; the recorded frontier follows it.
     pub(crate) place: QueueOffset,
     /// One past the last offset judged.
@@ -175,8 +191,9 @@ struct Awaited {
 }
 
 impl LaneRun {
-    fn starting_at(place: QueueOffset) -> Self {
+    fn starting_at(priority: u8, place: QueueOffset) -> Self {
         Self {
+            priority,
             place,
             judged: place,
             ..Self::default()
@@ -224,6 +241,18 @@ impl LaneRun {
 }
 
 impl Reading {
+    /// Every lane with the number of its queue.
+    fn runs(&self) -> impl Iterator<Item = (usize, &LaneRun)> {
+        let upper = self.upper.iter().map(|(&(index, _), lane)| (index, lane));
+        self.lanes.iter().enumerate().chain(upper)
+    }
+
+    /// Every lane with the number of its queue.
+    fn runs_mut(&mut self) -> impl Iterator<Item = (usize, &mut LaneRun)> {
+        let upper = self.upper.iter_mut().map(|(&(index, _), lane)| (index, lane));
+        self.lanes.iter_mut().enumerate().chain(upper)
+    }
+
     fn has_members(&self) -> bool {
         !self.streams.is_empty() || self.receives > 0
     }
@@ -272,8 +301,12 @@ impl Consuming {
     }
 
     /// What is known of a lane beyond its durable state.
-    pub(crate) fn lane(&self, cursor: CursorId) -> Option<&LaneRun> {
-        self.readings.get(&key_of(cursor))?.lanes.get(usize::from(cursor.queue.index.0))
+    pub(crate) fn lane(&self, cursor: CursorId, priority: u8) -> Option<&LaneRun> {
+        let (reading, index) = (self.readings.get(&key_of(cursor))?, usize::from(cursor.queue.index.0));
+        match priority {
+            0 => reading.lanes.get(index),
+            _ => reading.upper.get(&(index, priority)),
+        }
     }
 
     /// The connected members of a group on these topics, by topic and name.
@@ -343,9 +376,12 @@ impl Consuming {
         }
     }
 
-    fn lane_mut(&mut self, cursor: CursorId) -> Option<&mut LaneRun> {
-        let reading = self.readings.get_mut(&key_of(cursor))?;
-        reading.lanes.get_mut(usize::from(cursor.queue.index.0))
+    fn lane_mut(&mut self, cursor: CursorId, priority: u8) -> Option<&mut LaneRun> {
+        let (reading, index) = (self.readings.get_mut(&key_of(cursor))?, usize::from(cursor.queue.index.0));
+        match priority {
+            0 => reading.lanes.get_mut(index),
+            _ => reading.upper.get_mut(&(index, priority)),
+        }
     }
 
     /// A window is free again.

@@ -16,7 +16,7 @@ use crate::limits::{
     DUE_AGAIN_MS, DUE_AHEAD_MS, DUE_BYTES_MAX, DUE_FETCH_MAX, DUE_FETCHES_MAX, FETCH_AGAIN_MS, MERGED_BATCH_BYTES_MAX, RELEASED_MAX,
 };
 use crate::planted::{self, Bug};
-use crate::publish::choose_queue;
+use crate::publish::queue_of_row;
 
 /// What is read ahead of the calendars.
 #[derive(Debug, Default)]
@@ -151,7 +151,7 @@ impl Core {
             let Some(ready) = ahead.ready.remove(&due) else { break };
             self.releasing.ready_bytes -= ready.bytes;
             let row = ready.batch.row(ready.row).expect("a message is ready in a batch that has it");
-            let queue = choose_queue(topic, queues, row.producer(), row.sequence());
+            let queue = queue_of_row(topic, queues, &row);
             released.entry(queue).or_default().push((due, ready));
         }
         for (queue, messages) in released {
@@ -161,25 +161,27 @@ impl Core {
 
     /// Stores released messages at the end of their queue, in as few records as hold them.
     fn append_released(&mut self, queue: QueueId, messages: Vec<(Due, Ready)>) {
-        let (mut merger, mut released) = (BatchMerger::new(), Vec::new());
+        let (mut merger, mut released, mut priorities) = (BatchMerger::new(), Vec::new(), 0);
         for (due, ready) in messages {
             let fits = merger.len() < BATCH_MESSAGES_MAX && merger.total_bytes() + ready.bytes <= MERGED_BATCH_BYTES_MAX;
             let rows = ready.row..ready.row + 1;
             if !(merger.is_empty() || fits) || merger.add_batch(&ready.batch, rows.clone()).is_err() {
-                self.append_merged_release(queue, &mut merger, &mut released);
+                self.append_merged_release(queue, &mut merger, &mut released, std::mem::take(&mut priorities));
                 merger
                     .add_batch(&ready.batch, rows)
                     .expect("a message of one batch fits into an empty one");
             }
+            priorities |= ready.batch.row(ready.row).map_or(0, |row| 1 << row.priority().min(15));
             released.push(due);
         }
-        self.append_merged_release(queue, &mut merger, &mut released);
+        self.append_merged_release(queue, &mut merger, &mut released, priorities);
     }
 
-    fn append_merged_release(&mut self, queue: QueueId, merger: &mut BatchMerger, released: &mut Vec<Due>) {
+    fn append_merged_release(&mut self, queue: QueueId, merger: &mut BatchMerger, released: &mut Vec<Due>, priorities: u16) {
         let (batch, due) = (merger.take().into_bytes(), std::mem::take(released));
         let first = self.state.stored_end(queue).unwrap_or_default();
         self.counters.released += due.len() as u64;
+        self.note_priorities(queue, first, due.len() as u64, priorities);
         self.record(Change::Released { queue, first, due, batch });
     }
 

@@ -29,12 +29,13 @@ pub enum Effect {
     /// Write these encoded records as one frame at `position` and sync it; answered by `Input::Synced` with the frame's end.
     /// At most one is under way. No records at all ask for an empty frame.
     Write { position: Position, records: Vec<Bytes> },
-    /// Judge the stored messages `from..to` of a queue; answered by `Input::Verdicts`, which may end earlier and must before more than
-    /// `deliver_max` messages match.
+    /// Judge the stored messages `from..to` of a queue that are meant; answered by `Input::Verdicts`, which may end earlier and must before
+    /// more than `deliver_max` messages match. Without a rule every message that is meant matches.
     Judge {
         judge: JudgeId,
         cursor: CursorId,
-        rule: Rule,
+        rule: Option<Rule>,
+        among: Among,
         from: QueueOffset,
         to: QueueOffset,
         deliver_max: u64,
@@ -71,6 +72,17 @@ pub enum Effect {
     Locate { locate: LocateId, queue: QueueId, wall_ms: i64 },
     /// Part of a checkpoint.
     Checkpoint(CheckpointStep),
+}
+
+/// Which of the messages at some offsets are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Among {
+    /// All of them; none has a priority.
+    All,
+    /// Those of this priority.
+    Priority(u8),
+    /// All of them, and the verdicts are to say the message group and the priority of each that matches.
+    Ordered,
 }
 
 /// Which filter rules: the plugin version and the expression.
@@ -367,6 +379,8 @@ pub struct CursorInfo {
     pub retrying: u64,
     /// Messages matched and waiting to be leased.
     pub matched: u64,
+    /// Messages that an ordered group has found and that wait for those before them in their message group, or for a member.
+    pub parked: u64,
     /// Messages whose evaluation failed since the broker started.
     pub failed: u64,
     /// Messages on which a plugin failed and about which nothing is decided yet.

@@ -147,6 +147,8 @@ pub struct Verdicts {
     pub to: QueueOffset,
     /// The offsets to deliver, ascending.
     pub deliver: Vec<QueueOffset>,
+    /// Where it was asked, what each of these is in the order of its queue.
+    pub links: Vec<Link>,
     /// How many of the others were evaluation errors.
     pub failed: u32,
     /// How many of all these messages the plugin was asked about: not those that a pruning hint ruled out.
@@ -155,11 +157,22 @@ pub struct Verdicts {
     pub culprits: Vec<Culprit>,
 }
 
+/// What an ordered group must know of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// The hash of its message group; 0 when it has none.
+    pub group: u64,
+    /// Its priority.
+    pub priority: u8,
+}
+
 /// A message on which a fresh instance of the plugin fails, alone and within the limits of one message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Culprit {
     /// The message.
     pub offset: QueueOffset,
+    /// Where it was asked, what it is in the order of its queue.
+    pub link: Link,
     /// How the plugin failed.
     pub kind: CulpritKind,
     /// The same, for operators.
@@ -287,6 +300,8 @@ pub struct Letter {
     pub origin: QueueOffset,
     /// How often it was delivered.
     pub attempts: u16,
+    /// Its priority, which the copy keeps.
+    pub priority: u8,
 }
 
 /// A place in a list of leases: a message of a queue.

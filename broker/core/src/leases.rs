@@ -10,7 +10,8 @@ use crate::effect::{Answer, LeaseInfo, LeaseState};
 use crate::input::LeasePlace;
 use crate::limits::{LISTED_LEASES_MAX, SURVEY_ENTRIES_MAX};
 use crate::ranges::range;
-use crate::state::lane::{Lane, NEVER_MONO_MS};
+use crate::state::cursor::Cursor;
+use crate::state::lane::NEVER_MONO_MS;
 
 impl Core {
     /// What a group holds from this place on, in one topic or in all, as much as a page takes. A page looks at no more cursors than a turn
@@ -38,7 +39,7 @@ impl Core {
             let Some(name) = self.state.topics.get(&cursor.queue.topic).map(|topic| &topic.name) else {
                 continue;
             };
-            let (held, further) = held_from(&entry.lane, offset, room, self.now);
+            let (held, further) = held_from(entry, offset, room, self.now);
             leases.extend(held.into_iter().map(|(offsets, state)| LeaseInfo {
                 topic: name.clone(),
                 queue: cursor.queue,
@@ -71,14 +72,15 @@ fn bounds(group: GroupId, topic: Option<TopicId>, from: QueueId) -> (CursorId, C
     (first.max(CursorId { group, queue: from }), last)
 }
 
-/// What a lane holds from an offset on: at most `max` ranges, and the offset of the next if there are more.
-fn held_from(lane: &Lane, from: u64, max: usize, now: Now) -> (Vec<(OffsetRange, LeaseState)>, Option<QueueOffset>) {
+/// What a cursor holds from an offset on: at most `max` ranges, and the offset of the next if there are more.
+fn held_from(entry: &Cursor, from: u64, max: usize, now: Now) -> (Vec<(OffsetRange, LeaseState)>, Option<QueueOffset>) {
     let within = range(from, u64::MAX);
     let wall = |mono_ms: u64| {
         let left_ms = mono_ms as i128 - i128::from(now.mono_ms);
         i64::try_from(i128::from(now.wall_ms) + left_ms).unwrap_or(i64::MAX)
     };
-    let leased = lane.leases.within(within).take(max + 1).map(|(offsets, lease)| {
+    let leased = entry.levels().flat_map(|(_, lane)| lane.leases.within(within).take(max + 1));
+    let leased = leased.map(|(offsets, lease)| {
         let state = LeaseState::Leased {
             holder: (*lease.holder).clone(),
             attempt: lease.attempt.0,
@@ -86,7 +88,8 @@ fn held_from(lane: &Lane, from: u64, max: usize, now: Now) -> (Vec<(OffsetRange,
         };
         (offsets, state)
     });
-    let retrying = lane.retries.within(within).take(max + 1).map(|(offsets, retry)| {
+    let retrying = entry.levels().flat_map(|(_, lane)| lane.retries.within(within).take(max + 1));
+    let retrying = retrying.map(|(offsets, retry)| {
         let due = (retry.due_mono_ms != NEVER_MONO_MS).then(|| wall(retry.due_mono_ms));
         let state = LeaseState::Retrying {
             attempts: retry.attempts.0,
@@ -95,7 +98,8 @@ fn held_from(lane: &Lane, from: u64, max: usize, now: Now) -> (Vec<(OffsetRange,
         };
         (offsets, state)
     });
-    let held = lane.held.within(within).take(max + 1).map(|offsets| (offsets, LeaseState::Held));
+    let held = entry.levels().flat_map(|(_, lane)| lane.held.within(within).take(max + 1));
+    let held = held.map(|offsets| (offsets, LeaseState::Held));
     let mut all: Vec<_> = leased.chain(retrying).chain(held).collect();
     all.sort_unstable_by_key(|(offsets, _)| *offsets);
     let further = all.get(max).map(|(offsets, _)| offsets.first);

@@ -13,9 +13,10 @@ use crate::consume::key_of;
 use crate::effect::{Answer, MessageState};
 use crate::input::Letter;
 use crate::limits::{CURSOR_OPEN_MAX, LETTERS_DEALT_RANGES_MAX, LISTED_LEASES_MAX};
-use crate::operate::state_of;
+use crate::operate::state_in;
 use crate::planted::{self, Bug};
 use crate::ranges::{OffsetSet, len, push, range};
+use crate::state::cursor::Cursor;
 use crate::state::group::next_round;
 
 /// What becomes of a letter that is to be sent back.
@@ -29,6 +30,9 @@ enum Way {
     /// The group holds as many messages there as it may.
     Left,
 }
+
+/// What is to be sent back, by the lane that each message belongs to.
+type Back = BTreeMap<(CursorId, u8), (Pass, Vec<LeaseRange>)>;
 
 impl Core {
     /// The dead letters of a group within these offsets that were not dealt with, as ranges, and from where there are more.
@@ -45,6 +49,10 @@ impl Core {
     /// which letters are dealt with, so a letter is sent back once.
     pub(crate) fn resend_letters(&mut self, group: &str, letters: &[Letter], by: String) -> Outcome {
         let id = self.group_id(group)?;
+        if self.state.groups.get(&id).is_some_and(|group| group.settings.ordered) {
+            let text = format!("group {group} is ordered, and what comes back would come after those that it was to come before");
+            return Err(Refusal::new(ErrorCode::NotOffered, text));
+        }
         let Some(queue) = self.letters_of(id) else {
             return Ok((
                 self.journal.last(),
@@ -58,7 +66,7 @@ impl Core {
         };
         let open: OffsetSet = as_set(&self.open_letters(queue, QueueOffset(0), None));
         self.check_room(queue)?;
-        let (mut dealt, mut back) = (OffsetSet::default(), BTreeMap::<CursorId, (Pass, Vec<LeaseRange>)>::new());
+        let (mut dealt, mut back) = (OffsetSet::default(), Back::new());
         let (mut taken, mut counts) = (BTreeSet::new(), [0_u64; 4]);
         for letter in letters {
             if !open.contains(letter.offset.0) || dealt.contains(letter.offset.0) {
@@ -76,9 +84,10 @@ impl Core {
                 dealt.insert(letter.offset.0, letter.offset.0 + 1);
             }
             if let Way::Back { cursor, pass, attempts } = way {
+                let lane = (cursor, letter.priority);
                 taken.insert((cursor, letter.origin.0));
                 let attempts = if planted::is(Bug::ResendCountsAnew) { 0 } else { attempts };
-                back.entry(cursor).or_insert_with(|| (pass, Vec::new())).1.push(LeaseRange {
+                back.entry(lane).or_insert_with(|| (pass, Vec::new())).1.push(LeaseRange {
                     offsets: range(letter.origin.0, letter.origin.0 + 1),
                     attempt: Attempt(attempts),
                 });
@@ -133,22 +142,21 @@ impl Core {
         Ok((depends, Answer::LettersDiscarded { letters, next }))
     }
 
-    fn deal(&mut self, from: QueueId, dealt: Vec<OffsetRange>, back: BTreeMap<CursorId, (Pass, Vec<LeaseRange>)>, by: String) -> Position {
+    fn deal(&mut self, from: QueueId, dealt: Vec<OffsetRange>, back: Back, by: String) -> Position {
         let back: Vec<SentBack> = back
             .into_iter()
-            .map(|(cursor, (pass, messages))| SentBack {
+            .map(|((cursor, priority), (pass, messages))| SentBack {
                 cursor,
                 pass,
+                priority,
                 messages: joined(messages),
             })
             .collect();
-        let ends: Vec<(CursorId, u64)> = back
-            .iter()
-            .map(|sent| (sent.cursor, sent.messages.iter().map(|lease| lease.offsets.end.0).fold(0, u64::max)))
-            .collect();
+        let end_of = |sent: &SentBack| sent.messages.iter().map(|lease| lease.offsets.end.0).fold(0, u64::max);
+        let ends: Vec<(CursorId, u8, u64)> = back.iter().map(|sent| (sent.cursor, sent.priority, end_of(sent))).collect();
         let depends = self.operate(by, Operation::DeadLettersDealt { from, dealt, back });
-        for (cursor, end) in ends {
-            self.take_up_to(cursor, end);
+        for (cursor, priority, end) in ends {
+            self.take_up_to(cursor, priority, end);
             self.go_on_reading(key_of(cursor), depends);
         }
         depends
@@ -165,11 +173,11 @@ impl Core {
         if !(stored.start..stored.end).contains(&letter.origin) {
             return Way::Gone;
         }
-        if taken.contains(&(cursor, letter.origin.0)) || state_of(&entry.lane, letter.origin.0) != MessageState::Over {
+        if taken.contains(&(cursor, letter.origin.0)) || is_before(entry, letter) {
             return Way::Before;
         }
         let within = (cursor, 0)..=(cursor, u64::MAX);
-        if entry.lane.open() + taken.range(within).count() as u64 >= CURSOR_OPEN_MAX {
+        if entry.levels().map(|(_, lane)| lane.open()).sum::<u64>() + taken.range(within).count() as u64 >= CURSOR_OPEN_MAX {
             return Way::Left;
         }
         let attempts_max = self.state.groups.get(&group).map_or(1, |group| group.settings.attempts_max);
@@ -218,6 +226,17 @@ impl Core {
         let text = format!("{LETTERS_DEALT_RANGES_MAX} stretches of dead letters were dealt with: deal with those between them");
         Err(Refusal::new(ErrorCode::LimitExceeded, text))
     }
+}
+
+/// Whether a cursor has the message of a letter or has yet to come to it.
+fn is_before(entry: &Cursor, letter: &Letter) -> bool {
+    let offset = letter.origin.0;
+    let held = entry.levels().any(|(_, lane)| {
+        let state = state_in(lane, offset);
+        !matches!(state, MessageState::Free | MessageState::Over)
+    });
+    let own = entry.level(letter.priority).unwrap_or(&entry.lane);
+    held || state_in(own, offset) != MessageState::Over
 }
 
 fn as_set(ranges: &[OffsetRange]) -> OffsetSet {

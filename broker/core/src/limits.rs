@@ -4,6 +4,8 @@ use sluice_protocol::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, PRODUCER_UNCON
 
 /// The most messages leased or waiting for a redelivery in one cursor; at the bound no further message is handed out there.
 pub const CURSOR_OPEN_MAX: u64 = 100_000;
+/// The most messages that an ordered group has found and not handed out in one cursor; at the bound nothing further is looked for there.
+pub const CURSOR_PARKED_MAX: u64 = 100_000;
 /// The most offsets settled ahead of one frontier.
 pub const CURSOR_AHEAD_MAX: u64 = 100_000;
 /// The most verdicts kept ahead of one frontier.

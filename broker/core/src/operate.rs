@@ -11,6 +11,9 @@ use crate::effect::{Answer, MessageState};
 use crate::input::{RequestId, SeekTo};
 use crate::limits::CURSOR_AHEAD_MAX;
 use crate::planted::{self, Bug};
+use crate::ranges::range;
+use crate::state::cursor::Cursor;
+use crate::state::lane::Lane;
 
 impl Core {
     /// Pauses a group in one topic or in all; where it is paused already nothing changes, so it may be asked again.
@@ -69,18 +72,20 @@ impl Core {
         }
         let cursor = CursorId { group, queue };
         let entry = self.state.cursors.get(&cursor).ok_or_else(no_queue)?;
-        let (pass, was) = (entry.pass, state_of(&entry.lane, offset.0));
+        let (pass, was) = (entry.pass, state_of(entry, offset.0));
         if was == MessageState::Over {
             return Ok((self.journal.last(), Answer::Skipped { was }));
         }
-        if entry.lane.ahead.count() >= CURSOR_AHEAD_MAX {
+        if entry.levels().any(|(_, lane)| lane.ahead.count() >= CURSOR_AHEAD_MAX) {
             let text = format!("{CURSOR_AHEAD_MAX} messages ahead of the frontier are settled already: skip earlier ones first");
             return Err(Refusal::new(ErrorCode::LimitExceeded, text));
         }
         if planted::is(Bug::SkipForgotten) {
             return Ok((self.journal.last(), Answer::Skipped { was }));
         }
+        let ending = self.ending(cursor, &[range(offset.0, offset.0 + 1)]);
         let depends = self.operate(by, Operation::Skipped { cursor, pass, offset });
+        self.ended(cursor, ending, depends);
         self.forget_suspect(cursor, offset);
         self.counters.skipped += 1;
         Ok((depends, Answer::Skipped { was }))
@@ -134,15 +139,26 @@ impl Core {
     }
 }
 
+/// What a cursor says of a message. Where there are several lanes it is over only if none of them has yet to come to it, since the cursor does
+/// not know in which it belongs.
+pub(crate) fn state_of(entry: &Cursor, offset: u64) -> MessageState {
+    let states = entry.levels().map(|(_, lane)| state_in(lane, offset));
+    states.fold(MessageState::Over, |known, state| match (known, state) {
+        (MessageState::Over, state)
+        | (MessageState::Free, state @ (MessageState::Leased | MessageState::Retrying | MessageState::Held)) => state,
+        (known, _) => known,
+    })
+}
+
 /// What a lane says of a message.
-pub(crate) fn state_of(lane: &crate::state::lane::Lane, offset: u64) -> MessageState {
+pub(crate) fn state_in(lane: &Lane, offset: u64) -> MessageState {
     if lane.leases.get(offset).is_some() {
         MessageState::Leased
     } else if lane.retries.get(offset).is_some() {
         MessageState::Retrying
     } else if lane.held.contains(offset) {
         MessageState::Held
-    } else if lane.is_free(offset) {
+    } else if lane.is_free(offset) || lane.order.get(offset).is_some() {
         MessageState::Free
     } else {
         MessageState::Over

@@ -53,11 +53,19 @@ pub enum Bug {
     DueForgotten,
     RecallHandleUnverified,
     CalendarNotKept,
+    PriorityForgotten,
+    OldestForgotten,
+    LaneBeginsLate,
+    OrderNotWaited,
+    OrderLostOnRetry,
+    ParkedForgotten,
+    OrderLostAtRestart,
+    ExhaustedLetsPass,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 49] = [
+    pub const ALL: [(&str, Self); 57] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -107,6 +115,14 @@ impl Bug {
         ("due-forgotten", Self::DueForgotten),
         ("recall-handle-unverified", Self::RecallHandleUnverified),
         ("calendar-not-kept", Self::CalendarNotKept),
+        ("priority-forgotten", Self::PriorityForgotten),
+        ("oldest-forgotten", Self::OldestForgotten),
+        ("lane-begins-late", Self::LaneBeginsLate),
+        ("order-not-waited", Self::OrderNotWaited),
+        ("order-lost-on-retry", Self::OrderLostOnRetry),
+        ("parked-forgotten", Self::ParkedForgotten),
+        ("order-lost-at-restart", Self::OrderLostAtRestart),
+        ("exhausted-lets-pass", Self::ExhaustedLetsPass),
     ];
 }
 

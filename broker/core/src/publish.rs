@@ -2,23 +2,25 @@
 
 mod checks;
 mod delayed;
+mod queues;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use sluice_log::record::{Change, Due};
-use sluice_protocol::batch::{Batch, BatchMerger, MergeError, Run as BatchRun};
+use sluice_protocol::batch::{Attributes, Batch, BatchMerger, MergeError, Run as BatchRun};
 use sluice_protocol::errors::{ErrorCode, Refusal};
-use sluice_protocol::ids::{Position, ProducerId, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
+use sluice_protocol::ids::{Position, ProducerId, QueueId, QueueOffset, Sequence, TopicId};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 use sluice_protocol::names::check_user_name;
 
 use self::checks::{check_runs, too_old};
 use self::delayed::Waiting;
+pub(crate) use self::queues::queue_of_row;
 use crate::broker::Core;
 use crate::effect::{Answer, Recall, StoredRun};
 use crate::input::RequestId;
-use crate::limits::{MERGED_BATCH_BYTES_MAX, SLOT_BLOCK_BITS, SLOTS, WHOLE_BATCH_BYTES_MIN, WHOLE_BATCH_MESSAGES_MIN};
+use crate::limits::{MERGED_BATCH_BYTES_MAX, WHOLE_BATCH_BYTES_MIN, WHOLE_BATCH_MESSAGES_MIN};
 use crate::planted::{self, Bug};
 use crate::state::producer::{Run, Seen, Window};
 
@@ -134,19 +136,6 @@ impl Known<'_> {
 impl Publishing {
     pub(crate) fn is_empty(&self) -> bool {
         self.pending.is_empty()
-    }
-}
-
-/// The queue of a message: neighbouring sequences share a slot, so that a batch stays a batch, and a slot never changes.
-pub(crate) fn choose_queue(topic: TopicId, queues: u16, producer: ProducerId, sequence: Sequence) -> QueueId {
-    let mut mixed = (producer.0 as u64) ^ ((producer.0 >> 64) as u64).rotate_left(32) ^ (sequence.0 >> SLOT_BLOCK_BITS);
-    // The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves every bit of the result.
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let slot = (mixed ^ (mixed >> 31)) % SLOTS;
-    QueueId {
-        topic,
-        index: QueueIndex((slot % u64::from(queues.max(1))) as u16),
     }
 }
 
@@ -308,22 +297,24 @@ impl Core {
         let mut unsound = unsound.into_iter().peekable();
         let mut runs = Vec::new();
         let mut span: Option<Span> = None;
-        for (batch, attributes) in pending.batches.iter().map(Batch::attributes).enumerate() {
+        let batches = pending.batches.iter().map(|batch| (batch.attributes(), batch.uses()));
+        for (batch, (attributes, uses)) in batches.enumerate() {
             if let Some(refused) = unsound.next_if(|(unsound, _)| *unsound as usize == batch) {
                 pending.refused.push(refused);
                 continue;
             }
             if attributes.has_delays() {
                 if let Some(full) = span.take() {
-                    self.plan_span(plan, pending.topic, &full, &mut runs);
+                    self.plan_span(plan, pending.topic, &full, None, &mut runs);
                 }
                 let source = Source { pending: nth, batch };
-                if let Err(refusal) = self.plan_delays(plan, pending.topic, source, attributes, &mut runs) {
+                if let Err(refusal) = self.plan_delays(plan, pending.topic, source, (attributes, uses), &mut runs) {
                     pending.refused.push((batch as u32, refusal));
                 }
                 continue;
             }
             let row_bytes = attributes.total_bytes() / (attributes.count() as usize).max(1);
+            let grouped = uses.groups.then_some(attributes);
             let mut row = 0;
             for run in attributes.runs() {
                 let part = Part {
@@ -333,28 +324,32 @@ impl Core {
                     bytes: row_bytes * run.rows as usize,
                 };
                 row += run.rows;
-                if span.as_mut().is_some_and(|span| span.takes(&run, &part)) {
+                if grouped.is_none() && span.as_mut().is_some_and(|span| span.takes(&run, &part)) {
                     continue;
                 }
                 if let Some(full) = span.take() {
-                    self.plan_span(plan, pending.topic, &full, &mut runs);
+                    self.plan_span(plan, pending.topic, &full, None, &mut runs);
                 }
                 // What continues a span comes after sequences that are not too old, and so is not either; nor is the rest of a batch.
                 if part.rows.start == 0 && self.known(plan, run.producer).seen(run.first_sequence) == Seen::TooOld {
                     pending.refused.push((batch as u32, too_old(run.first_sequence)));
                     break;
                 }
-                span = Some(Span {
+                let next = Span {
                     producer: run.producer,
                     first: run.first_sequence,
                     count: run.rows,
                     bytes: part.bytes,
                     parts: vec![part],
-                });
+                };
+                match grouped {
+                    Some(attributes) => self.plan_span(plan, pending.topic, &next, Some(attributes), &mut runs),
+                    None => span = Some(next),
+                }
             }
         }
         if let Some(last) = span {
-            self.plan_span(plan, pending.topic, &last, &mut runs);
+            self.plan_span(plan, pending.topic, &last, None, &mut runs);
         }
         Ok(runs)
     }
@@ -366,8 +361,8 @@ impl Core {
         }
     }
 
-    /// Decides where the messages of a span go, and adds that to `runs`.
-    fn plan_span(&mut self, plan: &mut Plan, topic: TopicId, span: &Span, runs: &mut Vec<StoredRun>) {
+    /// Decides where the messages of a span go, and adds that to `runs`. Those of `grouped` are looked at for their message group.
+    fn plan_span(&mut self, plan: &mut Plan, topic: TopicId, span: &Span, grouped: Option<&Attributes>, runs: &mut Vec<StoredRun>) {
         let queues = self.state.topics.get(&topic).map_or(1, |topic| topic.settings.queues);
         let mut at = 0;
         while at < span.count {
@@ -382,9 +377,8 @@ impl Core {
                     due_ms,
                 } => (queue, offset, if due_ms.is_some() { 1 } else { count.min(rest) }, due_ms),
                 Seen::New | Seen::TooOld => {
-                    let block = (1 << SLOT_BLOCK_BITS) - (sequence.0 & ((1 << SLOT_BLOCK_BITS) - 1));
-                    let count = known.new_run(sequence, rest.min(block as u32));
-                    let queue = choose_queue(topic, queues, span.producer, sequence);
+                    let (queue, neighbours) = span.queue_of(topic, queues, at, grouped);
+                    let count = known.new_run(sequence, rest.min(neighbours));
                     let queue_end = self.state.queues.get(&queue).map_or(QueueOffset(0), |entry| entry.end);
                     let first_offset = plan.place(queue, queue_end, count, span.parts(at, at + count));
                     let run = Run {
@@ -429,7 +423,9 @@ impl Core {
         if let [part] = planned.parts.as_slice()
             && part.is_whole()
         {
-            let batch = part.source.batch(pending).bytes().clone();
+            let source = part.source.batch(pending);
+            let (batch, priorities) = (source.bytes().clone(), source.uses().priorities);
+            self.note_priorities(planned.queue, planned.first, planned.count.into(), priorities);
             depends[part.source.pending] = self.record(Change::Appended {
                 queue: planned.queue,
                 first: planned.first,
@@ -437,6 +433,11 @@ impl Core {
             });
             return;
         }
+        let priorities = planned
+            .parts
+            .iter()
+            .fold(0, |all, part| all | part.source.batch(pending).uses().priorities);
+        self.note_priorities(planned.queue, planned.first, planned.count.into(), priorities);
         let mut first = planned.first;
         let mut since = 0;
         for (nth, part) in planned.parts.iter().enumerate() {

@@ -20,10 +20,15 @@ pub const RECALL_BYTES: usize = RECALL_FIELDS_BYTES + 16;
 const RECALL_FIELDS_BYTES: usize = 25;
 /// What a recall handle begins with: no receipt handle does, so neither passes for the other.
 const RECALL_VERSION: u8 = 65;
+/// The version's byte holds the priority in its upper half.
+const PRIORITY_SHIFT: u8 = 4;
+const VERSION_MASK: u8 = 15;
 
 /// What a handle names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Receipt {
+    /// Whose lane the message is in.
+    pub(crate) priority: u8,
     pub(crate) cursor: CursorId,
     pub(crate) offset: QueueOffset,
     pub(crate) pass: Pass,
@@ -47,7 +52,7 @@ impl Receipts {
         let mut fields = Writer::with_capacity(FIELDS_BYTES);
         let CursorId { group, queue } = receipt.cursor;
         fields
-            .u8(VERSION)
+            .u8(VERSION | receipt.priority << PRIORITY_SHIFT)
             .u64(group.0)
             .u64(queue.topic.0)
             .u16(queue.index.0)
@@ -65,15 +70,18 @@ impl Receipts {
             return None;
         }
         let mut from = Reader::new(fields);
-        if from.u8().ok()? != VERSION {
+        let kind = from.u8().ok()?;
+        if kind & VERSION_MASK != VERSION {
             return None;
         }
+        let priority = kind >> PRIORITY_SHIFT;
         let group = GroupId(from.u64().ok()?);
         let queue = QueueId {
             topic: TopicId(from.u64().ok()?),
             index: QueueIndex(from.u16().ok()?),
         };
         Some(Receipt {
+            priority,
             cursor: CursorId { group, queue },
             offset: QueueOffset(from.u64().ok()?),
             pass: Pass(from.u32().ok()?),
@@ -128,6 +136,7 @@ mod tests {
         };
         let cursor = CursorId { group: GroupId(9), queue };
         Receipt {
+            priority: 9,
             cursor,
             offset: QueueOffset(77),
             pass: Pass(1),

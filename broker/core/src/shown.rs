@@ -10,9 +10,10 @@ use crate::broker::Core;
 use crate::consume::LaneRun;
 use crate::effect::{AlarmInfo, Answer, CursorInfo, GroupInfo, KeptTopic, MemberInfo, PauseInfo, PluginInfo, QueueInfo, TopicInfo};
 use crate::limits::{LISTED_MAX, LISTED_SUBSCRIPTIONS_MAX, PAGE_MEMBERS_MAX, PAGE_WEIGHT_MAX};
-use crate::ranges::{len, range};
+use crate::ranges::{OffsetSet, len, range};
 use crate::state::calendar::Calendar;
 use crate::state::cursor::Cursor;
+use crate::state::lane::Lane;
 
 /// What a page of a group's description is about.
 #[derive(Debug, Default)]
@@ -206,23 +207,55 @@ impl Core {
 
     /// The messages of a cursor that are neither settled nor skipped.
     pub(crate) fn lag(&self, cursor: CursorId, entry: &Cursor) -> u64 {
-        let lane = &entry.lane;
-        let run = self.consuming.lane(cursor);
-        let place = run.map_or(lane.frontier, |run| run.place).0;
-        let end = self.state.queues.get(&cursor.queue).map_or(0, |queue| queue.end.0).max(place);
-        let free: u64 = lane.free_within(range(place, end)).into_iter().map(len).sum();
-        let aside = run.map_or(0, |run| run.aside.range(..place).count() as u64);
-        free + aside + lane.held.count() + lane.open()
+        let mut free = OffsetSet::default();
+        let mut others = 0;
+        for (priority, lane) in entry.levels() {
+            let run = self.consuming.lane(cursor, priority);
+            let place = run.map_or(lane.frontier, |run| run.place).0;
+            let end = self.end_of(cursor, priority).max(place);
+            for piece in lane.free_within(range(place, end)) {
+                free.insert(piece.first.0, piece.end.0);
+            }
+            let aside = run.map_or(0, |run| run.aside.range(..place).count() as u64);
+            others += aside + lane.held.count() + lane.open() + lane.parked();
+        }
+        // What a higher lane has is not what that of priority 0 has yet to come to; what it has settled there nobody knows.
+        for (_, lane) in entry.levels().skip(1) {
+            let leased = lane.leases.iter().map(|(piece, _)| piece);
+            let retrying = lane.retries.iter().map(|(piece, _)| piece);
+            let taken = leased.chain(retrying).chain(lane.held.iter()).chain(lane.ahead.iter());
+            taken.for_each(|piece| free.remove(piece.first.0, piece.end.0));
+        }
+        free.count() + others
+    }
+
+    /// One past the last message that the lane of a priority has to come to.
+    fn end_of(&self, cursor: CursorId, priority: u8) -> u64 {
+        let Some(queue) = self.state.queues.get(&cursor.queue) else {
+            return 0;
+        };
+        match priority {
+            0 => queue.end.0,
+            _ => queue.priorities.get(&priority).map_or(0, |offsets| offsets.end.0),
+        }
     }
 
     fn cursor_info(&self, cursor: CursorId, entry: &Cursor) -> Option<CursorInfo> {
-        let lane = &entry.lane;
-        let run = self.consuming.lane(cursor);
-        let frontier = run.map_or(lane.frontier, LaneRun::frontier);
-        let lowest = [lane.leases.first(), lane.retries.first(), lane.held.first()]
-            .into_iter()
-            .flatten()
-            .fold(frontier.0, u64::min);
+        let run = |priority| self.consuming.lane(cursor, priority);
+        let runs = || entry.levels().filter_map(|(priority, _)| run(priority));
+        let mut frontier = run(0).map_or(entry.lane.frontier, LaneRun::frontier);
+        for (priority, lane) in entry.levels().skip(1) {
+            let own = run(priority).map_or(lane.frontier, LaneRun::frontier);
+            if own.0 < self.end_of(cursor, priority) {
+                frontier = frontier.min(own);
+            }
+        }
+        let open = |(_, lane): (u8, &Lane)| {
+            let first = [lane.leases.first(), lane.retries.first(), lane.held.first(), lane.order.first()];
+            first.into_iter().flatten().min()
+        };
+        let lowest = entry.levels().filter_map(open).fold(frontier.0, u64::min);
+        let sum = |count: fn(&Lane) -> u64| entry.levels().map(|(_, lane)| count(lane)).sum::<u64>();
         Some(CursorInfo {
             topic: self.state.topics.get(&cursor.queue.topic)?.name.clone(),
             queue: cursor.queue,
@@ -230,13 +263,14 @@ impl Core {
             cursor: QueueOffset(lowest),
             frontier,
             end: self.state.queues.get(&cursor.queue)?.end,
-            leased: lane.leases.count(),
-            retrying: lane.retries.count(),
-            matched: run.map_or(0, |run| run.matched()),
-            failed: run.map_or(0, |run| run.failed),
-            set_aside: run.map_or(0, |run| run.aside.len() as u64),
-            culprits_held: lane.held.count(),
-            held: run.and_then(|run| run.held.as_ref()).map(|held| held.reason.clone()),
+            leased: sum(|lane| lane.leases.count()),
+            retrying: sum(|lane| lane.retries.count()),
+            matched: runs().map(LaneRun::matched).sum(),
+            parked: sum(Lane::parked),
+            failed: runs().map(|run| run.failed).sum(),
+            set_aside: runs().map(|run| run.aside.len() as u64).sum(),
+            culprits_held: sum(|lane| lane.held.count()),
+            held: runs().find_map(|run| run.held.as_ref()).map(|held| held.reason.clone()),
         })
     }
 
@@ -245,7 +279,7 @@ impl Core {
         let connected = self.consuming.member_names(group, topics.iter().copied());
         let mut leased: BTreeMap<(TopicId, &str), u64> = connected.into_iter().map(|key| (key, 0)).collect();
         for (cursor, entry) in topics.iter().flat_map(|&topic| self.state.cursors_on(group, topic)) {
-            for (offsets, lease) in entry.lane.leases.iter() {
+            for (offsets, lease) in entry.levels().flat_map(|(_, lane)| lane.leases.iter()) {
                 let (Holder::Stream { member } | Holder::Receive { member }) = &*lease.holder;
                 *leased.entry((cursor.queue.topic, member)).or_default() += len(offsets);
             }

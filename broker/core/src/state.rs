@@ -9,6 +9,7 @@ pub mod lane;
 pub mod letters;
 pub mod meta;
 mod operated;
+pub mod order;
 pub mod pause;
 pub mod producer;
 pub mod queue;
@@ -19,7 +20,7 @@ pub mod topic;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Fate, Record};
+use sluice_log::record::{Change, CursorId, Fate, OffsetRange, Record};
 use sluice_protocol::ids::{GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
 use crate::planted::{self, Bug};
@@ -165,7 +166,7 @@ impl State {
         match &record.change {
             Change::Opened { .. } => {
                 for cursor in self.cursors.values_mut() {
-                    cursor.update(position, |lane, _| lane.opened(at));
+                    cursor.update(position, |cursor| cursor.opened(at));
                 }
             }
             Change::TopicCreated { topic, name, settings } => self.create_topic(position, *topic, name, Topic::new(name, *settings, at)),
@@ -217,9 +218,9 @@ impl State {
                 at_offset,
                 batch,
             } => {
-                self.update_cursor(position, *cursor, |lane, ruling| {
-                    if ruling == *pass && !planted::is(Bug::DeadLetterTwice) {
-                        lane.settled(*offset, QueueOffset(offset.0 + 1));
+                self.update_pass(position, *cursor, *pass, |cursor| {
+                    if !planted::is(Bug::DeadLetterTwice) {
+                        cursor.settled(*offset, QueueOffset(offset.0 + 1));
                     }
                 });
                 self.append(position, *to, *at_offset, batch);
@@ -243,7 +244,7 @@ impl State {
                 }
                 for group in self.readers.of(queue.topic) {
                     if let Some(cursor) = self.cursors.get_mut(&CursorId { group, queue: *queue }) {
-                        cursor.update(position, |lane, _| lane.trimmed(*start));
+                        cursor.update(position, |cursor| cursor.trimmed(*start));
                     }
                 }
             }
@@ -262,6 +263,17 @@ impl State {
                 self.append(position, *queue, *first, batch);
             }
             Change::Recalled { topic, due } => self.calendars.recalled(*topic, *due),
+            Change::Prioritized {
+                queue,
+                first,
+                end,
+                priorities,
+            } => {
+                if let Some(entry) = self.queues.get_mut(queue) {
+                    let offsets = OffsetRange { first: *first, end: *end };
+                    entry.prioritized_by(position, offsets, *priorities);
+                }
+            }
             Change::Granted { .. }
             | Change::FrontierMoved { .. }
             | Change::Settled { .. }
@@ -281,12 +293,13 @@ impl State {
         if let Change::CulpritDecided {
             cursor,
             pass,
+            priority,
             offset,
             fate,
             ..
         } = &record.change
         {
-            self.update_pass(position, *cursor, *pass, |lane| lane.decided(*offset, fate, at));
+            self.update_pass(position, *cursor, *pass, |cursor| cursor.decided(*priority, *offset, fate, at));
             if let Fate::DeadLettered { to, at_offset, batch } = fate {
                 self.append(position, *to, *at_offset, batch);
             }
@@ -317,7 +330,7 @@ impl State {
                 },
             };
             for (_, cursor) in self.cursors.range_mut(at(0)..=at(u16::MAX)) {
-                cursor.update(position, |lane, _| lane.release_held());
+                cursor.update(position, Cursor::release_held);
             }
         }
     }
@@ -328,21 +341,30 @@ impl State {
             Change::Granted {
                 cursor,
                 pass,
+                priority,
                 holder,
                 leases,
                 frontier,
                 expires_mono_ms,
             } => {
-                self.update_pass(position, *cursor, *pass, |lane| {
-                    lane.granted(position, holder, leases, *frontier, *expires_mono_ms)
+                self.update_pass(position, *cursor, *pass, |cursor| {
+                    cursor.granted(*priority, position, holder, leases, *frontier, *expires_mono_ms)
                 });
             }
-            Change::FrontierMoved { cursor, pass, frontier } => {
-                self.update_pass(position, *cursor, *pass, |lane| lane.move_frontier(*frontier));
+            Change::FrontierMoved {
+                cursor,
+                pass,
+                priority,
+                frontier,
+                parked,
+            } => {
+                self.update_pass(position, *cursor, *pass, |cursor| {
+                    cursor.move_frontier(*priority, *frontier, parked)
+                });
             }
             Change::Settled { cursor, pass, offsets } => {
-                self.update_pass(position, *cursor, *pass, |lane| {
-                    offsets.iter().for_each(|range| lane.settled(range.first, range.end))
+                self.update_pass(position, *cursor, *pass, |cursor| {
+                    offsets.iter().for_each(|range| cursor.settled(range.first, range.end))
                 });
             }
             Change::Returned {
@@ -352,7 +374,7 @@ impl State {
                 due_mono_ms,
                 reason,
             } => {
-                self.update_pass(position, *cursor, *pass, |lane| lane.returned(leases, *due_mono_ms, *reason));
+                self.update_pass(position, *cursor, *pass, |cursor| cursor.returned(leases, *due_mono_ms, *reason));
             }
             Change::Extended {
                 cursor,
@@ -360,8 +382,8 @@ impl State {
                 offsets,
                 expires_mono_ms,
             } => {
-                self.update_pass(position, *cursor, *pass, |lane| {
-                    offsets.iter().for_each(|range| lane.extended(*range, *expires_mono_ms))
+                self.update_pass(position, *cursor, *pass, |cursor| {
+                    offsets.iter().for_each(|range| cursor.extended(*range, *expires_mono_ms))
                 });
             }
             Change::Opened { .. }
@@ -382,21 +404,18 @@ impl State {
             | Change::Operated(_)
             | Change::Delayed { .. }
             | Change::Released { .. }
-            | Change::Recalled { .. } => {}
+            | Change::Recalled { .. }
+            | Change::Prioritized { .. } => {}
         }
     }
 
-    fn update_pass(&mut self, position: Position, id: CursorId, pass: Pass, change: impl FnOnce(&mut lane::Lane)) {
-        self.update_cursor(position, id, |lane, ruling| {
-            if ruling == pass {
-                change(lane);
-            }
-        });
-    }
-
-    fn update_cursor(&mut self, position: Position, id: CursorId, change: impl FnOnce(&mut lane::Lane, Pass)) {
+    fn update_pass(&mut self, position: Position, id: CursorId, pass: Pass, change: impl FnOnce(&mut Cursor)) {
         if let Some(cursor) = self.cursors.get_mut(&id) {
-            cursor.update(position, change);
+            cursor.update(position, |cursor| {
+                if cursor.pass == pass {
+                    change(cursor);
+                }
+            });
         }
     }
 

@@ -90,6 +90,8 @@ pub struct GroupReading {
     pub leased: u64,
     /// Messages that wait for another delivery.
     pub retrying: u64,
+    /// Messages that an ordered group has found and that wait for those before them in their message group, or for a member.
+    pub parked: u64,
     /// Queues in which nothing is judged for now because a run could not be judged.
     pub held_queues: u64,
     /// Nothing is judged until an operator does something: the fault is the plugin's.
@@ -182,6 +184,7 @@ impl Core {
                     matched: 0,
                     leased: 0,
                     retrying: 0,
+                    parked: 0,
                     held_queues: 0,
                     alarm: false,
                 });
@@ -195,8 +198,23 @@ impl Core {
     }
 
     fn add_cursor(&self, id: CursorId, cursor: &Cursor, room: &mut usize, reading: &mut GroupReading) {
+        for (priority, lane) in cursor.levels() {
+            // Where there are several lanes, what each has to come to is told by that of priority 0 alone.
+            if priority > 0 {
+                *room = room.saturating_sub(1);
+            }
+            if let Some(run) = self.consuming.lane(id, priority) {
+                // Counting what matched walks its ranges, which costs about as much as a cursor for each few of them.
+                *room = room.saturating_sub(run.matched_ranges() / 16);
+                reading.matched += run.matched();
+                reading.held_queues += u64::from(run.held.is_some() && priority == 0);
+            }
+            reading.leased += lane.leases.count();
+            reading.retrying += lane.retries.count();
+            reading.parked += lane.parked();
+        }
         let lane = &cursor.lane;
-        let run = self.consuming.lane(id);
+        let run = self.consuming.lane(id, 0);
         let end = self.state.queues.get(&id.queue).map_or(0, |queue| queue.end.0);
         let judged = run.map_or(lane.frontier, |run| run.judged());
         // What was settled ahead of the frontier is no longer waited for, whichever part it would belong to.
@@ -207,13 +225,5 @@ impl Core {
             Some(Filter::Plugin { .. }) => reading.unjudged += rest,
             Some(Filter::All) | None => reading.matched += rest,
         }
-        if let Some(run) = run {
-            // Counting what matched walks its ranges, which costs about as much as a cursor for each few of them.
-            *room = room.saturating_sub(run.matched_ranges() / 16);
-            reading.matched += run.matched();
-            reading.held_queues += u64::from(run.held.is_some());
-        }
-        reading.leased += lane.leases.count();
-        reading.retrying += lane.retries.count();
     }
 }

@@ -5,7 +5,7 @@ mod harness;
 use harness::Harness;
 use sluice_core::effect::{AlarmInfo, Answer, CursorInfo, Effect, FetchId, GroupInfo, JudgeId};
 use sluice_core::input::{
-    Action, Admin, ConnectionId, Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Numbers, SeekTo, Verdicts,
+    Action, Admin, ConnectionId, Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Link, Numbers, SeekTo, Verdicts,
 };
 use sluice_core::survey::SurveyFrom;
 use sluice_log::record::{Change, Fate, Filter, GroupSettings, OnFailure};
@@ -51,6 +51,7 @@ fn judge(harness: &mut Harness, culprits: &[u64]) {
     let (judge, from, to) = question(harness);
     let culprit = |&offset: &u64| Culprit {
         offset: QueueOffset(offset),
+        link: Link::default(),
         kind: CulpritKind::Trap,
         reason: format!("it trapped on {offset}"),
     };
@@ -58,6 +59,7 @@ fn judge(harness: &mut Harness, culprits: &[u64]) {
         from: QueueOffset(from),
         to: QueueOffset(to),
         deliver: (from..to).filter(|offset| !culprits.contains(offset)).map(QueueOffset).collect(),
+        links: Vec::new(),
         failed: 0,
         evaluated: (to - from) as u32,
         culprits: culprits.iter().map(culprit).collect(),

@@ -32,7 +32,7 @@ fn questions(harness: &mut Harness) -> Vec<(JudgeId, Rule, u64, u64)> {
     let mut asked = Vec::new();
     harness.effects.retain(|effect| match effect {
         Effect::Judge { judge, rule, from, to, .. } => {
-            asked.push((*judge, rule.clone(), from.0, to.0));
+            asked.push((*judge, rule.clone().expect("a rule"), from.0, to.0));
             false
         }
         _ => true,
@@ -46,6 +46,7 @@ fn verdicts(harness: &mut Harness, judge: JudgeId, from: u64, to: u64, deliver: 
         from: QueueOffset(from),
         to: QueueOffset(to),
         deliver,
+        links: Vec::new(),
         failed: 0,
         evaluated: (to - from) as u32,
         culprits: Vec::new(),

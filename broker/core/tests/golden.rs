@@ -56,6 +56,7 @@ fn history() -> Vec<Change> {
     };
     let granted = |holder, first, end| Change::Granted {
         cursor,
+        priority: 0,
         pass,
         holder,
         leases: vec![lease(first, end)],
@@ -76,6 +77,9 @@ fn history() -> Vec<Change> {
                     waits_ms: vec![1_000, 5_000, 10_000],
                 },
                 start: StartPoint::Time { wall_ms: -5 },
+                ordered: false,
+                on_exhausted: OnExhausted::DeadLetter,
+                oldest_every: OLDEST_EVERY,
             },
         },
         Change::PluginBound {
@@ -150,6 +154,7 @@ fn failures() -> Vec<Change> {
     vec![
         Change::CulpritDecided {
             cursor,
+            priority: 0,
             pass: Pass(1),
             offset: QueueOffset(5),
             digest: Digest([0xab; 32]),
@@ -268,6 +273,105 @@ fn check(name: &str, state: &State, kinds: &[u8]) {
     let golden = fs::read(&path).expect("read the golden file");
     assert!(golden == entries, "golden/{name} holds other bytes than are written now");
     assert_eq!(restored(&golden), *state);
+}
+
+/// What priorities and order add: a queue that knows some, lanes, a group with an order, and what it parked.
+fn lanes() -> Vec<Change> {
+    let cursor = CursorId {
+        group: GROUP,
+        queue: queue(TOPIC),
+    };
+    let ordered = CursorId {
+        group: GroupId(8),
+        queue: queue(TOPIC),
+    };
+    let subscribed = |group| Change::Subscribed {
+        group,
+        topic: TOPIC,
+        filter: Filter::All,
+        starts: vec![QueueStart {
+            queue: queue(TOPIC),
+            offset: QueueOffset(0),
+        }],
+    };
+    let group = |group, settings| Change::GroupCreated {
+        group,
+        name: format!("group-{}", group.0),
+        settings,
+    };
+    let settings = |ordered| GroupSettings {
+        attempts_max: 16,
+        backoff: Backoff::Fixed { wait_ms: 5 },
+        start: StartPoint::Earliest,
+        ordered,
+        on_exhausted: if ordered { OnExhausted::Hold } else { OnExhausted::DeadLetter },
+        oldest_every: if ordered { 0 } else { OLDEST_EVERY },
+    };
+    let parked = |offset, judged| Parked {
+        offset: QueueOffset(offset),
+        group: 0xfeed,
+        priority: 3,
+        judged,
+    };
+    vec![
+        topic(TOPIC, "orders"),
+        group(GROUP, settings(false)),
+        group(GroupId(8), settings(true)),
+        subscribed(GROUP),
+        subscribed(GroupId(8)),
+        Change::Prioritized {
+            queue: queue(TOPIC),
+            first: QueueOffset(2),
+            end: QueueOffset(12),
+            priorities: 0b1000,
+        },
+        Change::Appended {
+            queue: queue(TOPIC),
+            first: QueueOffset(0),
+            batch: batch(9, 0, 12),
+        },
+        Change::Granted {
+            cursor,
+            pass: Pass(1),
+            priority: 3,
+            holder: Holder::Receive { member: "m".to_owned() },
+            leases: vec![LeaseRange {
+                offsets: offsets(2, 4),
+                attempt: Attempt(1),
+            }],
+            frontier: QueueOffset(4),
+            expires_mono_ms: 60_000,
+        },
+        Change::FrontierMoved {
+            cursor: ordered,
+            pass: Pass(1),
+            priority: 0,
+            frontier: QueueOffset(6),
+            parked: vec![parked(4, true), parked(5, true), parked(7, false)],
+        },
+    ]
+}
+
+#[test]
+fn entries_of_lanes_are_written_and_read_as_ever() {
+    let path = path("entries-lanes-1.bin");
+    let state = state(lanes());
+    let (mut out, mut last) = (Writer::with_capacity(4096), None);
+    while let Some(key) = state.next_key(last.as_ref()) {
+        let entry = state.encode_entry(&key).expect("a key that state just named has an entry");
+        out.u32(entry.len() as u32).bytes(&entry);
+        last = Some(key);
+    }
+    let entries = out.finish().to_vec();
+    if env::var_os("SLUICE_ADD_GOLDENS").is_some() && !path.exists() {
+        fs::write(&path, &entries).expect("write the golden file");
+    }
+    let golden = fs::read(&path).expect("read the golden file");
+    assert!(
+        golden == entries,
+        "golden/entries-lanes-1.bin holds other bytes than are written now"
+    );
+    assert_eq!(restored(&golden), state);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod harness;
 
 use harness::Harness;
+use sluice_core::CoreConfig;
 use sluice_core::effect::{Answer, Effect};
 use sluice_core::input::{Action, Admin, Input, Letter, Numbers, SubscriptionId};
 use sluice_log::record::{Backoff, Filter, GroupSettings, OffsetRange, StartPoint};
@@ -20,6 +21,7 @@ fn given_up(count: u64) -> Harness {
             attempts_max: 2,
             backoff: Backoff::Fixed { wait_ms: 0 },
             start: StartPoint::Earliest,
+            ..CoreConfig::default().group
         },
     });
     harness.publish(1, 0, 10);
@@ -62,6 +64,7 @@ fn letter(offset: u64, origin: u64, attempts: u16) -> Letter {
         },
         origin: QueueOffset(origin),
         attempts,
+        priority: 0,
     }
 }
 

@@ -4,7 +4,7 @@ mod harness;
 
 use harness::Harness;
 use sluice_core::effect::{Answer, CursorInfo, Effect, GroupInfo};
-use sluice_core::input::{Admin, Culprit, CulpritKind, Input, Verdicts};
+use sluice_core::input::{Admin, Culprit, CulpritKind, Input, Link, Verdicts};
 use sluice_core::limits::{CULPRIT_QUORUM, CULPRITS_HELD_MAX, CULPRITS_MAX};
 use sluice_log::record::{Filter, OnFailure};
 use sluice_protocol::ids::{QueueOffset, TopicId};
@@ -17,6 +17,7 @@ fn judge(harness: &mut Harness, culprits: u64) {
     };
     let culprit = |offset: u64| Culprit {
         offset: QueueOffset(offset),
+        link: Link::default(),
         kind: CulpritKind::Trap,
         reason: format!("it trapped on {offset}"),
     };
@@ -24,6 +25,7 @@ fn judge(harness: &mut Harness, culprits: u64) {
         from,
         to,
         deliver: Vec::new(),
+        links: Vec::new(),
         failed: 0,
         evaluated: (to.0 - from.0) as u32,
         culprits: (from.0..from.0 + culprits).map(culprit).collect(),

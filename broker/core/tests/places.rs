@@ -6,7 +6,7 @@ use harness::Harness;
 use sluice_core::effect::{Answer, DeadLetter, Effect, FetchId};
 use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, Numbers, SeekTo, SubscriptionId};
 use sluice_core::state::lane::NEVER_MONO_MS;
-use sluice_log::record::{Backoff, Filter, GroupSettings, StartPoint};
+use sluice_log::record::{Backoff, Filter, GroupSettings, OLDEST_EVERY, OnExhausted, StartPoint};
 use sluice_protocol::errors::ErrorCode;
 use sluice_protocol::ids::{QueueId, QueueIndex, QueueOffset, TopicId};
 
@@ -17,6 +17,9 @@ fn attempts(max: u16) -> GroupSettings {
         attempts_max: max,
         backoff: Backoff::Fixed { wait_ms: 5_000 },
         start: StartPoint::Earliest,
+        ordered: false,
+        on_exhausted: OnExhausted::DeadLetter,
+        oldest_every: OLDEST_EVERY,
     }
 }
 

@@ -40,6 +40,19 @@ fn lease() -> impl Strategy<Value = LeaseRange> {
     })
 }
 
+fn priority() -> impl Strategy<Value = u8> {
+    prop_oneof![3 => Just(0u8), 1 => 1u8..3]
+}
+
+fn parked() -> impl Strategy<Value = Parked> {
+    (0u64..25, 0u64..3, 0u8..3, any::<bool>()).prop_map(|(offset, group, priority, judged)| Parked {
+        offset: QueueOffset(offset),
+        group,
+        priority,
+        judged,
+    })
+}
+
 fn lane_change() -> impl Strategy<Value = Change> {
     let pass = || (1u32..3).prop_map(Pass);
     let holder = prop_oneof![
@@ -52,22 +65,33 @@ fn lane_change() -> impl Strategy<Value = Change> {
         Just(ReturnReason::ConnectionLost)
     ];
     prop_oneof![
-        (cursor(), pass(), holder, prop::collection::vec(lease(), 1..3), 0u64..25, 0u64..50).prop_map(
-            |(cursor, pass, holder, leases, frontier, expires_mono_ms)| {
+        (
+            cursor(),
+            (pass(), priority()),
+            holder,
+            prop::collection::vec(lease(), 1..3),
+            0u64..25,
+            0u64..50
+        )
+            .prop_map(|(cursor, (pass, priority), holder, leases, frontier, expires_mono_ms)| {
                 Change::Granted {
                     cursor,
                     pass,
+                    priority,
                     holder,
                     leases,
                     frontier: QueueOffset(frontier),
                     expires_mono_ms,
                 }
+            }),
+        (cursor(), pass(), priority(), 0u64..25, prop::collection::vec(parked(), 0..4)).prop_map(|(cursor, pass, priority, at, parked)| {
+            Change::FrontierMoved {
+                cursor,
+                pass,
+                priority,
+                frontier: QueueOffset(at),
+                parked,
             }
-        ),
-        (cursor(), pass(), 0u64..25).prop_map(|(cursor, pass, at)| Change::FrontierMoved {
-            cursor,
-            pass,
-            frontier: QueueOffset(at)
         }),
         (cursor(), pass(), prop::collection::vec(offsets(), 1..3)).prop_map(|(cursor, pass, offsets)| Change::Settled {
             cursor,
@@ -120,6 +144,7 @@ fn operated() -> impl Strategy<Value = Change> {
                 back: vec![SentBack {
                     cursor,
                     pass: Pass(pass),
+                    priority: 0,
                     messages: vec![message],
                 }],
             }
@@ -146,6 +171,9 @@ fn change() -> impl Strategy<Value = Change> {
         attempts_max: 3,
         backoff: Backoff::Fixed { wait_ms: 1 },
         start: StartPoint::Earliest,
+        ordered: false,
+        on_exhausted: OnExhausted::DeadLetter,
+        oldest_every: OLDEST_EVERY,
     };
     let filter = prop_oneof![
         Just(Filter::All),
@@ -190,8 +218,15 @@ fn change() -> impl Strategy<Value = Change> {
             starts: vec![QueueStart { queue: queue(topic, 1), offset: QueueOffset(offset) }],
         }),
         1 => (0u64..3, 0u16..2, 0u64..9).prop_map(|(topic, index, start)| Change::Trimmed { queue: queue(topic, index), start: QueueOffset(start) }),
-        3 => (cursor(), 0u64..20, fate()).prop_map(|(cursor, offset, fate)| Change::CulpritDecided {
+        2 => (0u64..3, 0u16..2, 0u64..20, 1u64..4, 1u16..8).prop_map(|(topic, index, first, count, priorities)| Change::Prioritized {
+            queue: queue(topic, index),
+            first: QueueOffset(first),
+            end: QueueOffset(first + count),
+            priorities: priorities << 1,
+        }),
+        3 => (cursor(), 0u64..20, priority(), fate()).prop_map(|(cursor, offset, priority, fate)| Change::CulpritDecided {
             cursor,
+            priority,
             pass: Pass(1),
             offset: QueueOffset(offset),
             digest: Digest([1; 32]),

@@ -5,7 +5,8 @@ mod harness;
 use harness::Harness;
 use sluice_core::effect::{Effect, JudgeId};
 use sluice_core::input::{
-    Action, Admin, ConnectionId, Consume, Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Numbers, SubscriptionId, Verdicts,
+    Action, Admin, ConnectionId, Consume, Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Link, Numbers, SubscriptionId,
+    Verdicts,
 };
 use sluice_core::limits::SURVEY_ENTRIES_MAX;
 use sluice_core::survey::{GroupReading, Survey, SurveyFrom, TopicReading};
@@ -20,6 +21,7 @@ fn lag(unjudged: u64, matched: u64, leased: u64, retrying: u64) -> GroupReading 
         matched,
         leased,
         retrying,
+        parked: 0,
         held_queues: 0,
         alarm: false,
     }
@@ -73,6 +75,7 @@ fn a_groups_lag_shows_its_four_parts() {
         from: QueueOffset(0),
         to: QueueOffset(7),
         deliver: [0, 2, 4, 6].map(QueueOffset).to_vec(),
+        links: Vec::new(),
         failed: 0,
         evaluated: 7,
         culprits: Vec::new(),
@@ -94,6 +97,7 @@ fn what_waits_beyond_a_message_that_is_set_aside_is_counted_once() {
     let judge = asked(&mut harness);
     let culprit = Culprit {
         offset: QueueOffset(1),
+        link: Link::default(),
         kind: CulpritKind::Trap,
         reason: "it trapped".to_owned(),
     };
@@ -101,6 +105,7 @@ fn what_waits_beyond_a_message_that_is_set_aside_is_counted_once() {
         from: QueueOffset(0),
         to: QueueOffset(7),
         deliver: [0, 2].map(QueueOffset).to_vec(),
+        links: Vec::new(),
         failed: 0,
         evaluated: 7,
         culprits: vec![culprit],

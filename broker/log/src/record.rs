@@ -4,7 +4,9 @@ mod codec;
 mod delay;
 mod failure;
 mod fields;
+mod flow;
 mod kind;
+mod lanes;
 mod operated;
 mod stored;
 
@@ -14,6 +16,7 @@ use sluice_protocol::units::Now;
 
 pub use codec::{RECORD_HEADER_BYTES, RecordError, peek};
 pub use kind::kind_name;
+pub use lanes::{OLDEST_EVERY, OnExhausted, Parked, put_extension, put_parked, take_extension, take_parked};
 pub use operated::{Operated, Operation, SentBack};
 pub(crate) use stored::{Origin, StoredBatch, stored};
 
@@ -85,10 +88,12 @@ pub enum Change {
     },
     /// A message that waited for its time will not be released.
     Recalled { topic: TopicId, due: Due },
-    /// Messages were handed out, or looked at and skipped up to `frontier`.
+    /// Messages of one lane were handed out, or looked at and skipped up to `frontier`.
     Granted {
         cursor: CursorId,
         pass: Pass,
+        /// Whose lane it is; 0 in an ordered group, which has one lane.
+        priority: u8,
         holder: Holder,
         leases: Vec<LeaseRange>,
         /// The first offset neither leased, parked nor skipped, after this grant.
@@ -96,11 +101,15 @@ pub enum Change {
         /// On the monotonic clock.
         expires_mono_ms: u64,
     },
-    /// The frontier moved over messages that the filter rejected.
+    /// The frontier of a lane moved over messages that the filter rejected, or that an ordered group parked; or the lane came to be.
     FrontierMoved {
         cursor: CursorId,
         pass: Pass,
+        /// Whose lane it is.
+        priority: u8,
         frontier: QueueOffset,
+        /// What an ordered group has found since, ascending.
+        parked: Vec<Parked>,
     },
     /// Leased messages were acknowledged.
     Settled {
@@ -147,6 +156,8 @@ pub enum Change {
     CulpritDecided {
         cursor: CursorId,
         pass: Pass,
+        /// Whose lane it is in.
+        priority: u8,
         offset: QueueOffset,
         /// The version that failed on it.
         digest: Digest,
@@ -165,6 +176,14 @@ pub enum Change {
     },
     /// The group goes on in this topic: what was set aside or held for a plugin's failure is judged again.
     SubscriptionResumed { group: GroupId, topic: TopicId },
+    /// Messages with these priorities (bit n stands for n) are about to be stored between the two offsets of a queue. Recorded before they
+    /// are, so that what is stored is never of a priority that the queue does not know of.
+    Prioritized {
+        queue: QueueId,
+        first: QueueOffset,
+        end: QueueOffset,
+        priorities: u16,
+    },
     /// An operator interfered with a group.
     Operated(Operated),
 }
@@ -308,6 +327,12 @@ pub struct GroupSettings {
     pub backoff: Backoff,
     /// Where a new group begins in a topic.
     pub start: StartPoint,
+    /// Whether the messages of one message group are delivered one after the other.
+    pub ordered: bool,
+    /// What becomes of a message after its last attempt.
+    pub on_exhausted: OnExhausted,
+    /// One delivery in so many goes to the message that has waited longest, whatever its priority; 0 for none.
+    pub oldest_every: u8,
 }
 
 /// The wait before a redelivery.

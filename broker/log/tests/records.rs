@@ -93,6 +93,7 @@ fn dealt(group: GroupId, topic: TopicId, index: u16, offset: u64) -> Operation {
     let sent = SentBack {
         cursor: CursorId { group, queue },
         pass: Pass(1),
+        priority: (index % 10) as u8,
         messages: vec![LeaseRange {
             offsets,
             attempt: Attempt(index),
@@ -170,11 +171,15 @@ fn changes() -> impl Strategy<Value = Change> {
     });
     let due = prop::collection::vec(due, 0..9);
     prop_oneof![
-        (any::<u64>(), any::<String>(), any::<u16>(), backoff, start).prop_map(|(group, name, attempts_max, backoff, start)| {
+        (any::<(u64, u16, bool, bool, u8)>(), any::<String>(), backoff, start).prop_map(|(numbers, name, backoff, start)| {
+            let (group, attempts_max, ordered, hold, oldest_every) = numbers;
             let settings = GroupSettings {
                 attempts_max,
                 backoff,
                 start,
+                ordered,
+                on_exhausted: if hold { OnExhausted::Hold } else { OnExhausted::DeadLetter },
+                oldest_every,
             };
             Change::GroupCreated {
                 group: GroupId(group),
@@ -197,15 +202,32 @@ fn changes() -> impl Strategy<Value = Change> {
                 batch,
             }
         }),
-        (cursor.clone(), numbers, member, leases()).prop_map(|(cursor, (pass, frontier, expires_mono_ms), holder, leases)| {
+        (cursor.clone(), numbers, 0u8..3, member, leases()).prop_map(|(cursor, numbers, priority, holder, leases)| {
+            let (pass, frontier, expires_mono_ms) = numbers;
             Change::Granted {
                 cursor,
                 pass: Pass(pass),
+                priority,
                 holder,
                 leases,
                 frontier: QueueOffset(frontier),
                 expires_mono_ms,
             }
+        }),
+        (cursor.clone(), numbers, 0u8..3, parked()).prop_map(|(cursor, (pass, frontier, _), priority, parked)| {
+            Change::FrontierMoved {
+                cursor,
+                pass: Pass(pass),
+                priority,
+                frontier: QueueOffset(frontier),
+                parked,
+            }
+        }),
+        (queue.clone(), any::<(u64, u64, u16)>()).prop_map(|(queue, (first, end, priorities))| Change::Prioritized {
+            queue,
+            first: QueueOffset(first),
+            end: QueueOffset(end),
+            priorities,
         }),
         (cursor.clone(), any::<u32>(), ranges()).prop_map(|(cursor, pass, offsets)| Change::Settled {
             cursor,
@@ -232,10 +254,11 @@ fn changes() -> impl Strategy<Value = Change> {
             }
         }),
         (cursor, fate(queue.clone(), batch.clone()), numbers, any::<[u8; 32]>(), ".{0,40}").prop_map(
-            |(cursor, fate, (pass, offset, _), digest, reason)| {
+            |(cursor, fate, (pass, offset, priority), digest, reason)| {
                 Change::CulpritDecided {
                     cursor,
                     pass: Pass(pass),
+                    priority: (priority % 10) as u8,
                     offset: QueueOffset(offset),
                     digest: Digest(digest),
                     reason,
@@ -273,6 +296,16 @@ fn changes() -> impl Strategy<Value = Change> {
             }
         }),
     ]
+}
+
+fn parked() -> impl Strategy<Value = Vec<Parked>> {
+    let parked = any::<(u64, u64, u8, bool)>().prop_map(|(offset, group, priority, judged)| Parked {
+        offset: QueueOffset(offset),
+        group,
+        priority,
+        judged,
+    });
+    prop::collection::vec(parked, 0..4)
 }
 
 proptest! {

@@ -27,11 +27,11 @@ mod whole;
 pub use admission::{Admission, AdmissionLimits, RefusedRow, admit};
 pub use attributes::Attributes;
 pub use builder::{BatchBuilder, MessageError, NewMessage};
-pub use layout::{BatchError, HEADER_BYTES, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, key_hash, tag_hash};
+pub use layout::{BatchError, HEADER_BYTES, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, group_hash, key_hash, tag_hash};
 pub use merger::{BatchMerger, BatchParts, MergeError};
 pub use names::NameIndex;
 pub use row::{FLAG_DELIVER_AFTER, Keys, Properties, Row};
-pub use whole::Batch;
+pub use whole::{Batch, Uses};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use sluice_core::input::{Action, Admin, Consume, Numbers, SeekTo};
-use sluice_log::record::{Backoff, Filter, GroupSettings, OnFailure, PluginLimits, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, Filter, GroupSettings, OnExhausted, OnFailure, PluginLimits, StartPoint, TopicSettings};
 use sluice_protocol::control;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{QueueIndex, QueueOffset};
@@ -207,10 +207,26 @@ pub(crate) fn group_settings(settings: Option<control::GroupSettings>, defaults:
     };
     let backoff = settings.backoff.map_or(Ok(defaults.backoff), backoff)?;
     let start = settings.start.map_or(Ok(defaults.start), start_point)?;
+    let oldest_every = match settings.oldest_every {
+        0 => defaults.oldest_every,
+        1 => 0,
+        2..=255 => settings.oldest_every as u8,
+        more => {
+            return Err(bad_setting(format!(
+                "the longest waiting has its turn once in 2 to 255 deliveries, not {more}"
+            )));
+        }
+    };
     Ok(GroupSettings {
         attempts_max,
         backoff,
         start,
+        ordered: settings.ordered,
+        on_exhausted: match settings.hold_exhausted {
+            true => OnExhausted::Hold,
+            false => OnExhausted::DeadLetter,
+        },
+        oldest_every,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sluice_core::effect::{self, Answer};
-use sluice_log::record::{Backoff, Filter, GroupSettings, OnFailure, PluginLimits, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, Filter, GroupSettings, OnExhausted, OnFailure, PluginLimits, StartPoint, TopicSettings};
 use sluice_protocol::control;
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::frame::{self, FrameKind};
@@ -199,6 +199,7 @@ fn cursor_info(info: effect::CursorInfo) -> control::CursorInfo {
         end: info.end.0,
         leased: info.leased,
         retrying: info.retrying,
+        parked: info.parked,
         matched: info.matched,
         failed: info.failed,
         held: info.held.unwrap_or_default(),
@@ -231,5 +232,8 @@ fn group_settings(settings: GroupSettings) -> control::GroupSettings {
         attempts_max: settings.attempts_max.into(),
         backoff: Some(control::Backoff { kind: Some(kind) }),
         start: Some(control::StartPoint { at: Some(at) }),
+        ordered: settings.ordered,
+        hold_exhausted: settings.on_exhausted == OnExhausted::Hold,
+        oldest_every: settings.oldest_every.max(1).into(),
     }
 }

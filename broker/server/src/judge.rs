@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+pub use sluice_core::effect::Among;
+use sluice_core::input::Link;
 use sluice_core::limits::{CULPRIT_QUORUM, CULPRITS_MAX};
 use sluice_log::{BatchPlace, LogError, LogReader, ReadAhead};
 use sluice_plugin_host::{FilterHandle, Host, Room, RunFailure, ViewWriter, Worker};
@@ -12,6 +14,7 @@ use sluice_protocol::ids::{QueueId, QueueOffset};
 use crate::columns::{Pruning, Slots};
 use crate::judged::{Asked, Ended, Together, culprit_kind};
 pub use crate::judged::{Judged, Outcomes};
+use crate::listed::{is_meant, link_of};
 
 /// Judges on one thread, with buffers and plugin instances that it keeps from one stretch to the next.
 pub struct Judge {
@@ -19,6 +22,8 @@ pub struct Judge {
     writer: ViewWriter,
     /// Which offset each message of the run under way has.
     offsets: Vec<QueueOffset>,
+    /// Where it is asked, what each of them is in the order of its queue.
+    links: Vec<Link>,
     /// The columns of the filters under way, by the numbers of the batch under way.
     slots: Slots,
     keys: Vec<u8>,
@@ -29,6 +34,8 @@ pub struct Judge {
 pub struct Stretch {
     /// The queue.
     pub queue: QueueId,
+    /// Which of them are meant.
+    pub among: Among,
     /// The first.
     pub from: QueueOffset,
     /// One past the last.
@@ -41,7 +48,7 @@ pub struct Stretch {
 const SPARSE_READS: usize = 64;
 
 /// Messages whose places are looked up at once.
-const PLACES_MESSAGES: u64 = 4_096;
+pub(crate) const PLACES_MESSAGES: u64 = 4_096;
 
 /// Why a stretch could not be judged by any filter.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +68,7 @@ impl Judge {
             worker: Worker::new(host),
             writer: ViewWriter::new(),
             offsets: Vec::new(),
+            links: Vec::new(),
             slots: Slots::default(),
             keys: Vec::new(),
         }
@@ -75,7 +83,7 @@ impl Judge {
     /// # Panics
     /// When the filters differ in their hints.
     pub fn stored(&mut self, reader: &LogReader, filters: &[FilterHandle], stretch: Stretch) -> Result<Outcomes, JudgeError> {
-        let mut together = Together::new(filters, stretch.calls_max);
+        let mut together = Together::new(filters, stretch.among, stretch.calls_max);
         self.begin(&together);
         let to = match &together.pruning {
             Pruning::Tags { hashes, .. } => {
@@ -157,18 +165,24 @@ impl Judge {
 
     fn begin(&mut self, together: &Together<'_>) {
         self.offsets.clear();
+        self.links.clear();
         self.writer.begin(together.columns.len());
     }
 
     #[inline]
     fn row(&mut self, attributes: &Attributes, row: u32, offset: QueueOffset, together: &mut Together<'_>) {
-        let Some(row) = attributes.row(row) else { return };
+        let Some(row) = attributes.row(row).filter(|row| is_meant(together.among, row)) else {
+            return;
+        };
         if !together.pruning.may_match(&row) {
             together.pruned += 1;
             return;
         }
         self.slots.write(&row, &mut self.writer, &mut self.keys);
         self.offsets.push(offset);
+        if together.among == Among::Ordered {
+            self.links.push(link_of(&row));
+        }
         together.left -= 1;
         match self.writer.end_message() {
             Room::Left => {}
@@ -183,7 +197,7 @@ impl Judge {
         for asked in together.asked.iter_mut().filter(|asked| asked.ended.is_none()) {
             let Some(view) = self.writer.finish_with(&asked.own) else { return };
             match self.worker.evaluate(asked.filter, view) {
-                Ok(verdicts) => asked.judged.take(&self.offsets, &verdicts),
+                Ok(verdicts) => asked.judged.take(&self.offsets, &self.links, &verdicts),
                 Err(failure) => self.one_by_one(asked, failure),
             }
             // With as many as it takes to decide about what the plugin failed on the core is to hear of it.
@@ -203,9 +217,14 @@ impl Judge {
         }
         for (message, &offset) in self.offsets.iter().enumerate() {
             match self.worker.evaluate(asked.filter, self.writer.alone_with(&asked.own, message)) {
-                Ok(verdicts) => asked.judged.take(&[offset], &verdicts),
+                Ok(verdicts) => asked
+                    .judged
+                    .take(&[offset], self.links.get(message..=message).unwrap_or(&[]), &verdicts),
                 Err(failure) => match culprit_kind(&failure) {
-                    Some(kind) => asked.judged.blame(offset, kind, &failure),
+                    Some(kind) => {
+                        let link = self.links.get(message).copied().unwrap_or_default();
+                        asked.judged.blame(offset, link, kind, &failure);
+                    }
                     None => {
                         asked.ended = Some(Ended::before(offset, failure));
                         return;
@@ -241,7 +260,7 @@ fn next_places<'a>(
 }
 
 /// `None` for what retention took since its place was found.
-fn unless_gone(attributes: Result<Attributes, LogError>) -> Result<Option<Attributes>, LogError> {
+pub(crate) fn unless_gone(attributes: Result<Attributes, LogError>) -> Result<Option<Attributes>, LogError> {
     match attributes {
         Ok(attributes) => Ok(Some(attributes)),
         Err(LogError::Gone { .. }) => Ok(None),
@@ -249,7 +268,7 @@ fn unless_gone(attributes: Result<Attributes, LogError>) -> Result<Option<Attrib
     }
 }
 
-fn rows_within(place: &BatchPlace, from: QueueOffset, to: QueueOffset) -> Range<u32> {
+pub(crate) fn rows_within(place: &BatchPlace, from: QueueOffset, to: QueueOffset) -> Range<u32> {
     let row = |offset: QueueOffset| offset.0.saturating_sub(place.first.0).min(u64::from(place.count)) as u32;
     row(from)..row(to)
 }

@@ -1,6 +1,7 @@
 //! What filters that judge the same messages together have made of them so far.
 
-use sluice_core::input::{Culprit, CulpritKind};
+use sluice_core::effect::Among;
+use sluice_core::input::{Culprit, CulpritKind, Link};
 use sluice_plugin_host::{Attribute, FilterHandle, RunFailure, Verdicts};
 use sluice_protocol::ids::QueueOffset;
 
@@ -11,6 +12,8 @@ use crate::columns::Pruning;
 pub struct Judged {
     /// The offsets to deliver, ascending.
     pub deliver: Vec<QueueOffset>,
+    /// Where it was asked, what each of these is in the order of its queue.
+    pub links: Vec<Link>,
     /// How many of the others were evaluation errors.
     pub failed: u32,
     /// How many were dropped by the hint, without a call.
@@ -29,6 +32,8 @@ pub type Outcomes = Vec<Result<Judged, RunFailure>>;
 /// The filters that judge a stretch together: one transposition serves them all.
 pub(crate) struct Together<'a> {
     pub(crate) pruning: Pruning<'a>,
+    /// Which messages are meant.
+    pub(crate) among: Among,
     /// What any of them asks for, each once.
     pub(crate) columns: Vec<Attribute>,
     pub(crate) asked: Vec<Asked<'a>>,
@@ -75,7 +80,7 @@ impl Ended {
 impl<'a> Together<'a> {
     /// # Panics
     /// When the filters differ in their hints.
-    pub(crate) fn new(filters: &'a [FilterHandle], calls_max: u64) -> Self {
+    pub(crate) fn new(filters: &'a [FilterHandle], among: Among, calls_max: u64) -> Self {
         let hint = filters.first().and_then(FilterHandle::hint);
         assert!(
             filters.iter().all(|filter| filter.hint() == hint),
@@ -97,6 +102,7 @@ impl<'a> Together<'a> {
         Self {
             asked: asked.collect(),
             pruning: Pruning::new(hint),
+            among,
             columns,
             pruned: 0,
             left: calls_max,
@@ -130,13 +136,14 @@ impl<'a> Together<'a> {
 }
 
 impl Judged {
-    /// Takes in the verdicts on the messages at these offsets.
-    pub(crate) fn take(&mut self, offsets: &[QueueOffset], verdicts: &Verdicts) {
+    /// Takes in the verdicts on the messages at these offsets, with their links where these are asked for.
+    pub(crate) fn take(&mut self, offsets: &[QueueOffset], links: &[Link], verdicts: &Verdicts) {
         self.evaluated += offsets.len() as u32;
         for (word, mut bits) in verdicts.deliver.into_iter().enumerate() {
             while bits != 0 {
                 let message = word * 64 + bits.trailing_zeros() as usize;
                 self.deliver.push(offsets[message]);
+                self.links.extend(links.get(message));
                 bits &= bits - 1;
             }
         }
@@ -144,10 +151,11 @@ impl Judged {
     }
 
     /// The plugin failed on this message alone.
-    pub(crate) fn blame(&mut self, offset: QueueOffset, kind: CulpritKind, failure: &RunFailure) {
+    pub(crate) fn blame(&mut self, offset: QueueOffset, link: Link, kind: CulpritKind, failure: &RunFailure) {
         self.evaluated += 1;
         self.culprits.push(Culprit {
             offset,
+            link,
             kind,
             reason: failure.to_string(),
         });

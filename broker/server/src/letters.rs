@@ -192,6 +192,7 @@ fn letter(row: &Row<'_>, offset: u64, stored_wall_ms: i64, name: impl Fn(sluice_
         },
         origin: QueueOffset(shown.origin_offset),
         attempts: u16::try_from(shown.attempts).unwrap_or(u16::MAX),
+        priority: row.priority(),
     };
     Stored { letter, shown }
 }

@@ -17,6 +17,7 @@ pub mod judge;
 mod judged;
 mod letters;
 pub mod limits;
+mod listed;
 mod listen;
 mod lookup;
 mod metrics;

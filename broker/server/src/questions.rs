@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use sluice_core::effect::{JudgeId, Rule};
+use sluice_core::effect::{Among, JudgeId, Rule};
 use sluice_protocol::ids::{Digest, QueueId, QueueOffset};
 
 use crate::limits;
@@ -13,7 +13,9 @@ use crate::limits;
 pub(crate) struct JudgeWork {
     pub(crate) judge: JudgeId,
     pub(crate) queue: QueueId,
-    pub(crate) rule: Rule,
+    /// Without a rule all that is meant matches.
+    pub(crate) rule: Option<Rule>,
+    pub(crate) among: Among,
     pub(crate) from: QueueOffset,
     pub(crate) to: QueueOffset,
     /// The answer must end before more match.
@@ -24,7 +26,7 @@ pub(crate) struct JudgeWork {
 type Asked = (Digest, String);
 
 /// Which messages are to be judged.
-type Place = (QueueId, QueueOffset, QueueOffset);
+type Place = (QueueId, QueueOffset, QueueOffset, Among);
 
 /// What waits for a verdict thread.
 #[derive(Debug, Default)]
@@ -125,11 +127,11 @@ fn asked(rule: &Rule) -> Asked {
 
 impl Waiting {
     fn is_failing(&self, work: &JudgeWork) -> bool {
-        !self.failing.is_empty() && self.failing.contains(&asked(&work.rule))
+        !self.failing.is_empty() && work.rule.as_ref().is_some_and(|rule| self.failing.contains(&asked(rule)))
     }
 
     fn put(&mut self, work: JudgeWork) {
-        let place = (work.queue, work.from, work.to);
+        let place = (work.queue, work.from, work.to, work.among);
         let together = self.work.entry(place).or_default();
         if together.is_empty() {
             self.places.push_back(place);
@@ -145,9 +147,9 @@ impl Waiting {
         })?;
         let place = self.places[nth];
         let all = self.work.remove(&place)?;
-        let alone = all.first().map(|work| asked(&work.rule)).filter(|_| is_failing);
+        let alone = all.first().and_then(|work| work.rule.as_ref()).map(asked).filter(|_| is_failing);
         let (mut work, mut rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|work| match &alone {
-            Some(alone) => asked(&work.rule) == *alone,
+            Some(alone) => work.rule.as_ref().map(asked).as_ref() == Some(alone),
             None => !self.is_failing(work),
         });
         rest.splice(..0, work.split_off(work.len().min(limits::JUDGED_TOGETHER_MAX)));
@@ -175,19 +177,24 @@ mod tests {
                 topic: TopicId(1),
                 index: QueueIndex(queue),
             },
-            rule: Rule {
-                digest: Digest([0; 32]),
-                expression: String::new(),
-                limits: PluginLimits {
-                    fuel_per_run: 1,
-                    fuel_per_message: 1,
-                    run_ms: 1,
-                    memory_bytes: 1,
-                },
-            },
+            rule: Some(rule(Digest([0; 32]))),
+            among: Among::All,
             from: QueueOffset(from),
             to: QueueOffset(from + 10),
             deliver_max: 10,
+        }
+    }
+
+    fn rule(digest: Digest) -> Rule {
+        Rule {
+            digest,
+            expression: String::new(),
+            limits: PluginLimits {
+                fuel_per_run: 1,
+                fuel_per_message: 1,
+                run_ms: 1,
+                memory_bytes: 1,
+            },
         }
     }
 
@@ -219,10 +226,10 @@ mod tests {
         let questions = Questions::default();
         let failing = Digest([9; 32]);
         let with = |mut work: JudgeWork| {
-            work.rule.digest = failing;
+            work.rule = Some(rule(failing));
             work
         };
-        questions.fails(&with(question(0, 0, 0)).rule, true);
+        questions.fails(&rule(failing), true);
         questions.submit([
             with(question(1, 0, 0)),
             question(2, 0, 0),

@@ -25,6 +25,7 @@ pub(crate) struct Lag {
     pub(crate) matched: u64,
     pub(crate) leased: u64,
     pub(crate) retrying: u64,
+    pub(crate) parked: u64,
 }
 
 impl Lag {
@@ -34,6 +35,7 @@ impl Lag {
             matched: reading.matched,
             leased: reading.leased,
             retrying: reading.retrying,
+            parked: reading.parked,
         }
     }
 
@@ -42,15 +44,17 @@ impl Lag {
         self.matched += other.matched;
         self.leased += other.leased;
         self.retrying += other.retrying;
+        self.parked += other.parked;
     }
 
     /// The parts by their names.
-    pub(crate) fn parts(self) -> [(&'static str, u64); 4] {
+    pub(crate) fn parts(self) -> [(&'static str, u64); 5] {
         [
             ("unjudged", self.unjudged),
             ("matched", self.matched),
             ("leased", self.leased),
             ("retrying", self.retrying),
+            ("parked", self.parked),
         ]
     }
 
@@ -153,6 +157,7 @@ impl Everything {
                     group.matched += next.matched;
                     group.leased += next.leased;
                     group.retrying += next.retrying;
+                    group.parked += next.parked;
                     group.held_queues += next.held_queues;
                     group.alarm |= next.alarm;
                 }
@@ -195,6 +200,7 @@ mod tests {
             matched: 0,
             leased: 1,
             retrying: 0,
+            parked: 0,
             held_queues,
             alarm: held_queues > 0,
         }

@@ -9,6 +9,7 @@ use sluice_plugin_host::{FilterHandle, RunFailure};
 
 use crate::judge::{Judge, Stretch};
 use crate::judged::Judged;
+use crate::listed::listed;
 use crate::metrics::Metrics;
 use crate::panics::caught;
 use crate::plugins::Plugins;
@@ -35,7 +36,9 @@ impl VerdictThread {
     pub(crate) fn run(self) {
         let mut judge = Judge::new(self.plugins.host());
         while let Some(Taken { work, is_failing }) = self.questions.take() {
-            let mut ready: Vec<Ready> = work.into_iter().filter_map(|work| self.prepare(work)).collect();
+            let (ruled, unruled): (Vec<_>, Vec<_>) = work.into_iter().partition(|work| work.rule.is_some());
+            self.list(&unruled);
+            let mut ready: Vec<Ready> = ruled.into_iter().filter_map(|work| self.prepare(work)).collect();
             while let Some((_, first)) = ready.first() {
                 let hint = first.hint().cloned();
                 let (together, others) = ready.into_iter().partition(|(_, filter)| filter.hint() == hint.as_ref());
@@ -48,6 +51,20 @@ impl VerdictThread {
         }
     }
 
+    /// Answers questions without a rule, which are about the same messages.
+    fn list(&self, work: &[JudgeWork]) {
+        let Some(stretch) = stretch_of(work) else { return };
+        let listed = caught("listing messages", || listed(&self.reader, stretch));
+        for work in work {
+            let outcome = match &listed {
+                Ok(Ok(judged)) => Ok(judged.clone()),
+                Ok(Err(error)) => Err(unasked(error)),
+                Err(panicked) => Err(unasked(panicked)),
+            };
+            self.answer(work, outcome);
+        }
+    }
+
     /// Finds the filter of a question; one that has none is answered.
     fn prepare(&self, work: JudgeWork) -> Option<Ready> {
         let filter = caught("compiling a filter", || {
@@ -55,7 +72,7 @@ impl VerdictThread {
                 digest,
                 limits,
                 expression,
-            } = &work.rule;
+            } = work.rule.as_ref().ok_or("there is no rule to ask")?;
             self.plugins.filter(*digest, *limits, expression).map_err(|error| error.to_string())
         });
         match filter.unwrap_or_else(|panicked| Err(panicked.to_string())) {
@@ -85,14 +102,7 @@ impl VerdictThread {
 
     /// What the filters say, each for itself; `None` when the broker panicked.
     fn judge(&self, judge: &mut Judge, work: &[JudgeWork], filters: &[FilterHandle]) -> Option<Vec<Outcome>> {
-        let &JudgeWork { queue, from, to, .. } = work.first()?;
-        let stretch = Stretch {
-            queue,
-            from,
-            to,
-            // Whatever is judged by a call may match.
-            calls_max: work.iter().map(|work| work.deliver_max).min().unwrap_or(1),
-        };
+        let stretch = stretch_of(work)?;
         let judged = caught("judging messages", || judge.stored(&self.reader, filters, stretch));
         match judged {
             Ok(Ok(outcomes)) => Some(outcomes.into_iter().map(|outcome| outcome.map_err(failure)).collect()),
@@ -111,7 +121,8 @@ impl VerdictThread {
                 self.metrics.messages_pruned.add(judged.pruned);
                 if let Some(culprit) = judged.culprits.first() {
                     let (queue, count, first, reason) = (work.queue, judged.culprits.len(), culprit.offset.0, &culprit.reason);
-                    tracing::warn!(%queue, plugin = %work.rule.digest, count, first, %reason, "a plugin fails on messages");
+                    let plugin = work.rule.as_ref().map(|rule| tracing::field::display(rule.digest));
+                    tracing::warn!(%queue, plugin, count, first, %reason, "a plugin fails on messages");
                 }
                 !judged.culprits.is_empty()
             }
@@ -121,11 +132,14 @@ impl VerdictThread {
                 *kind == JudgeFailureKind::Stopped
             }
         };
-        self.questions.fails(&work.rule, failed);
+        if let Some(rule) = &work.rule {
+            self.questions.fails(rule, failed);
+        }
         let outcome = outcome.map(|judged| Verdicts {
             from: work.from,
             to: judged.to,
             deliver: judged.deliver,
+            links: judged.links,
             failed: judged.failed,
             evaluated: judged.evaluated,
             culprits: judged.culprits,
@@ -135,6 +149,21 @@ impl VerdictThread {
             outcome,
         });
     }
+}
+
+/// The messages that these questions are about.
+fn stretch_of(work: &[JudgeWork]) -> Option<Stretch> {
+    let &JudgeWork {
+        queue, from, to, among, ..
+    } = work.first()?;
+    Some(Stretch {
+        queue,
+        among,
+        from,
+        to,
+        // Whatever is judged by a call may match.
+        calls_max: work.iter().map(|work| work.deliver_max).min().unwrap_or(1),
+    })
 }
 
 fn failure(failure: RunFailure) -> JudgeFailure {

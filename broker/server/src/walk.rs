@@ -9,7 +9,7 @@ use sluice_plugin_host::{FilterHandle, Hint, RunFailure};
 use sluice_protocol::batch::key_hash;
 use sluice_protocol::ids::{QueueId, QueueIndex, QueueOffset};
 
-use crate::judge::{Judge, JudgeError, Stretch};
+use crate::judge::{Among, Judge, JudgeError, Stretch};
 use crate::limits;
 
 /// A message's place in the order of a topic. It never changes: times do not decrease along a queue.
@@ -250,6 +250,7 @@ impl<'a> Walk<'a> {
         let (judge, filter) = self.wanted.filter.as_mut().expect("it is asked where there is one");
         let stretch = Stretch {
             queue,
+            among: Among::All,
             from: within.start,
             to: within.end,
             calls_max: limits::PAGE_PIECE_MESSAGES,

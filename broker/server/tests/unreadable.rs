@@ -11,7 +11,7 @@ use sluice_plugin_host::{FilterHandle, Host, HostConfig, PluginLimits, builtin};
 use sluice_protocol::batch::{BatchBuilder, NewMessage};
 use sluice_protocol::ids::{ProducerId, QueueId, QueueOffset, Sequence};
 use sluice_protocol::units::Now;
-use sluice_server::judge::{Judge, JudgeError, Judged, Stretch};
+use sluice_server::judge::{Among, Judge, JudgeError, Judged, Stretch};
 
 /// Ten messages with the tag that the filter wants.
 fn batch(first: u64) -> Bytes {
@@ -71,6 +71,7 @@ fn damaged() -> LogReader {
 fn judge(judge: &mut Judge, reader: &LogReader, filter: &FilterHandle, from: u64) -> Result<Judged, JudgeError> {
     let stretch = Stretch {
         queue: QueueId::default(),
+        among: Among::All,
         from: QueueOffset(from),
         to: QueueOffset(30),
         calls_max: 30,

@@ -13,6 +13,10 @@ pub struct Content {
     pub keys: Vec<String>,
     /// The properties; `price` is absent from some, which makes its evaluation fail.
     pub properties: Vec<(String, String)>,
+    /// The priority.
+    pub priority: u8,
+    /// The message group.
+    pub group: Option<String>,
     /// The body.
     pub body: Vec<u8>,
     /// When the producer made it (wall clock, milliseconds).
@@ -60,10 +64,18 @@ pub fn content(producer: ProducerId, sequence: Sequence) -> Content {
         random.below(120)
     };
     let body = (0..body_bytes).map(|_| random.bits() as u8).collect();
+    // A third of the producers use neither priorities nor message groups.
+    let (ranked, grouped) = match producer.0 % 3 {
+        0 => (false, false),
+        1 => (true, random.chance(1, 2)),
+        _ => (random.chance(1, 8), true),
+    };
     Content {
         tag,
         keys,
         properties,
+        priority: if ranked { *random.pick(&[0, 0, 1, 5, 9]) } else { 0 },
+        group: grouped.then(|| format!("{:x}-{}", producer.0 as u16, random.below(2))),
         body,
         born_ms: 1_700_000_000_000 + (sequence.0 as i64) * 7,
     }

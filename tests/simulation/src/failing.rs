@@ -1,10 +1,12 @@
 //! How the simulated plugin fails: on some messages always, for a while on all, or by running without end.
 
-use sluice_core::effect::{JudgeId, Rule};
-use sluice_core::input::{Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Verdicts};
+use sluice_core::effect::{Among, JudgeId, Rule};
+use sluice_core::input::{Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Link, Verdicts};
+use sluice_protocol::batch::group_hash;
 use sluice_protocol::ids::QueueOffset;
 
 use crate::laws::Law;
+use crate::oracle::lanes::is_meant;
 use crate::world::World;
 
 /// The most messages that one answer names as failed on.
@@ -59,7 +61,7 @@ impl World {
     }
 
     /// Takes out of the verdicts on `from..to` what the plugin fails on; where that is much they end early.
-    pub(crate) fn fail_on_some(&mut self, rule: &Rule, queue: sluice_protocol::ids::QueueId, verdicts: &mut Verdicts) {
+    pub(crate) fn fail_on_some(&mut self, rule: &Rule, among: Among, queue: sluice_protocol::ids::QueueId, verdicts: &mut Verdicts) {
         let Some(model) = self.oracle.book.queues.get(&queue) else { return };
         let fails = |offset: u64| match self.mood {
             Mood::Broken => true,
@@ -71,11 +73,15 @@ impl World {
         };
         let kept_from = verdicts.from.0.max(model.start);
         let failed = (kept_from..verdicts.to.0)
-            .filter(|offset| fails(*offset))
+            .filter(|offset| is_meant(among, model.priority(*offset)) && fails(*offset))
             .take(CULPRITS_OF_ONE_ANSWER);
         verdicts.culprits = failed
             .map(|offset| Culprit {
                 offset: QueueOffset(offset),
+                link: Link {
+                    group: model.group(offset).map_or(0, |group| group_hash(group.as_bytes())),
+                    priority: model.priority(offset),
+                },
                 kind: CulpritKind::Trap,
                 reason: format!("the simulated plugin trapped on {offset}"),
             })
@@ -85,9 +91,11 @@ impl World {
         }
         let culprits = &verdicts.culprits;
         let to = verdicts.to;
-        verdicts
-            .deliver
-            .retain(|offset| *offset < to && !culprits.iter().any(|culprit| culprit.offset == *offset));
-        verdicts.evaluated = (verdicts.to.0 - verdicts.from.0) as u32;
+        let stays = |offset: &QueueOffset| *offset < to && !culprits.iter().any(|culprit| culprit.offset == *offset);
+        let mut deliver = verdicts.deliver.iter();
+        verdicts.links.retain(|_| deliver.next().is_some_and(stays));
+        verdicts.deliver.retain(stays);
+        let asked = (verdicts.from.0..verdicts.to.0).filter(|offset| is_meant(among, model.priority(*offset)));
+        verdicts.evaluated = asked.count() as u32;
     }
 }

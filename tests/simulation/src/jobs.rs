@@ -1,7 +1,7 @@
 //! What the shell does beside the disk, in any order that the contract allows: judge, deliver, fetch, locate.
 
 use bytes::Bytes;
-use sluice_core::effect::{DeadLetter, Delivery, Effect, FetchId, JudgeId, LocateId, Rule, Taker};
+use sluice_core::effect::{Among, DeadLetter, Delivery, Effect, FetchId, JudgeId, LocateId, Rule, Taker};
 use sluice_core::input::{Input, Verdicts};
 use sluice_log::record::CursorId;
 use sluice_protocol::batch::{Batch, BatchMerger, tag_hash};
@@ -37,10 +37,11 @@ impl World {
                 judge,
                 cursor,
                 rule,
+                among,
                 from,
                 to,
                 deliver_max,
-            } => self.judge(judge, cursor, &rule, from, to.min(QueueOffset(from.0 + deliver_max))),
+            } => self.judge(judge, cursor, rule.as_ref(), among, from, to.min(QueueOffset(from.0 + deliver_max))),
             Effect::Deliver(delivery) => self.deliver(delivery),
             Effect::StreamReset { subscription, queue, .. } => self.push(
                 subscription,
@@ -70,8 +71,8 @@ impl World {
         }
     }
 
-    fn judge(&mut self, judge: JudgeId, cursor: CursorId, rule: &Rule, from: QueueOffset, to: QueueOffset) {
-        if self.fails_to_judge(judge) {
+    fn judge(&mut self, judge: JudgeId, cursor: CursorId, rule: Option<&Rule>, among: Among, from: QueueOffset, to: QueueOffset) {
+        if rule.is_some() && self.fails_to_judge(judge) {
             return;
         }
         let mut asked_to = to;
@@ -79,7 +80,7 @@ impl World {
             self.oracle.court.exercise(Law::PartialVerdicts);
             asked_to = QueueOffset(self.random.within(from.0 + 1..to.0));
         }
-        if self.oracle.is_superseded(cursor, rule) {
+        if rule.is_some_and(|rule| self.oracle.is_superseded(cursor, rule)) {
             self.oracle.court.exercise(Law::RuleChangedInFlight);
         }
         let Some(shell) = &self.shell else { return };
@@ -87,6 +88,7 @@ impl World {
             from,
             to: asked_to,
             deliver: Vec::new(),
+            links: Vec::new(),
             failed: 0,
             evaluated: 0,
             culprits: Vec::new(),
@@ -95,7 +97,8 @@ impl World {
             Ok(places) => places,
             Err(error) => return self.broken(&format!("judge {cursor:?}: {error}")),
         };
-        let whole = places.first().is_some_and(|place| place.first <= from);
+        let gapless = places.windows(2).all(|pair| pair[0].end() == pair[1].first);
+        let whole = gapless && places.first().is_some_and(|place| place.first <= from);
         // Of a topic that is being deleted the oracle knows no more, and what retention took is in no index.
         for (tag, expected) in content_tags(&self.oracle.book, cursor.queue, from, asked_to, whole) {
             let found = shell.reader.tagged(cursor.queue, from, asked_to, &[tag_hash(tag)]);
@@ -106,11 +109,13 @@ impl World {
         }
         for place in places {
             match shell.reader.attributes(&place) {
-                Ok(attributes) => stub::judge(rule, &attributes, place.first, &mut verdicts),
+                Ok(attributes) => stub::judge(rule, among, &attributes, place.first, &mut verdicts),
                 Err(error) => return self.broken(&format!("judge {cursor:?}: {error}")),
             }
         }
-        self.fail_on_some(rule, cursor.queue, &mut verdicts);
+        if let Some(rule) = rule {
+            self.fail_on_some(rule, among, cursor.queue, &mut verdicts);
+        }
         self.turn(vec![Input::Verdicts {
             judge,
             outcome: Ok(verdicts),

@@ -165,12 +165,20 @@ pub enum Law {
     RecallTooLate,
     /// Situation: a start while messages wait for their time.
     WaitsOverCrash,
+    /// Nothing is handed out while a message of a higher priority could be in the same queue, except to the one that has waited longest.
+    HigherPriorityFirst,
+    /// The message that has waited longest has its turn.
+    OldestHasItsTurn,
+    /// In an ordered group the messages of one message group are delivered one after the other, attempts included.
+    OrderPerGroup,
+    /// Situation: a message that an ordered group found while one before it in its message group was open.
+    ParkedBehind,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 80] = [
+pub const LAWS: [(Law, u64); 84] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -251,6 +259,10 @@ pub const LAWS: [(Law, u64); 80] = [
     (RecalledNeverFires, 1_000),
     (RecallTooLate, 20),
     (WaitsOverCrash, 20),
+    (HigherPriorityFirst, 1_000),
+    (OldestHasItsTurn, 100),
+    (OrderPerGroup, 200),
+    (ParkedBehind, 50),
 ];
 
 /// How often each law was put to the test.

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 64] = [
+pub const BUGS: [Planted; 72] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -164,6 +164,26 @@ pub const BUGS: [Planted; 64] = [
     ),
     core("recall-handle-unverified", 100, "recall handles are believed without their MAC"),
     core("calendar-not-kept", 200, "retention takes the segments of messages that wait"),
+    core("priority-forgotten", 20, "the lowest priority goes first"),
+    core("oldest-forgotten", 100, "the message that has waited longest never has its turn"),
+    core("lane-begins-late", 20, "a lane begins behind the messages for which it was made"),
+    core(
+        "order-not-waited",
+        20,
+        "the next of a message group goes out before the end of the one before is synced",
+    ),
+    core("order-lost-on-retry", 20, "a message that is given back lets those behind it pass"),
+    core("parked-forgotten", 50, "a checkpoint leaves out what an ordered group has parked"),
+    core(
+        "order-lost-at-restart",
+        50,
+        "a checkpoint leaves out the message groups of what is parked",
+    ),
+    core(
+        "exhausted-lets-pass",
+        100,
+        "a message that had its last attempt lets those behind it pass",
+    ),
 ];
 
 /// Lets a bug in on this thread, or none.

@@ -24,6 +24,8 @@ pub fn batch(producer: ProducerId, first: Sequence, count: u64, mut deliver_at_m
             properties: &properties,
             born_ms: message.born_ms,
             deliver_at_ms: deliver_at_ms(),
+            priority: message.priority,
+            group: message.group.as_deref(),
             ..NewMessage::default()
         };
         builder
@@ -60,6 +62,8 @@ pub fn difference(attributes: &Attributes, row: &Row<'_>, copy: bool) -> Option<
             .map(|(name, value)| (attributes.name(name).to_owned(), String::from_utf8_lossy(value).into_owned()))
             .filter(|property| !copy || expected.properties.contains(property))
             .collect(),
+        priority: row.priority(),
+        group: row.group().map(str::to_owned),
         body: expected.body.clone(),
         born_ms: row.born_ms(),
     };

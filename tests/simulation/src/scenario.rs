@@ -2,8 +2,9 @@
 
 use std::collections::VecDeque;
 
+use sluice_core::CoreConfig;
 use sluice_core::input::Admin;
-use sluice_log::record::{Backoff, GroupSettings, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, GroupSettings, OnExhausted, StartPoint, TopicSettings};
 use sluice_protocol::ids::ProducerId;
 
 use crate::clients::{Client, Operator, Producer, Receiver, Stream, Wish, bind, on_failure};
@@ -30,6 +31,8 @@ pub struct Scenario {
     pub producer_memory_bytes: u64,
     /// How many messages must be judged with one that the plugin failed on.
     pub culprit_quorum: u64,
+    /// The settings of groups that nobody created.
+    pub group: GroupSettings,
 }
 
 impl Scenario {
@@ -110,6 +113,11 @@ impl Scenario {
             segment_bytes: 4096 << random.below(5),
             lazy: random.chance(1, 5),
             culprit_quorum: *random.pick(&[12, 40, 1_024]),
+            group: if random.chance(1, 2) {
+                group_settings(random)
+            } else {
+                CoreConfig::default().group
+            },
             producer_memory_bytes: if random.chance(1, 6) { random.within(300..1_000) } else { 1 << 20 },
         }
     }
@@ -132,5 +140,12 @@ fn group_settings(random: &mut Random) -> GroupSettings {
         attempts_max: random.within(1..4) as u16,
         backoff,
         start: StartPoint::Earliest,
+        ordered: random.chance(1, 2),
+        on_exhausted: if random.chance(1, 6) {
+            OnExhausted::Hold
+        } else {
+            OnExhausted::DeadLetter
+        },
+        oldest_every: *random.pick(&[0, 2, 4, 16]),
     }
 }

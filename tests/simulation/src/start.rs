@@ -164,6 +164,7 @@ impl World {
             checkpoint_bytes: self.checkpoint_bytes,
             producer_memory_bytes: self.producer_memory_bytes,
             culprit_quorum: self.culprit_quorum,
+            group: self.group.clone(),
             ..CoreConfig::default()
         };
         let mut core = Core::new(config, recovery.secret);

@@ -1,23 +1,44 @@
 //! The plugin of the simulation: evaluates its few expressions over stored rows, as a real one does over its columns.
 
-use sluice_core::effect::Rule;
-use sluice_core::input::Verdicts;
+use sluice_core::effect::{Among, Rule};
+use sluice_core::input::{Link, Verdicts};
 use sluice_protocol::batch::{Attributes, Row};
 use sluice_protocol::ids::QueueOffset;
 
 use crate::content::digest;
 
 /// Judges those rows of a stored batch, whose first message is at `first`, that `verdicts` are to speak of.
-pub fn judge(rule: &Rule, attributes: &Attributes, first: QueueOffset, verdicts: &mut Verdicts) {
+pub fn judge(rule: Option<&Rule>, among: Among, attributes: &Attributes, first: QueueOffset, verdicts: &mut Verdicts) {
     for (row, offset) in attributes.rows().zip(first.0..) {
         if offset < verdicts.from.0 || offset >= verdicts.to.0 {
             continue;
         }
-        match matches(&rule.expression, &row) {
-            None => verdicts.failed += 1,
-            Some(matches) if matches == (rule.digest == digest(1)) => verdicts.deliver.push(QueueOffset(offset)),
-            Some(_) => {}
+        match among {
+            Among::All | Among::Ordered => {}
+            Among::Priority(priority) if row.priority() != priority => continue,
+            Among::Priority(_) => {}
         }
+        let said = rule.map_or(Some(true), |rule| {
+            matches(&rule.expression, &row).map(|matches| matches == (rule.digest == digest(1)))
+        });
+        match said {
+            None => verdicts.failed += 1,
+            Some(true) => {
+                verdicts.deliver.push(QueueOffset(offset));
+                if among == Among::Ordered {
+                    verdicts.links.push(link(&row));
+                }
+            }
+            Some(false) => {}
+        }
+    }
+}
+
+/// What an ordered group must know of a row.
+pub fn link(row: &Row<'_>) -> Link {
+    Link {
+        group: row.group_hash(),
+        priority: row.priority(),
     }
 }
 

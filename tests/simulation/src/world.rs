@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_core::input::{ConnectionId, Input, RequestId, SubscriptionId};
 use sluice_log::FaultyStorage;
+use sluice_log::record::GroupSettings;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::QueueOffset;
 
@@ -40,6 +41,8 @@ pub struct World {
     pub(crate) mood: Mood,
     /// How many messages must be judged with one that the plugin failed on.
     pub(crate) culprit_quorum: u64,
+    /// The settings of groups that nobody created.
+    pub(crate) group: GroupSettings,
     /// No fault happens any more.
     pub(crate) healed: bool,
     /// A frame counts as durable when it is written: the shell syncs later, and a crash may lose what was confirmed.
@@ -92,6 +95,7 @@ impl World {
             lazy,
             producer_memory_bytes,
             culprit_quorum,
+            group,
         } = Scenario::draw(&mut random);
         let losses_per_mille = if random.chance(1, 3) { 0 } else { random.below(60) };
         Self {
@@ -108,6 +112,7 @@ impl World {
             streams: BTreeMap::new(),
             mood: Mood::Well,
             culprit_quorum,
+            group,
             healed: false,
             lazy,
             refused: false,

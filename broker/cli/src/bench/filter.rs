@@ -8,7 +8,7 @@ use sluice_client::NewMessage;
 use sluice_log::{BatchPlace, FileStorage, Log, LogConfig, LogReader, Start};
 use sluice_plugin_host::{FilterHandle, Host, HostConfig, PluginLimits, builtin};
 use sluice_protocol::ids::{QueueId, QueueOffset};
-use sluice_server::judge::{Judge, Stretch};
+use sluice_server::judge::{Among, Judge, Stretch};
 
 use super::measure;
 use super::native::{self, NativeSql};
@@ -171,6 +171,7 @@ fn plugin_matches(judge: &mut Judge, reader: &LogReader, filters: &[FilterHandle
         while from < end {
             let stretch = Stretch {
                 queue,
+                among: Among::All,
                 from,
                 to: end.min(QueueOffset(from.0 + STRETCH)),
                 calls_max: STRETCH,

@@ -64,6 +64,14 @@ pub(crate) fn start_text(settings: Option<&GroupSettings>) -> String {
     }
 }
 
+/// Reads how often the message that has waited longest has its turn.
+pub(super) fn oldest_every(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(every @ (0 | 2..=255)) => Ok(every),
+        Ok(_) | Err(_) => Err("a number from 2 to 255, or 0 for none".to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,7 +82,7 @@ mod tests {
             let settings = GroupSettings {
                 attempts_max: 1,
                 backoff: Some(backoff(text).expect("a back-off")),
-                start: None,
+                ..GroupSettings::default()
             };
             assert_eq!(backoff_text(Some(&settings)), text);
         }

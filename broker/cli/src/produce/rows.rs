@@ -19,6 +19,12 @@ pub(super) struct Columns {
     pub(super) properties: Vec<String>,
     pub(super) deliver_after: Option<Duration>,
     pub(super) deliver_at_ms: Option<i64>,
+    /// The priority of messages that have none in a column.
+    pub(super) priority: u8,
+    pub(super) priority_column: Option<String>,
+    /// The message group of messages that have none in a column.
+    pub(super) group: Option<String>,
+    pub(super) group_column: Option<String>,
 }
 
 /// A file being read.
@@ -47,7 +53,8 @@ impl Rows {
             .headers()
             .map_err(|error| Failure::failed(format!("the CSV file has no line of heads: {error}")))?
             .clone();
-        let asked = columns.tag.iter().chain(&columns.key).chain(&columns.properties);
+        let lanes = columns.priority_column.iter().chain(&columns.group_column);
+        let asked = columns.tag.iter().chain(&columns.key).chain(&columns.properties).chain(lanes);
         for column in asked {
             if !heads.iter().any(|head| head == column) {
                 let known = heads.iter().collect::<Vec<_>>().join(", ");
@@ -72,9 +79,18 @@ impl Rows {
         }
     }
 
-    fn message(&self, row: &Map<String, Value>) -> NewMessage {
+    fn message(&self, line: u64, row: &Map<String, Value>) -> Result<NewMessage, Failure> {
         let column = |name: &String| row.get(name).filter(|value| !value.is_null()).map(plain);
-        NewMessage {
+        let filled = |name: &Option<String>| name.as_ref().and_then(column).filter(|value| !value.is_empty());
+        let priority = match filled(&self.columns.priority_column) {
+            None => self.columns.priority,
+            Some(text) => text
+                .parse()
+                .map_err(|_| Failure::failed(format!("line {line}: {text} is no priority from 0 to 9")))?,
+        };
+        Ok(NewMessage {
+            priority,
+            group: filled(&self.columns.group_column).or_else(|| self.columns.group.clone()),
             body: serde_json::to_vec(row).expect("a map with text keys is JSON").into(),
             tag: self.columns.tag.as_ref().and_then(column).filter(|tag| !tag.is_empty()),
             keys: self
@@ -97,7 +113,7 @@ impl Rows {
                 .deliver_after
                 .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             ..NewMessage::default()
-        }
+        })
     }
 
     /// The next row and the line it ends on.
@@ -141,7 +157,7 @@ impl Iterator for Rows {
 
     fn next(&mut self) -> Option<Self::Item> {
         match self.read() {
-            Ok(Some((line, row))) => Some(Ok((line, self.message(&row)))),
+            Ok(Some((line, row))) => Some(self.message(line, &row).map(|message| (line, message))),
             Ok(None) => None,
             Err(failure) => Some(Err(failure)),
         }
@@ -159,6 +175,10 @@ mod tests {
             properties: vec!["delay".into()],
             deliver_after: None,
             deliver_at_ms: None,
+            priority: 0,
+            priority_column: None,
+            group: None,
+            group_column: None,
         }
     }
 

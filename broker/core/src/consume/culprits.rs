@@ -81,7 +81,7 @@ impl LaneRun {
 
 impl Core {
     /// Counts what was judged, and sets aside what the plugin failed on unless it was handed out or settled before.
-    pub(super) fn set_aside(&mut self, cursor: CursorId, verdicts: Verdicts) {
+    pub(super) fn set_aside(&mut self, cursor: CursorId, priority: u8, verdicts: Verdicts) {
         for culprit in &verdicts.culprits {
             *match culprit.kind {
                 CulpritKind::Trap => &mut self.counters.culprits_trapped,
@@ -90,22 +90,27 @@ impl Core {
                 CulpritKind::Answer => &mut self.counters.culprits_bad_answer,
             } += 1;
         }
-        let Some(entry) = self.state.cursors.get(&cursor) else { return };
+        let Some(durable) = self.state.cursors.get(&cursor).and_then(|entry| entry.level(priority)) else {
+            return;
+        };
         let Some(reading) = self.consuming.readings.get_mut(&key_of(cursor)) else {
             return;
         };
         let before = reading.trial;
         reading.trial.evaluated += u64::from(verdicts.evaluated);
         reading.trial.failed += verdicts.culprits.len() as u64;
-        let (Some(rule), Some(lane)) = (&reading.rule, reading.lanes.get_mut(usize::from(cursor.queue.index.0))) else {
-            return;
+        let index = usize::from(cursor.queue.index.0);
+        let lane = match priority {
+            0 => reading.lanes.get_mut(index),
+            _ => reading.upper.get_mut(&(index, priority)),
         };
+        let (Some(rule), Some(lane)) = (&reading.rule, lane) else { return };
         for culprit in verdicts.culprits {
             assert!(
                 (verdicts.from..verdicts.to).contains(&culprit.offset),
                 "a plugin fails on what it judges"
             );
-            if entry.lane.is_free(culprit.offset.0) {
+            if durable.is_free(culprit.offset.0) {
                 let suspect = Suspect {
                     before,
                     since_mono_ms: self.now.mono_ms,
@@ -120,35 +125,45 @@ impl Core {
 
     /// Decides about what is set aside in a reading, as far as enough was judged with it - or holds all of it where the plugin is at fault.
     pub(super) fn try_culprits(&mut self, key: ReadingKey, reading: &mut Reading) {
-        let quiet = reading.lanes.iter().all(|lane| lane.aside.is_empty() && lane.stops < STOPS_MAX);
+        let quiet = reading.runs().all(|(_, lane)| lane.aside.is_empty() && lane.stops < STOPS_MAX);
         if quiet || self.has_alarm(key) {
             return;
         }
         let Some(rule) = &reading.rule else { return };
         let digest = rule.digest;
-        let stopped = reading.lanes.iter().find(|lane| lane.stops >= STOPS_MAX);
-        if let Some(held) = stopped.and_then(|lane| lane.held.as_ref()) {
+        let stopped = reading.runs().find(|(_, lane)| lane.stops >= STOPS_MAX);
+        if let Some(held) = stopped.and_then(|(_, lane)| lane.held.as_ref()) {
             let reason = held.reason.clone();
             return self.hold_subscription(key, digest, reason);
         }
         let mut found = Vec::new();
-        for (index, lane) in reading.lanes.iter().enumerate() {
+        let mut again = false;
+        for (index, lane) in reading.runs() {
             for (&offset, suspect) in lane.aside.iter().filter(|(_, suspect)| suspect.fetch.is_none()) {
                 match suspect.finding(reading.trial, self.config.culprit_quorum, self.now.mono_ms) {
                     Finding::Open => {}
                     Finding::Message if lane.fetch_again_mono_ms.is_some_and(|time| self.now.mono_ms < time) => {}
-                    Finding::Message => found.push((index, offset)),
+                    Finding::Message => found.push((index, lane.priority, offset)),
                     Finding::Plugin if self.was_attended(reading) => {
                         let reason = suspect.reason.clone();
                         return self.hold_subscription(key, digest, reason);
                     }
                     // While nobody reads nothing is judged that could speak for the plugin: it is tried again when somebody does.
-                    Finding::Plugin => return self.try_again(key, reading),
+                    Finding::Plugin => again = true,
                 }
             }
         }
-        for (index, offset) in found {
-            self.decide(cursor_of(key, index), &mut reading.lanes[index], offset);
+        if again {
+            return self.try_again(key, reading);
+        }
+        for (index, priority, offset) in found {
+            let lane = match priority {
+                0 => reading.lanes.get_mut(index),
+                _ => reading.upper.get_mut(&(index, priority)),
+            };
+            if let Some(lane) = lane {
+                self.decide(cursor_of(key, index), lane, offset);
+            }
         }
     }
 
@@ -171,20 +186,29 @@ impl Core {
     pub(crate) fn resume(&mut self, key: ReadingKey) -> Option<Position> {
         let (topic, group) = key;
         let mut cursors = self.state.cursors_on(group, topic);
-        let held = self.has_alarm(key) || cursors.any(|(_, entry)| !entry.lane.held.is_empty());
+        let held = self.has_alarm(key) || cursors.any(|(_, entry)| entry.levels().any(|(_, lane)| !lane.held.is_empty()));
         drop(cursors);
         held.then(|| self.record(Change::SubscriptionResumed { group, topic }))
     }
 
     /// Takes the copy of a message that a plugin failed on: with it the decision is made, unless it was overtaken meanwhile.
     pub(super) fn fetched_culprit(&mut self, fetch: FetchId, given_up: GivingUp, batch: Option<Bytes>) {
-        let GivingUp { cursor, pass, offset, .. } = given_up;
+        let GivingUp {
+            cursor,
+            pass,
+            priority,
+            offset,
+            ..
+        } = given_up;
         let key = key_of(cursor);
-        let free = self.state.cursors.get(&cursor).is_some_and(|entry| entry.lane.is_free(offset.0));
+        let durable = self.state.cursors.get(&cursor).and_then(|entry| entry.level(priority));
+        let free = durable.is_some_and(|durable| durable.is_free(offset.0));
         let alarmed = self.has_alarm(key);
         let (quorum, now_mono_ms) = (self.config.culprit_quorum, self.now.mono_ms);
         let trial = self.consuming.readings.get(&key).map(|reading| reading.trial).unwrap_or_default();
-        let Some(lane) = self.consuming.lane_mut(cursor) else { return };
+        let Some(lane) = self.consuming.lane_mut(cursor, priority) else {
+            return;
+        };
         let Some(suspect) = lane.aside.get_mut(&offset.0).filter(|suspect| suspect.fetch == Some(fetch)) else {
             return;
         };
@@ -202,12 +226,17 @@ impl Core {
         let Some(batch) = batch else {
             self.counters.lost_to_retention += 1;
             let offsets = vec![range(offset.0, offset.0 + 1)];
-            self.record(Change::Settled { cursor, pass, offsets });
+            let ending = self.ending(cursor, &offsets);
+            let position = self.record(Change::Settled { cursor, pass, offsets });
+            self.ended(cursor, ending, position);
             return;
         };
         let Some(to) = self.dead_letter_queue(cursor) else { return };
         let at_offset = self.state.queues.get(&to).map_or(QueueOffset(0), |queue| queue.end);
-        self.record_fate(cursor, offset, suspect, Fate::DeadLettered { to, at_offset, batch });
+        self.note_priorities_of(to, at_offset, &batch);
+        let fate = Fate::DeadLettered { to, at_offset, batch };
+        let (groups, position) = self.record_fate(cursor, priority, offset, suspect, fate);
+        self.ended(cursor, groups, position);
         self.counters.dead_lettered += 1;
     }
 
@@ -218,9 +247,10 @@ impl Core {
 
     /// Has everything judged again from the recorded frontiers on.
     fn try_again(&self, key: ReadingKey, reading: &mut Reading) {
-        for (index, lane) in reading.lanes.iter_mut().enumerate() {
-            if let Some(entry) = self.state.cursors.get(&cursor_of(key, index)) {
-                lane.rewind(&entry.lane, entry.lane.frontier);
+        for (index, lane) in reading.runs_mut() {
+            let entry = self.state.cursors.get(&cursor_of(key, index));
+            if let Some(durable) = entry.and_then(|entry| entry.level(lane.priority)) {
+                lane.rewind(durable, durable.frontier);
             }
         }
     }
@@ -239,8 +269,9 @@ impl Core {
     /// Gives a message that is set aside what the binding says; for a dead letter its copy is fetched first.
     fn decide(&mut self, cursor: CursorId, lane: &mut LaneRun, offset: u64) {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
-        let pass = entry.pass;
-        if !entry.lane.is_free(offset) {
+        let (pass, priority) = (entry.pass, lane.priority);
+        let Some(durable) = entry.level(priority) else { return };
+        if !durable.is_free(offset) {
             lane.aside.remove(&offset);
             return;
         }
@@ -262,7 +293,14 @@ impl Core {
                     };
                     let (source, offset) = (cursor.queue, QueueOffset(offset));
                     let why = Why::Culprit;
-                    self.consuming.fetches.insert(fetch, GivingUp { cursor, pass, offset, why });
+                    let given_up = GivingUp {
+                        cursor,
+                        pass,
+                        priority,
+                        offset,
+                        why,
+                    };
+                    self.consuming.fetches.insert(fetch, given_up);
                     let wanted = Effect::Fetch {
                         fetch,
                         source,
@@ -273,7 +311,7 @@ impl Core {
                 }
                 return;
             }
-            OnFailure::Hold if entry.lane.held.count() >= CULPRITS_HELD_MAX => {
+            OnFailure::Hold if durable.held.count() >= CULPRITS_HELD_MAX => {
                 let held = lane.aside.get(&offset).map(|suspect| (suspect.digest, suspect.reason.clone()));
                 if let Some((digest, reason)) = held {
                     self.hold_subscription(key_of(cursor), digest, reason);
@@ -285,7 +323,8 @@ impl Core {
             OnFailure::Skip => Fate::Skipped,
         };
         if let Some(suspect) = lane.aside.remove(&offset) {
-            self.record_fate(cursor, QueueOffset(offset), suspect, fate);
+            let (groups, position) = self.record_fate(cursor, priority, QueueOffset(offset), suspect, fate);
+            lane.ended(groups, position);
         }
     }
 
@@ -312,19 +351,23 @@ impl Core {
         }
     }
 
-    fn record_fate(&mut self, cursor: CursorId, offset: QueueOffset, suspect: Suspect, fate: Fate) {
+    /// Says what became of a message; returns the message groups that it was in, and where the record is that they wait for.
+    fn record_fate(&mut self, cursor: CursorId, priority: u8, offset: QueueOffset, suspect: Suspect, fate: Fate) -> (Vec<u64>, Position) {
         let Some(pass) = self.state.cursors.get(&cursor).map(|entry| entry.pass) else {
-            return;
+            return Default::default();
         };
         self.counters.culprits_decided += 1;
-        self.record(Change::CulpritDecided {
+        let ending = self.ending(cursor, &[range(offset.0, offset.0 + 1)]);
+        let position = self.record(Change::CulpritDecided {
             cursor,
             pass,
+            priority,
             offset,
             digest: suspect.digest,
             reason: suspect.reason,
             fate,
         });
+        (ending, position)
     }
 }
 

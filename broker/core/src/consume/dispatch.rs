@@ -1,20 +1,22 @@
 //! Dispatch: what falls due, which messages go to which member, and when to look again.
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Holder, LeaseRange, OffsetRange, ReturnReason};
-use sluice_protocol::ids::{Attempt, Position, QueueOffset};
+use sluice_log::record::{Change, CursorId, Holder, LeaseRange, ReturnReason};
+use sluice_protocol::ids::{Pass, Position, QueueOffset};
 use sluice_protocol::wire::Writer;
 
+use super::lanes::Lanes;
+use super::pick::{Picked, pick};
 use super::settle::Sent;
 use super::{Awaited, Consuming, LaneRun, MemberRef, Reading, ReadingKey, Timer, cursor_of, key_of};
 use crate::broker::Core;
 use crate::effect::{Answer, Delivery, Effect, Taker};
 use crate::input::{RequestId, SubscriptionId};
-use crate::limits::{CURSOR_OPEN_MAX, FRONTIER_MESSAGES_MAX, FRONTIER_MS_MAX, SUPERSEDED_REST_MS};
+use crate::limits::{FRONTIER_MESSAGES_MAX, FRONTIER_MS_MAX, SUPERSEDED_REST_MS};
 use crate::planted::{self, Bug};
-use crate::ranges::{len, range};
+use crate::ranges::len;
 use crate::receipt::{HANDLE_BYTES, Receipt};
-use crate::state::lane::{Lane, NEVER_MONO_MS};
+use crate::state::lane::NEVER_MONO_MS;
 
 impl Core {
     /// Serves every reading where something changed or fell due; then receives that waited long enough get nothing.
@@ -57,7 +59,7 @@ impl Core {
         let lanes = || {
             reading
                 .into_iter()
-                .flat_map(|reading| reading.lanes.iter().map(move |lane| (reading, lane)))
+                .flat_map(|reading| reading.runs().map(move |(_, lane)| (reading, lane)))
         };
         let awaits = Awaited {
             judges: lanes().filter_map(|(_, lane)| lane.asked).collect(),
@@ -92,38 +94,45 @@ impl Core {
         done
     }
 
-    /// Serves every lane of a reading, another one first each time, so that no queue starves.
+    /// Serves every lane of a reading, another queue first each time, so that none starves.
     fn serve(&mut self, key: ReadingKey, reading: &mut Reading) {
         let paused = self.is_paused(key);
         self.try_culprits(key, reading);
         let mut wake = None;
-        let lanes = reading.lanes.len();
-        for nth in 0..lanes {
-            let index = (reading.next_lane + nth) % lanes;
+        let queues = reading.lanes.len();
+        for nth in 0..queues {
+            let index = (reading.next_lane + nth) % queues;
             let cursor = cursor_of(key, index);
-            let mut lane = std::mem::take(&mut reading.lanes[index]);
+            let mut lanes = reading.take_lanes(index);
+            self.open_levels(cursor, reading, &mut lanes);
             self.expire(cursor);
-            self.give_up(cursor, &mut lane);
-            self.drop_idle_window(cursor, reading, &mut lane);
-            if !paused {
-                self.extend_window(cursor, reading, &mut lane);
-                while self.grant(cursor, reading, &mut lane) {}
-                self.ask_judge(cursor, reading, &mut lane);
-            } else if planted::is(Bug::PauseSparesRetries) {
-                while self.grant(cursor, reading, &mut lane) {}
+            for lane in lanes.iter_mut() {
+                self.give_up(cursor, lane);
+                self.drop_idle_window(cursor, reading, lane);
             }
-            self.record_frontier(cursor, &mut lane);
-            wake = self.wake_of(cursor, reading, &lane).into_iter().chain(wake).min();
-            reading.lanes[index] = lane;
+            if !paused {
+                lanes.iter_mut().for_each(|lane| self.extend_window(cursor, reading, lane));
+                self.ask_before(cursor, reading, &mut lanes);
+                while self.grant(cursor, reading, &mut lanes) {}
+                self.ask_after(cursor, reading, &mut lanes);
+            } else if planted::is(Bug::PauseSparesRetries) {
+                while self.grant(cursor, reading, &mut lanes) {}
+            }
+            for lane in lanes.iter_mut() {
+                self.record_frontier(cursor, lane);
+                wake = self.wake_of(cursor, reading, lane).into_iter().chain(wake).min();
+            }
+            reading.put_lanes(index, lanes);
         }
-        reading.next_lane = (reading.next_lane + 1) % lanes.max(1);
+        reading.next_lane = (reading.next_lane + 1) % queues.max(1);
         self.consuming.set_wake(key, reading, wake);
     }
 
     /// Gives back what was held too long.
     fn expire(&mut self, cursor: CursorId) {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
-        let due = entry.lane.leases.due(0, self.expired_mono_ms());
+        let until_mono_ms = self.expired_mono_ms();
+        let due = entry.levels().flat_map(|(_, lane)| lane.leases.due(0, until_mono_ms));
         let held: Vec<LeaseRange> = due
             .map(|(offsets, lease)| LeaseRange {
                 offsets,
@@ -140,24 +149,25 @@ impl Core {
         self.now.mono_ms + u64::from(planted::is(Bug::ExpiryTooEarly))
     }
 
-    /// Hands messages of a lane to the member whose turn it is; says whether there is more to do.
-    fn grant(&mut self, cursor: CursorId, reading: &mut Reading, lane: &mut LaneRun) -> bool {
+    /// Hands messages of a queue to the member whose turn it is; says whether there is more to do.
+    fn grant(&mut self, cursor: CursorId, reading: &mut Reading, lanes: &mut Lanes) -> bool {
         let Some(&member) = reading.waiting.front() else { return false };
         let Some((demand, invisible_ms, holder)) = self.demand(member) else {
             reading.waiting.pop_front();
             return true;
         };
+        self.await_freed(cursor, &mut lanes.base);
         let Some(entry) = self.state.cursors.get(&cursor) else {
             return false;
         };
         let pass = entry.pass;
         // A lease that ran while its delivery waits for the sync of a seek would use up attempts that nobody saw.
-        let barrier = barrier_of(reading, lane);
+        let barrier = barrier_of(reading, &lanes.base);
         if !self.journal.is_durable(barrier) {
             self.consuming.behind.insert((barrier, key_of(cursor)));
             return false;
         }
-        let leases = pick(&entry.lane, lane, demand, self.now.mono_ms);
+        let Picked { leases, by_priority } = pick(entry, reading, lanes, demand, self.now.mono_ms);
         if leases.is_empty() {
             return false;
         }
@@ -171,15 +181,31 @@ impl Core {
         self.counters.granted += granted;
         self.counters.redelivered += redelivered;
         let expires_mono_ms = self.now.mono_ms + invisible_ms;
-        let frontier = lane.frontier();
-        self.record(Change::Granted {
-            cursor,
-            pass,
-            holder,
-            leases: leases.clone(),
-            frontier,
-            expires_mono_ms,
-        });
+        let several = !by_priority.is_empty();
+        if several {
+            for (priority, leases) in by_priority {
+                let frontier = lanes.level(priority).map_or(QueueOffset(0), LaneRun::frontier);
+                self.record(Change::Granted {
+                    cursor,
+                    pass,
+                    priority,
+                    holder: holder.clone(),
+                    leases,
+                    frontier,
+                    expires_mono_ms,
+                });
+            }
+        } else {
+            self.record(Change::Granted {
+                cursor,
+                pass,
+                priority: 0,
+                holder,
+                leases: leases.clone(),
+                frontier: lanes.base.frontier(),
+                expires_mono_ms,
+            });
+        }
         let taker = match member {
             MemberRef::Stream(subscription) => {
                 let taker = self.push(subscription, cursor, pass, &leases);
@@ -192,7 +218,7 @@ impl Core {
                 reading.receives -= 1;
                 reading.seen_mono_ms = self.now.mono_ms;
                 self.consuming.remove_receive(request);
-                self.hand_over(request, cursor, pass, &leases)
+                self.hand_over(request, cursor, pass, &leases, several)
             }
         };
         if planted::is(Bug::DeliveryLost) && granted % 4 == 3 {
@@ -230,7 +256,7 @@ impl Core {
     }
 
     /// Numbers what goes to a stream and takes its credit.
-    fn push(&mut self, subscription: SubscriptionId, cursor: CursorId, pass: sluice_protocol::ids::Pass, leases: &[LeaseRange]) -> Taker {
+    fn push(&mut self, subscription: SubscriptionId, cursor: CursorId, pass: Pass, leases: &[LeaseRange]) -> Taker {
         let granted: u64 = leases.iter().map(|lease| len(lease.offsets)).sum();
         let stream = self.consuming.streams.get_mut(&subscription).expect("a stream with demand is open");
         stream.credit -= granted;
@@ -247,11 +273,12 @@ impl Core {
     }
 
     /// Makes the handles of what goes to a receive: one buffer for all of them.
-    fn hand_over(&self, request: RequestId, cursor: CursorId, pass: sluice_protocol::ids::Pass, leases: &[LeaseRange]) -> Taker {
+    fn hand_over(&self, request: RequestId, cursor: CursorId, pass: Pass, leases: &[LeaseRange], several: bool) -> Taker {
         let mut to = Writer::new();
         for lease in leases {
             for offset in lease.offsets.first.0..lease.offsets.end.0 {
                 let receipt = Receipt {
+                    priority: if several { self.priority_of(cursor, offset) } else { 0 },
                     cursor,
                     offset: QueueOffset(offset),
                     pass,
@@ -271,8 +298,9 @@ impl Core {
     /// Records the frontier where nothing is handed out for long, so that a crash has little to judge again.
     fn record_frontier(&mut self, cursor: CursorId, lane: &mut LaneRun) {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
+        let Some(durable) = entry.level(lane.priority) else { return };
         let frontier = lane.frontier();
-        let ahead = frontier.0.saturating_sub(entry.lane.frontier.0);
+        let ahead = frontier.0.saturating_sub(durable.frontier.0);
         if ahead == 0 {
             lane.moved_mono_ms = None;
             return;
@@ -281,18 +309,23 @@ impl Core {
         if ahead >= FRONTIER_MESSAGES_MAX || self.now.mono_ms >= moved + FRONTIER_MS_MAX {
             let pass = entry.pass;
             let frontier = QueueOffset(frontier.0 + u64::from(planted::is(Bug::FrontierTooFar)));
-            self.record(Change::FrontierMoved { cursor, pass, frontier });
+            self.record(Change::FrontierMoved {
+                cursor,
+                pass,
+                priority: lane.priority,
+                frontier,
+                parked: Vec::new(),
+            });
             lane.moved_mono_ms = None;
         }
     }
 
     /// When a lane is to be looked at again though nothing happens.
     fn wake_of(&self, cursor: CursorId, reading: &Reading, lane: &LaneRun) -> Option<u64> {
-        let entry = self.state.cursors.get(&cursor)?;
+        let durable = self.state.cursors.get(&cursor)?.level(lane.priority)?;
         let early = self.expired_mono_ms() - self.now.mono_ms;
-        let lease = entry.lane.leases.earliest().map(|time| time - early);
-        let retry = entry
-            .lane
+        let lease = durable.leases.earliest().map(|time| time - early);
+        let retry = durable
             .retries
             .earliest()
             .filter(|due| !reading.waiting.is_empty() && *due != NEVER_MONO_MS);
@@ -315,59 +348,4 @@ fn barrier_of(reading: &Reading, lane: &LaneRun) -> Position {
     } else {
         reading.barrier.max(lane.barrier)
     }
-}
-
-/// Takes up to `max` messages of a lane: those whose retry is due first, then what matched, all in the order of their offsets.
-fn pick(durable: &Lane, lane: &mut LaneRun, max: u64, now_mono_ms: u64) -> Vec<LeaseRange> {
-    let mut leases: Vec<LeaseRange> = Vec::new();
-    let mut left = max;
-    for (offsets, retry) in durable.retries.due(0, now_mono_ms) {
-        let count = len(offsets).min(left);
-        if count == 0 {
-            break;
-        }
-        let offsets = range(offsets.first.0, offsets.first.0 + count);
-        leases.push(LeaseRange {
-            offsets,
-            attempt: Attempt(retry.attempts.0 + 1),
-        });
-        left -= count;
-    }
-    leases.sort_unstable_by_key(|lease| lease.offsets);
-    left = left.min(CURSOR_OPEN_MAX.saturating_sub(durable.open()));
-    while left > 0 {
-        let next = if planted::is(Bug::NewestFirst) {
-            lane.matched.pop_back()
-        } else {
-            lane.matched.pop_front()
-        };
-        let Some(next) = next else { break };
-        let free = free_part(durable, lane, next);
-        let Some(next) = free else { continue };
-        let count = len(next).min(left);
-        let middle = next.first.0 + count;
-        if middle < next.end.0 {
-            lane.matched.push_front(range(middle, next.end.0));
-        }
-        leases.push(LeaseRange {
-            offsets: range(next.first.0, middle),
-            attempt: Attempt(1),
-        });
-        left -= count;
-    }
-    lane.place = lane.matched.front().map_or(lane.judged, |next| next.first);
-    leases
-}
-
-/// The first part of a matched range that was neither handed out nor settled nor held; what follows it goes back to the lane.
-fn free_part(durable: &Lane, lane: &mut LaneRun, next: OffsetRange) -> Option<OffsetRange> {
-    if durable.ahead.is_empty() && next.first.0 >= lane.taken_end {
-        return Some(next);
-    }
-    let mut gaps = durable.free_within(next).into_iter();
-    let first = gaps.next();
-    for gap in gaps.rev() {
-        lane.matched.push_front(gap);
-    }
-    first
 }

@@ -1,7 +1,7 @@
 //! Giving up: messages that had their last attempt go to the group's dead-letter topic, or stay held where they are.
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, LeaseRange, ReturnReason, TopicSettings};
+use sluice_log::record::{Change, CursorId, LeaseRange, OnExhausted, ReturnReason, TopicSettings};
 use sluice_protocol::ids::{Pass, Position, QueueId, QueueIndex, QueueOffset};
 use sluice_protocol::names::{DEAD_LETTER_PREFIX, dead_letter_topic};
 
@@ -18,6 +18,7 @@ use crate::state::lane::NEVER_MONO_MS;
 pub(super) struct GivingUp {
     pub(super) cursor: CursorId,
     pub(super) pass: Pass,
+    pub(super) priority: u8,
     pub(super) offset: QueueOffset,
     pub(super) why: Why,
 }
@@ -46,18 +47,19 @@ impl Core {
     /// stays there, held.
     pub(super) fn give_up(&mut self, cursor: CursorId, lane: &mut LaneRun) {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
-        if entry.lane.retries.latest() != Some(NEVER_MONO_MS) || lane.fetch_again_mono_ms.is_some_and(|time| self.now.mono_ms < time) {
+        let Some(durable) = entry.level(lane.priority) else { return };
+        if durable.retries.latest() != Some(NEVER_MONO_MS) || lane.fetch_again_mono_ms.is_some_and(|time| self.now.mono_ms < time) {
             return;
         }
         lane.fetch_again_mono_ms = None;
         let (Some(topic), Some(group)) = (self.state.topics.get(&cursor.queue.topic), self.state.groups.get(&cursor.group)) else {
             return;
         };
-        if topic.name.starts_with(DEAD_LETTER_PREFIX) {
+        if topic.name.starts_with(DEAD_LETTER_PREFIX) || group.settings.on_exhausted == OnExhausted::Hold {
             return;
         }
-        let pass = entry.pass;
-        for (offsets, retry) in entry.lane.retries.due(NEVER_MONO_MS, NEVER_MONO_MS) {
+        let (pass, priority) = (entry.pass, lane.priority);
+        for (offsets, retry) in durable.retries.due(NEVER_MONO_MS, NEVER_MONO_MS) {
             for offset in offsets.first.0..offsets.end.0 {
                 if lane.giving_up.len() >= FETCHES_MAX {
                     return;
@@ -69,6 +71,7 @@ impl Core {
                         GivingUp {
                             cursor,
                             pass,
+                            priority,
                             offset: QueueOffset(offset),
                             why: Why::Exhausted,
                         },
@@ -107,34 +110,37 @@ impl Core {
     }
 
     fn fetched_exhausted(&mut self, given_up: GivingUp, batch: Option<Bytes>) {
-        let GivingUp { cursor, pass, offset, .. } = given_up;
+        let GivingUp {
+            cursor,
+            pass,
+            priority,
+            offset,
+            ..
+        } = given_up;
         let Some(entry) = self.state.cursors.get(&cursor).filter(|entry| entry.pass == pass) else {
             return;
         };
-        if let Some(lane) = self.consuming.lane_mut(cursor) {
+        if let Some(lane) = self.consuming.lane_mut(cursor, priority) {
             lane.giving_up.remove(&offset.0);
         }
         self.consuming.wake(key_of(cursor));
-        if entry
-            .lane
-            .retries
-            .get(offset.0)
-            .is_none_or(|retry| retry.due_mono_ms != NEVER_MONO_MS)
-        {
+        if entry.retry(offset.0).is_none_or(|retry| retry.due_mono_ms != NEVER_MONO_MS) {
             return;
         }
+        let ending = self.ending(cursor, &[range(offset.0, offset.0 + 1)]);
         let Some(batch) = batch else {
             self.counters.lost_to_retention += 1;
-            self.record(Change::Settled {
+            let position = self.record(Change::Settled {
                 cursor,
                 pass,
                 offsets: vec![range(offset.0, offset.0 + 1)],
             });
-            return;
+            return self.ended(cursor, ending, position);
         };
         let Some(to) = self.dead_letter_queue(cursor) else { return };
         let at_offset = self.state.queues.get(&to).map_or(QueueOffset(0), |queue| queue.end);
-        self.record(Change::DeadLettered {
+        self.note_priorities_of(to, at_offset, &batch);
+        let position = self.record(Change::DeadLettered {
             cursor,
             pass,
             offset,
@@ -142,17 +148,25 @@ impl Core {
             at_offset,
             batch,
         });
+        self.ended(cursor, ending, position);
         self.counters.dead_lettered += 1;
     }
 
     /// The message is there and could not be read: it stays where it is, and is asked for again after a while.
     pub(crate) fn fetch_failed(&mut self, fetch: FetchId) {
-        let Some(GivingUp { cursor, pass, offset, why }) = self.consuming.fetches.remove(&fetch) else {
+        let Some(GivingUp {
+            cursor,
+            pass,
+            priority,
+            offset,
+            why,
+        }) = self.consuming.fetches.remove(&fetch)
+        else {
             return;
         };
         let again_mono_ms = self.now.mono_ms + FETCH_AGAIN_MS;
         if is_current(&self.state, cursor, pass)
-            && let Some(lane) = self.consuming.lane_mut(cursor)
+            && let Some(lane) = self.consuming.lane_mut(cursor, priority)
         {
             match why {
                 Why::Exhausted => drop(lane.giving_up.remove(&offset.0)),
@@ -194,9 +208,8 @@ impl Core {
             let Some(entry) = self.state.cursors.get(&cursor) else { continue };
             let pass = entry.pass;
             let due = entry
-                .lane
-                .retries
-                .due(0, NEVER_MONO_MS - 1)
+                .levels()
+                .flat_map(|(_, lane)| lane.retries.due(0, NEVER_MONO_MS - 1))
                 // What left in good order, or was sent back, has its next round before it.
                 .filter(|(_, retry)| is_last(retry.attempts.0, attempts_max) && retry.reason != ReturnReason::Closed);
             let exhausted: Vec<_> = due

@@ -3,13 +3,15 @@
 use sluice_log::record::CursorId;
 use sluice_protocol::ids::{Position, QueueOffset};
 
+use super::lanes::Lanes;
 use super::{Held, LaneRun, Reading, key_of};
 use crate::broker::Core;
-use crate::effect::{Effect, JudgeId};
+use crate::effect::{Among, Effect, JudgeId};
 use crate::input::JudgeFailureKind;
 use crate::input::{JudgeFailure, Verdicts};
 use crate::limits::{
-    JUDGE_WAIT_MS_MAX, JUDGE_WAIT_MS_MIN, JUDGED_AHEAD_MAX, QUESTION_MESSAGES_MAX, SUPERSEDED_REST_MS, WINDOW_VERDICTS_MAX, WINDOWS_MAX,
+    CURSOR_PARKED_MAX, JUDGE_WAIT_MS_MAX, JUDGE_WAIT_MS_MIN, JUDGED_AHEAD_MAX, QUESTION_MESSAGES_MAX, SUPERSEDED_REST_MS,
+    WINDOW_VERDICTS_MAX, WINDOWS_MAX,
 };
 use crate::planted::{self, Bug};
 use crate::ranges::range;
@@ -18,18 +20,31 @@ use crate::ranges::range;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     cursor: CursorId,
+    /// Whose lane it is.
+    priority: u8,
+    among: Among,
     from: QueueOffset,
     to: QueueOffset,
     deliver_max: u64,
 }
 
 impl Core {
-    /// Without a rule every durable message matches.
+    /// Without a rule every durable message matches, as far as none of them has a priority.
     pub(super) fn extend_window(&self, cursor: CursorId, reading: &Reading, lane: &mut LaneRun) {
         let end = self.visible_end(cursor.queue);
-        if reading.rule.is_some() || lane.judged >= end {
+        // What is asked about is answered, though by now it may be known that none of it has a priority.
+        let asks = lane.asked.is_some() || reading.ordered || lane.priority > 0;
+        if reading.rule.is_some() || lane.judged >= end || asks {
             return;
         }
+        let Some(queue) = self.state.queues.get(&cursor.queue) else {
+            return;
+        };
+        let end = match queue.prioritized() {
+            Some(prioritized) if lane.judged < prioritized.first => end.min(prioritized.first),
+            Some(prioritized) if lane.judged < prioritized.end => return,
+            Some(_) | None => end,
+        };
         match lane.matched.back_mut() {
             Some(last) if last.end == lane.judged => last.end = end,
             Some(_) | None => lane.matched.push_back(range(lane.judged.0, end.0)),
@@ -37,25 +52,83 @@ impl Core {
         lane.judged = end;
     }
 
+    /// Where there are several lanes all are asked about at one time, before anything is handed out; but when verdicts just came, what they
+    /// found is handed out first, so that a lane does not wait for those above it for ever.
+    pub(super) fn ask_before(&mut self, cursor: CursorId, reading: &Reading, lanes: &mut Lanes) {
+        if lanes.are_several() && !std::mem::take(&mut lanes.base.answered) {
+            self.ask_all(cursor, reading, lanes);
+        }
+    }
+
+    /// Asks for more when what there was has been handed out.
+    pub(super) fn ask_after(&mut self, cursor: CursorId, reading: &Reading, lanes: &mut Lanes) {
+        self.ask_all(cursor, reading, lanes);
+    }
+
+    fn ask_all(&mut self, cursor: CursorId, reading: &Reading, lanes: &mut Lanes) {
+        if lanes.are_several() && lanes.is_asking() {
+            return;
+        }
+        for lane in lanes.iter_mut() {
+            self.ask_judge(cursor, reading, lane);
+        }
+        if lanes.iter().all(|lane| lane.asked.is_none() && lane.matched.is_empty()) {
+            self.consuming.free_window(cursor);
+        }
+    }
+
+    /// Which messages a lane asks about, and up to where; `None` when it need not ask.
+    fn asks_among(&self, cursor: CursorId, reading: &Reading, lane: &mut LaneRun) -> Option<(Among, QueueOffset)> {
+        let end = self.visible_end(cursor.queue);
+        if reading.ordered {
+            return Some((Among::Ordered, end));
+        }
+        let queue = self.state.queues.get(&cursor.queue)?;
+        if lane.priority > 0 {
+            let offsets = *queue.priorities.get(&lane.priority)?;
+            if lane.judged < offsets.first {
+                lane.judged = offsets.first;
+                lane.place = lane.matched.front().map_or(lane.judged, |next| next.first);
+            }
+            return Some((Among::Priority(lane.priority), end.min(offsets.end)));
+        }
+        let within = queue.prioritized().filter(|prioritized| lane.judged < prioritized.end);
+        match (within, &reading.rule) {
+            (None, None) => None,
+            (None, Some(_)) => Some((Among::All, end)),
+            (Some(prioritized), Some(_)) if lane.judged < prioritized.first => Some((Among::All, end.min(prioritized.first))),
+            (Some(prioritized), None) if lane.judged < prioritized.first => None,
+            (Some(prioritized), _) => Some((Among::Priority(0), end.min(prioritized.end))),
+        }
+    }
+
+    /// How many messages may match, given what a lane has found and nobody was given.
+    fn room_for(&self, cursor: CursorId, reading: &Reading, lane: &LaneRun) -> u64 {
+        if !reading.ordered {
+            return WINDOW_VERDICTS_MAX.saturating_sub(lane.matched());
+        }
+        let Some(entry) = self.state.cursors.get(&cursor) else { return 0 };
+        let parked = CURSOR_PARKED_MAX.saturating_sub(entry.lane.parked());
+        WINDOW_VERDICTS_MAX.saturating_sub(entry.lane.order.ready()).min(parked)
+    }
+
     /// Asks for the verdicts of the next durable messages while there are members and the window has room.
-    pub(super) fn ask_judge(&mut self, cursor: CursorId, reading: &Reading, lane: &mut LaneRun) {
-        let Some(rule) = &reading.rule else { return };
+    fn ask_judge(&mut self, cursor: CursorId, reading: &Reading, lane: &mut LaneRun) {
         if lane.asked.is_some() {
             return;
         }
-        let end = self.visible_end(cursor.queue);
+        let Some((among, end)) = self.asks_among(cursor, reading, lane) else {
+            return;
+        };
         let to = (lane.judged.0 + QUESTION_MESSAGES_MAX).min(lane.place.0 + JUDGED_AHEAD_MAX);
         let to = end.min(QueueOffset(to));
-        let deliver_max = WINDOW_VERDICTS_MAX.saturating_sub(lane.matched());
+        let deliver_max = self.room_for(cursor, reading, lane);
         let waits = lane.held.as_ref().is_some_and(|held| self.now.mono_ms < held.until_mono_ms);
         // Small questions cost as much as large ones: a window that is nearly full is left to be used up first.
         let asked = to.0.saturating_sub(lane.judged.0);
         let worth = (to == end || asked >= QUESTION_MESSAGES_MAX / 4) && deliver_max >= asked.min(WINDOW_VERDICTS_MAX / 4);
         let alarmed = self.has_alarm(key_of(cursor));
         if !reading.has_members() || waits || alarmed || to <= lane.judged || !worth {
-            if lane.matched.is_empty() {
-                self.consuming.free_window(cursor);
-            }
             return;
         }
         if !self.consuming.windows.contains(&cursor) && self.consuming.windows.len() >= WINDOWS_MAX {
@@ -70,6 +143,8 @@ impl Core {
             judge,
             Asked {
                 cursor,
+                priority: lane.priority,
+                among,
                 from,
                 to,
                 deliver_max,
@@ -81,7 +156,8 @@ impl Core {
             Effect::Judge {
                 judge,
                 cursor,
-                rule: rule.clone(),
+                rule: reading.rule.clone(),
+                among,
                 from,
                 to,
                 deliver_max,
@@ -95,7 +171,11 @@ impl Core {
             return;
         };
         let now_mono_ms = self.now.mono_ms;
-        let Some(lane) = self.consuming.lane_mut(asked.cursor).filter(|lane| lane.asked == Some(judge)) else {
+        let Some(lane) = self
+            .consuming
+            .lane_mut(asked.cursor, asked.priority)
+            .filter(|lane| lane.asked == Some(judge))
+        else {
             return;
         };
         lane.asked = None;
@@ -103,7 +183,12 @@ impl Core {
             Ok(verdicts) => {
                 lane.take_verdicts(&asked, &verdicts);
                 self.counters.evaluation_errors += u64::from(verdicts.failed);
-                self.set_aside(asked.cursor, verdicts);
+                let ordered = asked.among == Among::Ordered;
+                let found = if ordered { self.found(asked.cursor, &verdicts) } else { Vec::new() };
+                self.set_aside(asked.cursor, asked.priority, verdicts);
+                if ordered {
+                    self.park(asked.cursor, found);
+                }
             }
             Err(JudgeFailure { kind, reason }) => {
                 if kind == JudgeFailureKind::Stopped {
@@ -126,6 +211,9 @@ impl Core {
                 self.counters.judge_failures += 1;
             }
         }
+        if let Some(base) = self.consuming.lane_mut(asked.cursor, 0) {
+            base.answered = true;
+        }
         self.consuming.wake(key_of(asked.cursor));
     }
 
@@ -134,9 +222,9 @@ impl Core {
         let idle = !reading.has_members() && self.now.mono_ms >= reading.seen_mono_ms + SUPERSEDED_REST_MS;
         if idle
             && !lane.matched.is_empty()
-            && let Some(entry) = self.state.cursors.get(&cursor)
+            && let Some(durable) = self.state.cursors.get(&cursor).and_then(|entry| entry.level(lane.priority))
         {
-            lane.rewind(&entry.lane, lane.frontier());
+            lane.rewind(durable, lane.frontier());
             self.consuming.free_window(cursor);
         }
     }
@@ -158,11 +246,19 @@ impl LaneRun {
             verdicts.deliver.len(),
             asked.deliver_max
         );
+        let ordered = asked.among == Among::Ordered;
+        assert!(
+            !ordered || verdicts.links.len() == verdicts.deliver.len(),
+            "an ordered group is told the message group of each"
+        );
         for &offset in &verdicts.deliver {
             assert!(
                 (verdicts.from..verdicts.to).contains(&offset),
                 "a verdict lies within what was judged"
             );
+            if ordered {
+                continue;
+            }
             match self.matched.back_mut() {
                 Some(last) if last.end == offset => last.end = QueueOffset(offset.0 + 1),
                 Some(_) | None => self.matched.push_back(range(offset.0, offset.0 + 1)),

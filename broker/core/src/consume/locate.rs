@@ -240,11 +240,16 @@ impl Core {
             return depends;
         };
         for start in &starts {
-            let entry = self.state.cursors.get(&CursorId { group, queue: start.queue });
-            if let (Some(lane), Some(entry)) = (reading.lanes.get_mut(usize::from(start.queue.index.0)), entry) {
+            let (entry, index) = (
+                self.state.cursors.get(&CursorId { group, queue: start.queue }),
+                usize::from(start.queue.index.0),
+            );
+            reading.drop_upper(index);
+            if let (Some(lane), Some(entry)) = (reading.lanes.get_mut(index), entry) {
                 lane.rewind(&entry.lane, start.offset);
                 lane.barrier = depends;
                 lane.giving_up.clear();
+                lane.freed.clear();
             }
         }
         let streams = reading.streams.clone();

@@ -3,7 +3,7 @@
 use sluice_log::record::CursorId;
 use sluice_protocol::ids::{Position, QueueOffset};
 
-use super::{ReadingKey, cursor_of, key_of};
+use super::{Reading, ReadingKey, cursor_of, key_of};
 use crate::broker::Core;
 
 impl Core {
@@ -13,9 +13,10 @@ impl Core {
             return;
         };
         let lanes = reading.lanes.len();
-        for (index, lane) in reading.lanes.iter_mut().enumerate() {
-            if let Some(entry) = self.state.cursors.get(&cursor_of(key, index)) {
-                lane.rewind(&entry.lane, lane.frontier());
+        for (index, lane) in reading.runs_mut() {
+            let entry = self.state.cursors.get(&cursor_of(key, index));
+            if let Some(durable) = entry.and_then(|entry| entry.level(lane.priority)) {
+                lane.rewind(durable, lane.frontier());
             }
         }
         self.consuming.without_window.remove(&key);
@@ -32,15 +33,17 @@ impl Core {
     }
 
     /// Messages of a lane below `end` may be taken by now though the lane has not come to them.
-    pub(crate) fn take_up_to(&mut self, cursor: CursorId, end: u64) {
-        if let Some(lane) = self.consuming.lane_mut(cursor) {
+    pub(crate) fn take_up_to(&mut self, cursor: CursorId, priority: u8, end: u64) {
+        if let Some(lane) = self.consuming.lane_mut(cursor, priority) {
             lane.taken_end = lane.taken_end.max(end);
         }
     }
 
     /// A message was settled by an operator: nothing is decided about it any more.
     pub(crate) fn forget_suspect(&mut self, cursor: CursorId, offset: QueueOffset) {
-        if let Some(lane) = self.consuming.lane_mut(cursor) {
+        let reading = self.consuming.readings.get_mut(&key_of(cursor));
+        let runs = reading.into_iter().flat_map(Reading::runs_mut);
+        for (_, lane) in runs.filter(|(index, _)| *index == usize::from(cursor.queue.index.0)) {
             lane.aside.remove(&offset.0);
         }
         self.consuming.wake(key_of(cursor));

@@ -17,6 +17,7 @@ use crate::limits::CURSOR_AHEAD_MAX;
 use crate::planted::{self, Bug};
 use crate::ranges::{len, push, range};
 use crate::receipt::Receipt;
+use crate::state::cursor::Cursor;
 use crate::state::group::{backoff_ms, in_round, is_last};
 use crate::state::lane::NEVER_MONO_MS;
 
@@ -272,7 +273,7 @@ impl Core {
             return stale("the group was set to another place");
         }
         let offset = receipt.offset.0;
-        if let Some(lease) = entry.lane.leases.get(offset) {
+        if let Some(lease) = entry.lease(offset) {
             if planted::is(Bug::StaleHandleSettles) {
                 return Ok(());
             }
@@ -281,13 +282,16 @@ impl Core {
                 && self.state.meta.epoch_of(lease.granted) == Some(receipt.epoch);
             return if same { Ok(()) } else { stale("the message was handed out again") };
         }
+        // A lane that the crash forgot begins where that of priority 0 stands.
+        let lane = entry.level(receipt.priority).unwrap_or(&entry.lane);
         let forgotten = receipt.epoch < self.epoch
-            && match entry.lane.retries.get(offset) {
+            && match entry.retry(offset) {
                 Some(retry) => receipt.attempt > retry.attempts,
-                None => receipt.offset >= entry.lane.frontier && !entry.lane.ahead.contains(offset),
+                None if lane.order.get(offset).is_some() => !lane.held.contains(offset),
+                None => receipt.offset >= lane.frontier && !lane.ahead.contains(offset),
             };
         // Without its lease there is nothing to give back or to keep longer: the message will be handed out anyway.
-        if forgotten && action == Action::Ack && entry.lane.ahead.count() < CURSOR_AHEAD_MAX {
+        if forgotten && action == Action::Ack && lane.ahead.count() < CURSOR_AHEAD_MAX {
             return Ok(());
         }
         stale("the lease is over")
@@ -306,7 +310,7 @@ impl Core {
     /// is had by no other stream that is open.
     fn push_held(&self, cursor: CursorId, span: SentSpan, held: &mut Vec<LeaseRange>) {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
-        let pieces = entry.lane.leases.within(span.offsets());
+        let pieces = entry.leases_within(span.offsets());
         let own = pieces.filter(|(_, lease)| {
             let same = lease.attempt == span.attempt && matches!(*lease.holder, Holder::Stream { .. });
             same || planted::is(Bug::SettlesForAnother)
@@ -323,13 +327,8 @@ impl Core {
             return;
         }
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
-        sent.spans.retain(|span| {
-            entry
-                .lane
-                .leases
-                .within(span.offsets())
-                .any(|(_, lease)| lease.attempt == span.attempt)
-        });
+        sent.spans
+            .retain(|span| entry.leases_within(span.offsets()).any(|(_, lease)| lease.attempt == span.attempt));
         sent.sweep_at = (sent.spans.len() * 2).max(SPANS_SWEEP);
     }
 
@@ -348,11 +347,11 @@ impl Core {
                 if planted::is(Bug::AckForgotten) && held.iter().any(|lease| lease.offsets.first.0 % 16 == 7) {
                     return Position::default();
                 }
-                self.record(Change::Settled {
-                    cursor,
-                    pass,
-                    offsets: offsets_of(&held),
-                })
+                let offsets = offsets_of(&held);
+                let ending = self.ending(cursor, &offsets);
+                let position = self.record(Change::Settled { cursor, pass, offsets });
+                self.ended(cursor, ending, position);
+                position
             }
             Action::Nack { delay_ms } => self.give_back(cursor, held, delay_ms, ReturnReason::Nacked),
             Action::Extend { .. } if planted::is(Bug::ExtensionForgotten) => Position::default(),
@@ -427,26 +426,46 @@ impl Core {
         for &group in &groups {
             let cursor = CursorId { group, queue };
             let Some(entry) = self.state.cursors.get(&cursor) else { continue };
-            let (lane, lost) = (&entry.lane, range(0, start.0));
-            let open: u64 = lane.leases.within(lost).map(|(piece, _)| len(piece)).sum::<u64>()
-                + lane.retries.within(lost).map(|(piece, _)| len(piece)).sum::<u64>();
-            let held = lane.held.within(lost).map(len).sum::<u64>();
-            let run = self.consuming.lane(cursor);
-            let place = run.map_or(lane.frontier, |run| run.place);
-            let aside = run.map_or(0, |run| run.aside.range(..start.0.min(place.0)).count() as u64);
-            self.counters.lost_to_retention += open + held + aside + start.0.saturating_sub(place.0);
+            self.counters.lost_to_retention += self.lost_below(cursor, entry, start);
         }
-        self.record(Change::Trimmed { queue, start });
-        for group in groups {
+        let lost = [range(0, start.0)];
+        let ending: Vec<_> = groups.iter().map(|&group| self.ending(CursorId { group, queue }, &lost)).collect();
+        let position = self.record(Change::Trimmed { queue, start });
+        for (group, ending) in groups.into_iter().zip(ending) {
             let cursor = CursorId { group, queue };
-            if let (Some(run), Some(entry)) = (self.consuming.lane_mut(cursor), self.state.cursors.get(&cursor)) {
-                run.aside = run.aside.split_off(&start.0);
-                if run.place < start {
-                    run.rewind(&entry.lane, start);
+            self.ended(cursor, ending, position);
+            let Some(entry) = self.state.cursors.get(&cursor) else { continue };
+            for (priority, durable) in entry.levels() {
+                if let Some(run) = self.consuming.lane_mut(cursor, priority) {
+                    run.aside = run.aside.split_off(&start.0);
+                    if run.place < start {
+                        run.rewind(durable, start);
+                    }
                 }
             }
             self.consuming.wake(key_of(cursor));
         }
+    }
+}
+
+impl Core {
+    /// The messages of a cursor below `start` that are not over. Where there are several lanes, what none has come to counts once.
+    fn lost_below(&self, cursor: CursorId, entry: &Cursor, start: QueueOffset) -> u64 {
+        let lost = range(0, start.0);
+        let mut furthest = QueueOffset(0);
+        let mut sum = 0;
+        for (priority, lane) in entry.levels() {
+            sum += lane.leases.within(lost).map(|(piece, _)| len(piece)).sum::<u64>();
+            sum += lane.retries.within(lost).map(|(piece, _)| len(piece)).sum::<u64>();
+            sum += lane.held.within(lost).map(len).sum::<u64>();
+            let parked = lane.order.within(0..start.0);
+            sum += parked.filter(|(offset, row)| row.judged && lane.is_parked(*offset)).count() as u64;
+            let run = self.consuming.lane(cursor, priority);
+            let place = run.map_or(lane.frontier, |run| run.place);
+            sum += run.map_or(0, |run| run.aside.range(..start.0.min(place.0)).count() as u64);
+            furthest = furthest.max(place);
+        }
+        sum + start.0.saturating_sub(furthest.0)
     }
 }
 

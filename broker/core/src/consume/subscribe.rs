@@ -115,9 +115,10 @@ impl Core {
         reading.barrier = depends;
         let needs_windows = reading.rule.is_some();
         let lanes = reading.lanes.len();
-        for (index, lane) in reading.lanes.iter_mut().enumerate() {
-            if let Some(cursor) = self.state.cursors.get(&super::cursor_of(key, index)) {
-                lane.rewind(&cursor.lane, cursor.lane.frontier);
+        for (index, lane) in reading.runs_mut() {
+            let entry = self.state.cursors.get(&super::cursor_of(key, index));
+            if let Some(durable) = entry.and_then(|entry| entry.level(lane.priority)) {
+                lane.rewind(durable, durable.frontier);
             }
         }
         if !needs_windows {
@@ -141,12 +142,28 @@ impl Core {
     }
 
     fn start_reading(&mut self, key: ReadingKey, barrier: Position) {
-        let lanes = self.state.queues_of(key.0).map(|(queue, entry)| {
-            let cursor = self.state.cursors.get(&sluice_log::record::CursorId { group: key.1, queue });
-            LaneRun::starting_at(cursor.map_or(entry.end, |cursor| cursor.lane.frontier))
+        let cursor_of = |queue| self.state.cursors.get(&sluice_log::record::CursorId { group: key.1, queue });
+        let lanes = self
+            .state
+            .queues_of(key.0)
+            .map(|(queue, entry)| LaneRun::starting_at(0, cursor_of(queue).map_or(entry.end, |cursor| cursor.lane.frontier)));
+        let upper = self.state.queues_of(key.0).flat_map(|(queue, _)| {
+            let levels = cursor_of(queue)
+                .into_iter()
+                .flat_map(|cursor| cursor.levels().filter(|(priority, _)| *priority > 0));
+            levels.map(move |(priority, lane)| {
+                (
+                    (usize::from(queue.index.0), priority),
+                    LaneRun::starting_at(priority, lane.frontier),
+                )
+            })
         });
+        let settings = self.state.groups.get(&key.1).map(|group| &group.settings);
         let reading = Reading {
             lanes: lanes.collect(),
+            upper: upper.collect(),
+            ordered: settings.is_some_and(|settings| settings.ordered),
+            oldest_every: settings.map_or(0, |settings| settings.oldest_every),
             rule: None,
             barrier,
             streams: Vec::new(),

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use sluice_log::record::Change;
-use sluice_protocol::batch::{Attributes, Run as BatchRun};
+use sluice_protocol::batch::{Attributes, Run as BatchRun, Uses};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{Position, ProducerId, QueueOffset, Sequence, TopicId};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
@@ -42,7 +42,7 @@ impl Core {
         plan: &mut Plan,
         topic: TopicId,
         source: Source,
-        attributes: &Attributes,
+        (attributes, uses): (&Attributes, Uses),
         runs: &mut Vec<StoredRun>,
     ) -> Result<(), Refusal> {
         if let Some(first) = attributes.runs().next()
@@ -51,6 +51,7 @@ impl Core {
             return Err(too_old(first.first_sequence));
         }
         let bytes = attributes.total_bytes() / (attributes.count() as usize).max(1);
+        let grouped = uses.groups.then_some(attributes);
         let mut at_once: Option<Span> = None;
         for row in attributes.rows() {
             let part = Part {
@@ -65,11 +66,11 @@ impl Core {
                 rows: 1,
             };
             let waits = row.deliver_at_ms() > self.now.wall_ms;
-            if !waits && at_once.as_mut().is_some_and(|span| span.takes(&run, &part)) {
+            if !waits && grouped.is_none() && at_once.as_mut().is_some_and(|span| span.takes(&run, &part)) {
                 continue;
             }
             if let Some(full) = at_once.take() {
-                self.plan_span(plan, topic, &full, runs);
+                self.plan_span(plan, topic, &full, grouped, runs);
             }
             if waits {
                 let stored = self.plan_delayed(plan, topic, (run.producer, run.first_sequence), part, row.deliver_at_ms());
@@ -85,7 +86,7 @@ impl Core {
             }
         }
         if let Some(last) = at_once {
-            self.plan_span(plan, topic, &last, runs);
+            self.plan_span(plan, topic, &last, grouped, runs);
         }
         Ok(())
     }

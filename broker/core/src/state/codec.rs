@@ -21,11 +21,12 @@ use super::subscription::Subscription;
 use super::topic::Topic;
 use super::{State, add_name};
 
-/// The version in which a kind of entry is written now. Every version below it is read, too.
+/// The highest version of a kind of entry. Every version below it is read, too.
 fn version(kind: u8) -> u8 {
     match kind {
-        // Version 2 holds alarms (5), held messages (6) and what becomes of failures (8).
-        5 | 6 | 8 => 2,
+        // Version 2 holds priorities (3), order (4), alarms (5), held messages (6) and what becomes of failures (8), version 3 lanes (6).
+        6 => 3,
+        3 | 4 | 5 | 8 => 2,
         // Version 2 is written of a producer that has delayed messages in its window.
         7 => 2,
         _ => 1,
@@ -181,14 +182,24 @@ impl State {
         match key {
             Key::Meta => self.meta.encode(begin(&mut to, 1)),
             Key::Topic(id) => self.topics.get(id)?.encode(begin(&mut to, 2).u64(id.0)),
-            Key::Queue(id) => self.queues.get(id)?.encode(queue_id(begin(&mut to, 3), *id)),
-            Key::Group(id) => self.groups.get(id)?.encode(begin(&mut to, 4).u64(id.0)),
+            Key::Queue(id) => {
+                let queue = self.queues.get(id)?;
+                queue.encode(queue_id(to.u8(3).u8(1 + u8::from(queue.is_extended())), *id));
+            }
+            Key::Group(id) => {
+                let group = self.groups.get(id)?;
+                group.encode(to.u8(4).u8(1 + u8::from(group.settings.is_extended())).u64(id.0));
+            }
             Key::Subscription(group, topic) => {
                 self.subscriptions
                     .get(&(*group, *topic))?
                     .encode(begin(&mut to, 5).u64(group.0).u64(topic.0));
             }
-            Key::Cursor(id) => self.cursors.get(id)?.encode(queue_id(begin(&mut to, 6).u64(id.group.0), id.queue)),
+            Key::Cursor(id) => {
+                let cursor = self.cursors.get(id)?;
+                let version = 2 + u8::from(cursor.is_extended());
+                cursor.encode(queue_id(to.u8(6).u8(version).u64(id.group.0), id.queue));
+            }
             Key::Producer(id) => {
                 let producer = self.producers.get(*id)?;
                 let version = if producer.has_delays() { version(7) } else { 1 };
@@ -220,9 +231,9 @@ impl State {
                 add_name(&mut self.topic_names, &topic.name, id);
                 self.topics.insert(id, topic);
             }
-            3 => drop(self.queues.insert(read_queue_id(&mut from)?, Queue::decode(&mut from)?)),
+            3 => drop(self.queues.insert(read_queue_id(&mut from)?, Queue::decode(&mut from, version)?)),
             4 => {
-                let (id, group) = (GroupId(from.u64()?), Group::decode(&mut from)?);
+                let (id, group) = (GroupId(from.u64()?), Group::decode(&mut from, version)?);
                 add_name(&mut self.group_names, &group.name, id);
                 self.groups.insert(id, group);
             }

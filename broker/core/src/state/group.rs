@@ -1,6 +1,6 @@
 //! The entry of one consumer group.
 
-use sluice_log::record::{Backoff, GroupSettings, StartPoint};
+use sluice_log::record::{Backoff, GroupSettings, OLDEST_EVERY, OnExhausted, StartPoint, put_extension, take_extension};
 use sluice_protocol::ids::Position;
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
@@ -67,9 +67,13 @@ impl Group {
             StartPoint::Latest => to.u8(1),
             StartPoint::Time { wall_ms } => to.u8(2).i64(wall_ms),
         };
+        if self.settings.is_extended() {
+            put_extension(to, &self.settings);
+        }
     }
 
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
+    /// Version 1 knew neither order nor priorities.
+    pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         let reflects = Position(from.u64()?);
         let name = from.text()?.to_owned();
         let attempts_max = from.u16()?;
@@ -93,15 +97,18 @@ impl Group {
             2 => StartPoint::Time { wall_ms: from.i64()? },
             _ => return Err(WireError::Impossible("start point")),
         };
-        Ok(Self {
-            reflects,
-            name,
-            settings: GroupSettings {
-                attempts_max,
-                backoff,
-                start,
-            },
-        })
+        let mut settings = GroupSettings {
+            attempts_max,
+            backoff,
+            start,
+            ordered: false,
+            on_exhausted: OnExhausted::DeadLetter,
+            oldest_every: OLDEST_EVERY,
+        };
+        if version > 1 {
+            take_extension(from, &mut settings)?;
+        }
+        Ok(Self { reflects, name, settings })
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use sluice_log::record::{Fate, Holder, LeaseRange, OffsetRange, ReturnReason};
+use sluice_log::record::{Fate, Holder, LeaseRange, OffsetRange, Parked, ReturnReason, put_parked, take_parked};
 use sluice_protocol::ids::{Attempt, Position, QueueOffset};
 use sluice_protocol::units::Now;
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
+use super::order::Order;
 use crate::planted::{self, Bug};
 use crate::ranges::{OffsetSet, Spans, Timed, range};
 
@@ -63,6 +64,8 @@ pub struct Lane {
     pub ahead: OffsetSet,
     /// What a plugin failed on and its binding said to hold.
     pub held: OffsetSet,
+    /// In an ordered group all that was found and is not over, by message group.
+    pub order: Order,
 }
 
 impl Lane {
@@ -73,7 +76,18 @@ impl Lane {
             retries: Spans::default(),
             ahead: OffsetSet::default(),
             held: OffsetSet::default(),
+            order: Order::default(),
         }
+    }
+
+    /// Messages that an ordered group has found and nobody has.
+    pub fn parked(&self) -> u64 {
+        self.order.count().saturating_sub(self.order.unjudged() + self.open())
+    }
+
+    /// Whether an ordered group has found a message and nobody has it.
+    pub fn is_parked(&self, offset: u64) -> bool {
+        self.leases.get(offset).is_none() && self.retries.get(offset).is_none() && !self.held.contains(offset)
     }
 
     /// Messages leased or retrying.
@@ -88,6 +102,7 @@ impl Lane {
             && self.retries.get(offset).is_none()
             && !self.ahead.contains(offset)
             && !self.held.contains(offset)
+            && self.order.get(offset).is_none_or(|row| !row.judged)
     }
 
     /// The parts of a range of which nothing is leased, retrying, settled ahead or held, ascending.
@@ -97,9 +112,8 @@ impl Lane {
 
     /// One past the last message at or beyond the frontier that is not free.
     pub fn taken_end(&self) -> u64 {
-        [self.leases.end(), self.retries.end(), self.ahead.end(), self.held.end()]
-            .into_iter()
-            .fold(0, u64::max)
+        let taken = [self.leases.end(), self.retries.end(), self.ahead.end(), self.held.end()];
+        taken.into_iter().chain([self.order.judged_end()]).fold(0, u64::max)
     }
 
     /// The messages of a range that are leased, retrying, settled ahead or held.
@@ -112,6 +126,8 @@ impl Lane {
             .chain(retrying)
             .chain(over)
             .for_each(|piece| taken.insert(piece.first.0, piece.end.0));
+        let parked = self.order.within(within.first.0..within.end.0).filter(|(_, row)| row.judged);
+        parked.for_each(|(offset, _)| taken.insert(offset, offset + 1));
         taken
     }
 
@@ -121,6 +137,7 @@ impl Lane {
         match fate {
             Fate::DeadLettered { .. } | Fate::Skipped => self.settled(offset, end),
             Fate::Held => self.held.insert(offset.0, end.0),
+            Fate::Delivered if self.order.get(offset.0).is_some() => self.accept(offset.0),
             Fate::Delivered => {
                 let due = Retry {
                     attempts: Attempt(0),
@@ -147,8 +164,63 @@ impl Lane {
     }
 
     pub(super) fn move_frontier(&mut self, frontier: QueueOffset) {
+        let before = self.frontier;
         self.frontier = self.frontier.max(frontier);
         self.ahead.drop_below(self.frontier.0);
+        let Self {
+            order,
+            leases,
+            retries,
+            held,
+            ..
+        } = self;
+        let is_free = |offset| leases.get(offset).is_none() && retries.get(offset).is_none() && !held.contains(offset);
+        order.passed(before.0, self.frontier.0, |offset| !is_free(offset), is_free);
+    }
+
+    /// What an ordered group has found: it waits for those before it in its message group, and for a member.
+    pub(super) fn park(&mut self, parked: &[Parked]) {
+        self.ordering(|order, is_free| parked.iter().for_each(|message| order.park(message, is_free)));
+    }
+
+    fn accept(&mut self, offset: u64) {
+        self.ordering(|order, is_free| order.accept(offset, is_free));
+    }
+
+    /// Changes the order with what says whether nobody has a message.
+    fn ordering(&mut self, change: impl FnOnce(&mut Order, &dyn Fn(u64) -> bool)) {
+        let Self {
+            order,
+            leases,
+            retries,
+            held,
+            ..
+        } = self;
+        change(order, &|offset| {
+            leases.get(offset).is_none() && retries.get(offset).is_none() && !held.contains(offset)
+        });
+    }
+
+    /// Has those of a range seen anew that somebody got or gave back.
+    fn refresh(&mut self, offsets: OffsetRange) {
+        if self.order.is_empty() {
+            return;
+        }
+        let rows: Vec<u64> = self
+            .order
+            .within(offsets.first.0..offsets.end.0)
+            .map(|(offset, _)| offset)
+            .collect();
+        self.ordering(|order, is_free| rows.into_iter().for_each(|offset| order.refresh(offset, is_free)));
+    }
+
+    /// Forgets those of a range that are over.
+    fn forget(&mut self, first: u64, end: u64) {
+        if self.order.is_empty() {
+            return;
+        }
+        let rows: Vec<u64> = self.order.within(first..end).map(|(offset, _)| offset).collect();
+        self.ordering(|order, is_free| rows.into_iter().for_each(|offset| order.remove(offset, is_free)));
     }
 
     pub(super) fn granted(
@@ -171,6 +243,7 @@ impl Lane {
                     holder: Arc::clone(&holder),
                 },
             );
+            self.refresh(lease.offsets);
         }
         self.move_frontier(frontier);
     }
@@ -181,6 +254,7 @@ impl Lane {
         self.retries.take(offsets, |_, _| {});
         self.held.remove(first.0, end.0);
         self.ahead.insert(first.max(self.frontier).0, end.0);
+        self.forget(first.0, end.0);
     }
 
     pub(super) fn returned(&mut self, leases: &[LeaseRange], due_mono_ms: u64, reason: ReturnReason) {
@@ -199,6 +273,11 @@ impl Lane {
                     reason,
                 },
             );
+            self.refresh(lease.offsets);
+            let exhausted = due_mono_ms == NEVER_MONO_MS && planted::is(Bug::ExhaustedLetsPass);
+            if planted::is(Bug::OrderLostOnRetry) || exhausted {
+                self.forget(lease.offsets.first.0, lease.offsets.end.0);
+            }
         }
     }
 
@@ -247,6 +326,7 @@ impl Lane {
         self.leases.take(lost, |_, _| {});
         self.retries.take(lost, |_, _| {});
         self.held.drop_below(start.0);
+        self.ordering(|order, is_free| order.drop_below(start.0, is_free));
         self.move_frontier(start);
     }
 
@@ -279,6 +359,25 @@ impl Lane {
         for offsets in self.held.iter() {
             encode_range(offsets, to);
         }
+    }
+
+    /// Writes what version 3 of a cursor adds.
+    pub(super) fn encode_order(&self, to: &mut Writer) {
+        let mut parked = self.order.parked();
+        if planted::is(Bug::ParkedForgotten) {
+            parked.clear();
+        }
+        put_parked(to, &parked);
+    }
+
+    /// Reads what version 3 of a cursor adds.
+    pub(super) fn decode_order(&mut self, from: &mut Reader<'_>) -> Result<(), WireError> {
+        let mut parked = take_parked(from)?;
+        if planted::is(Bug::OrderLostAtRestart) {
+            parked.iter_mut().for_each(|message| message.group = 0);
+        }
+        self.park(&parked);
+        Ok(())
     }
 
     /// Version 1 held nothing.

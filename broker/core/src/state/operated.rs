@@ -40,15 +40,19 @@ impl State {
                 let meant = other == group && (topic.is_none() || of == topic);
                 !meant || pause.reflects >= position
             }),
-            Operation::Skipped { cursor, pass, offset } => self.update_pass(position, *cursor, *pass, |lane| {
-                if !planted::is(Bug::SkipKeepsRetries) || lane.retries.get(offset.0).is_none() {
-                    lane.settled(*offset, QueueOffset(offset.0 + 1));
+            Operation::Skipped { cursor, pass, offset } => self.update_pass(position, *cursor, *pass, |cursor| {
+                if !planted::is(Bug::SkipKeepsRetries) || cursor.retry(offset.0).is_none() {
+                    cursor.settled(*offset, QueueOffset(offset.0 + 1));
                 }
             }),
             Operation::DeadLettersDealt { from, dealt, back } => {
                 self.letters.entry(from.topic).or_default().deal(position, dealt);
-                for SentBack { cursor, pass, messages } in back {
-                    self.update_pass(position, *cursor, *pass, |lane| lane.sent_back(messages, at));
+                // The lanes of one cursor stand side by side, and their record changes it once.
+                for lanes in back.chunk_by(|one, next| one.cursor == next.cursor) {
+                    let SentBack { cursor, pass, .. } = lanes[0];
+                    self.update_pass(position, cursor, pass, |cursor| {
+                        lanes.iter().for_each(|sent| cursor.sent_back(sent.priority, &sent.messages, at));
+                    });
                 }
             }
         }

@@ -8,20 +8,31 @@ use sluice_protocol::units::Now;
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use super::delay::{put_delay, take_delay};
-use super::failure::{put_fate, put_on_failure, take_fate, take_on_failure};
-use super::fields::{
-    put_cursor, put_filter, put_group_settings, put_holder, put_leases, put_queue, put_ranges, put_starts, reason_number, take_cursor,
-    take_filter, take_group_settings, take_holder, take_leases, take_queue, take_ranges, take_reason, take_starts,
-};
-use super::operated::{self, put_operated, take_operated};
+use super::failure::{put_on_failure, take_on_failure};
+use super::fields::{put_filter, put_group_settings, put_queue, put_starts, take_filter, take_group_settings, take_queue, take_starts};
+use super::flow::{put_flow, take_flow};
+use super::lanes::{needs_version_2, put_extension, take_extension};
+use super::operated::{self, put_operated};
 use super::{Change, Fate, OnFailure, PluginLimits, Record, TopicSettings, kind};
 
-/// The version in which a kind is written today. Every version below it is read, too.
+/// The highest version of a kind. Every version below it is read, too.
 fn version(kind: u16) -> u16 {
     match kind {
         // Version 2 says what becomes of the messages that the plugin fails on.
         kind::PLUGIN_BOUND => 2,
+        // Version 2 speaks of priorities and order.
+        kind::GROUP_CREATED | kind::GRANTED | kind::FRONTIER_MOVED | kind::CULPRIT_DECIDED | operated::DEAD_LETTERS_DEALT => 2,
         _ => 1,
+    }
+}
+
+/// The version in which a change is written: the lowest that has room for what it says, where there is a choice.
+fn written_version(change: &Change) -> u16 {
+    match number(change) {
+        kind::GROUP_CREATED | kind::GRANTED | kind::FRONTIER_MOVED | kind::CULPRIT_DECIDED | operated::DEAD_LETTERS_DEALT => {
+            1 + u16::from(needs_version_2(change))
+        }
+        kind => version(kind),
     }
 }
 
@@ -99,10 +110,10 @@ impl Record {
 
     /// Writes the record as the log holds it at the end of `out`.
     pub fn encode_into(&self, out: &mut Writer) {
-        let mut begin = |kind: u16| {
-            out.u16(kind).u16(version(kind)).i64(self.at.wall_ms).u64(self.at.mono_ms);
-        };
-        begin(number(&self.change));
+        out.u16(number(&self.change))
+            .u16(written_version(&self.change))
+            .i64(self.at.wall_ms)
+            .u64(self.at.mono_ms);
         put_definition(&self.change, out);
         put_flow(&self.change, out);
         put_delay(&self.change, out);
@@ -149,6 +160,7 @@ fn number(change: &Change) -> u16 {
         Change::Delayed { .. } => kind::DELAYED,
         Change::Released { .. } => kind::RELEASED,
         Change::Recalled { .. } => kind::RECALLED,
+        Change::Prioritized { .. } => kind::PRIORITIZED,
     }
 }
 
@@ -170,6 +182,9 @@ fn put_definition(change: &Change, out: &mut Writer) {
         }
         Change::GroupCreated { group, name, settings } => {
             put_group_settings(out.u64(group.0).text(name), settings);
+            if settings.is_extended() {
+                put_extension(out, settings);
+            }
         }
         Change::GroupDeleted { group } => {
             out.u64(group.0);
@@ -222,6 +237,14 @@ fn put_definition(change: &Change, out: &mut Writer) {
         Change::ProducerForgotten { producer } => {
             out.u128(producer.0);
         }
+        Change::Prioritized {
+            queue,
+            first,
+            end,
+            priorities,
+        } => {
+            put_queue(out, *queue).u64(first.0).u64(end.0).u16(*priorities);
+        }
         Change::Appended { .. }
         | Change::Granted { .. }
         | Change::FrontierMoved { .. }
@@ -230,88 +253,6 @@ fn put_definition(change: &Change, out: &mut Writer) {
         | Change::Extended { .. }
         | Change::DeadLettered { .. }
         | Change::CulpritDecided { .. }
-        | Change::Delayed { .. }
-        | Change::Released { .. }
-        | Change::Recalled { .. } => {}
-    }
-}
-
-/// Writes the fields of a change that messages go through.
-fn put_flow(change: &Change, out: &mut Writer) {
-    match change {
-        Change::Appended { queue, first, batch } => {
-            put_queue(out, *queue).u64(first.0).blob(batch);
-        }
-        Change::Granted {
-            cursor,
-            pass,
-            holder,
-            leases,
-            frontier,
-            expires_mono_ms,
-        } => {
-            put_holder(put_cursor(out, *cursor).u32(pass.0), holder);
-            put_leases(out.u64(frontier.0).u64(*expires_mono_ms), leases);
-        }
-        Change::FrontierMoved { cursor, pass, frontier } => {
-            put_cursor(out, *cursor).u32(pass.0).u64(frontier.0);
-        }
-        Change::Settled { cursor, pass, offsets } => {
-            put_ranges(put_cursor(out, *cursor).u32(pass.0), offsets);
-        }
-        Change::Returned {
-            cursor,
-            pass,
-            leases,
-            due_mono_ms,
-            reason,
-        } => {
-            put_cursor(out, *cursor).u32(pass.0).u64(*due_mono_ms).u8(reason_number(*reason));
-            put_leases(out, leases);
-        }
-        Change::Extended {
-            cursor,
-            pass,
-            offsets,
-            expires_mono_ms,
-        } => {
-            put_ranges(put_cursor(out, *cursor).u32(pass.0).u64(*expires_mono_ms), offsets);
-        }
-        Change::DeadLettered {
-            cursor,
-            pass,
-            offset,
-            to,
-            at_offset,
-            batch,
-        } => {
-            put_cursor(out, *cursor).u32(pass.0).u64(offset.0);
-            put_queue(out, *to).u64(at_offset.0).blob(batch);
-        }
-        Change::CulpritDecided {
-            cursor,
-            pass,
-            offset,
-            digest,
-            reason,
-            fate,
-        } => {
-            put_cursor(out, *cursor).u32(pass.0).u64(offset.0).bytes(&digest.0).text(reason);
-            put_fate(out, fate);
-        }
-        Change::Opened { .. }
-        | Change::TopicCreated { .. }
-        | Change::TopicDeleted { .. }
-        | Change::GroupCreated { .. }
-        | Change::GroupDeleted { .. }
-        | Change::Subscribed { .. }
-        | Change::PluginBound { .. }
-        | Change::Sought { .. }
-        | Change::Trimmed { .. }
-        | Change::ProducerForgotten { .. }
-        | Change::SubscriptionHeld { .. }
-        | Change::SubscriptionResumed { .. }
-        | Change::Operated(_)
         | Change::Delayed { .. }
         | Change::Released { .. }
         | Change::Recalled { .. } => {}
@@ -334,11 +275,14 @@ fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) 
         kind::TOPIC_DELETED => Change::TopicDeleted {
             topic: TopicId(from.u64()?),
         },
-        kind::GROUP_CREATED => Change::GroupCreated {
-            group: GroupId(from.u64()?),
-            name: from.text()?.to_string(),
-            settings: take_group_settings(from)?,
-        },
+        kind::GROUP_CREATED => {
+            let (group, name) = (GroupId(from.u64()?), from.text()?.to_string());
+            let mut settings = take_group_settings(from)?;
+            if version > 1 {
+                take_extension(from, &mut settings)?;
+            }
+            Change::GroupCreated { group, name, settings }
+        }
         kind::GROUP_DELETED => Change::GroupDeleted {
             group: GroupId(from.u64()?),
         },
@@ -389,77 +333,13 @@ fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) 
         kind::PRODUCER_FORGOTTEN => Change::ProducerForgotten {
             producer: ProducerId(from.u128()?),
         },
-        other => return take_flow(other, from, whole),
-    })
-}
-
-/// Reads the fields of a change that messages go through.
-fn take_flow(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Change, RecordError> {
-    Ok(match number {
-        kind::APPENDED => Change::Appended {
+        kind::PRIORITIZED => Change::Prioritized {
             queue: take_queue(from)?,
             first: QueueOffset(from.u64()?),
-            batch: whole.slice_ref(from.blob()?),
-        },
-        kind::GRANTED => {
-            let (cursor, pass, holder) = (take_cursor(from)?, Pass(from.u32()?), take_holder(from)?);
-            let (frontier, expires_mono_ms) = (QueueOffset(from.u64()?), from.u64()?);
-            Change::Granted {
-                cursor,
-                pass,
-                holder,
-                leases: take_leases(from)?,
-                frontier,
-                expires_mono_ms,
-            }
-        }
-        kind::FRONTIER_MOVED => Change::FrontierMoved {
-            cursor: take_cursor(from)?,
-            pass: Pass(from.u32()?),
-            frontier: QueueOffset(from.u64()?),
-        },
-        kind::SETTLED => Change::Settled {
-            cursor: take_cursor(from)?,
-            pass: Pass(from.u32()?),
-            offsets: take_ranges(from)?,
-        },
-        kind::RETURNED => {
-            let (cursor, pass, due_mono_ms) = (take_cursor(from)?, Pass(from.u32()?), from.u64()?);
-            let reason = take_reason(from)?;
-            Change::Returned {
-                cursor,
-                pass,
-                leases: take_leases(from)?,
-                due_mono_ms,
-                reason,
-            }
-        }
-        kind::EXTENDED => {
-            let (cursor, pass, expires_mono_ms) = (take_cursor(from)?, Pass(from.u32()?), from.u64()?);
-            Change::Extended {
-                cursor,
-                pass,
-                offsets: take_ranges(from)?,
-                expires_mono_ms,
-            }
-        }
-        kind::DEAD_LETTERED => Change::DeadLettered {
-            cursor: take_cursor(from)?,
-            pass: Pass(from.u32()?),
-            offset: QueueOffset(from.u64()?),
-            to: take_queue(from)?,
-            at_offset: QueueOffset(from.u64()?),
-            batch: whole.slice_ref(from.blob()?),
-        },
-        kind::CULPRIT_DECIDED => Change::CulpritDecided {
-            cursor: take_cursor(from)?,
-            pass: Pass(from.u32()?),
-            offset: QueueOffset(from.u64()?),
-            digest: Digest(from.array()?),
-            reason: from.text()?.to_string(),
-            fate: take_fate(from, whole)?,
+            end: QueueOffset(from.u64()?),
+            priorities: from.u16()?,
         },
         kind::DELAYED | kind::RELEASED | kind::RECALLED => return take_delay(number, from, whole),
-        other => Change::Operated(take_operated(other, from)?),
+        other => return take_flow(other, version, from, whole),
     })
 }

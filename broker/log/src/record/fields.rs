@@ -3,7 +3,10 @@
 use sluice_protocol::ids::{Attempt, GroupId, QueueId, QueueIndex, QueueOffset, TopicId};
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
-use super::{Backoff, CursorId, Filter, GroupSettings, Holder, LeaseRange, OffsetRange, QueueStart, ReturnReason, StartPoint};
+use super::{
+    Backoff, CursorId, Filter, GroupSettings, Holder, LeaseRange, OLDEST_EVERY, OffsetRange, OnExhausted, QueueStart, ReturnReason,
+    StartPoint,
+};
 
 pub(super) fn put_queue(out: &mut Writer, queue: QueueId) -> &mut Writer {
     out.u64(queue.topic.0).u16(queue.index.0)
@@ -199,5 +202,8 @@ pub(super) fn take_group_settings(from: &mut Reader<'_>) -> Result<GroupSettings
         attempts_max,
         backoff,
         start,
+        ordered: false,
+        on_exhausted: OnExhausted::DeadLetter,
+        oldest_every: OLDEST_EVERY,
     })
 }

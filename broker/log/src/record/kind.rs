@@ -23,6 +23,7 @@ pub(super) const SUBSCRIPTION_RESUMED: u16 = 20;
 pub(super) const DELAYED: u16 = 21;
 pub(super) const RELEASED: u16 = 22;
 pub(super) const RECALLED: u16 = 23;
+pub(super) const PRIORITIZED: u16 = 30;
 
 /// What a kind's number stands for, for reports; `None` when it is not known.
 pub fn kind_name(number: u16) -> Option<&'static str> {
@@ -50,6 +51,7 @@ pub fn kind_name(number: u16) -> Option<&'static str> {
         DELAYED => "delayed",
         RELEASED => "released",
         RECALLED => "recalled",
+        PRIORITIZED => "prioritized",
         other => return super::operated::kind_name(other),
     })
 }

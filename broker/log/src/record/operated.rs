@@ -34,13 +34,15 @@ pub enum Operation {
     },
 }
 
-/// Messages of one cursor that are due again after their last attempt. A cursor is named once in a record.
+/// Messages of one lane that are due again after their last attempt. The lanes of one cursor stand side by side in a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SentBack {
     /// The group and the queue where they came from.
     pub cursor: CursorId,
     /// The pass.
     pub pass: Pass,
+    /// Whose lane they are in.
+    pub priority: u8,
     /// The messages and how often each was delivered: deliveries go on being counted from there.
     pub messages: Vec<LeaseRange>,
 }
@@ -48,7 +50,7 @@ pub struct SentBack {
 const PAUSED: u16 = 50;
 const UNPAUSED: u16 = 51;
 const SKIPPED: u16 = 52;
-const DEAD_LETTERS_DEALT: u16 = 53;
+pub(super) const DEAD_LETTERS_DEALT: u16 = 53;
 
 /// What the number of such a kind stands for.
 pub(super) fn kind_name(number: u16) -> Option<&'static str> {
@@ -82,13 +84,25 @@ pub(super) fn put_operated(out: &mut Writer, operated: &Operated) {
             put_ranges(put_queue(out, *from), dealt);
             out.count(back.len());
             for sent in back {
-                put_leases(put_cursor(out, sent.cursor).u32(sent.pass.0), &sent.messages);
+                put_cursor(out, sent.cursor).u32(sent.pass.0);
+                if needs_version_2(operated) {
+                    out.u8(sent.priority);
+                }
+                put_leases(out, &sent.messages);
             }
         }
     }
 }
 
-pub(super) fn take_operated(number: u16, from: &mut Reader<'_>) -> Result<Operated, RecordError> {
+/// Whether some message is sent back into the lane of a priority, for which version 1 has no room.
+pub(super) fn needs_version_2(operated: &Operated) -> bool {
+    match &operated.operation {
+        Operation::Paused { .. } | Operation::Unpaused { .. } | Operation::Skipped { .. } => false,
+        Operation::DeadLettersDealt { back, .. } => back.iter().any(|sent| sent.priority != 0),
+    }
+}
+
+pub(super) fn take_operated(number: u16, version: u16, from: &mut Reader<'_>) -> Result<Operated, RecordError> {
     if kind_name(number).is_none() {
         return Err(RecordError::Kind(number));
     }
@@ -110,20 +124,21 @@ pub(super) fn take_operated(number: u16, from: &mut Reader<'_>) -> Result<Operat
         DEAD_LETTERS_DEALT => Operation::DeadLettersDealt {
             from: take_queue(from)?,
             dealt: take_ranges(from)?,
-            back: take_back(from)?,
+            back: take_back(version, from)?,
         },
         unknown => return Err(RecordError::Kind(unknown)),
     };
     Ok(Operated { by, operation })
 }
 
-fn take_back(from: &mut Reader<'_>) -> Result<Vec<SentBack>, WireError> {
+fn take_back(version: u16, from: &mut Reader<'_>) -> Result<Vec<SentBack>, WireError> {
     let count = from.count(26)?;
     (0..count)
         .map(|_| {
             Ok(SentBack {
                 cursor: take_cursor(from)?,
                 pass: Pass(from.u32()?),
+                priority: if version > 1 { from.u8()? } else { 0 },
                 messages: take_leases(from)?,
             })
         })

@@ -176,6 +176,9 @@ pub(crate) fn each_kind() -> Vec<Record> {
         attempts_max: 16,
         backoff: Backoff::Table { waits_ms: vec![1, 5] },
         start: StartPoint::Time { wall_ms: -1 },
+        ordered: false,
+        on_exhausted: OnExhausted::DeadLetter,
+        oldest_every: OLDEST_EVERY,
     };
     let limits = PluginLimits {
         fuel_per_run: 1,
@@ -222,6 +225,7 @@ pub(crate) fn each_kind() -> Vec<Record> {
         },
         Change::Granted {
             cursor,
+            priority: 0,
             pass,
             holder,
             leases: leases.clone(),
@@ -230,6 +234,8 @@ pub(crate) fn each_kind() -> Vec<Record> {
         },
         Change::FrontierMoved {
             cursor,
+            priority: 0,
+            parked: Vec::new(),
             pass,
             frontier: offset,
         },
@@ -271,6 +277,7 @@ pub(crate) fn each_kind() -> Vec<Record> {
         },
         Change::CulpritDecided {
             cursor,
+            priority: 0,
             pass,
             offset,
             digest: Digest([7; 32]),
@@ -322,6 +329,7 @@ pub(crate) fn operated() -> Vec<Record> {
             back: vec![SentBack {
                 cursor: CursorId { group, queue },
                 pass: Pass(4),
+                priority: 0,
                 messages: vec![LeaseRange {
                     offsets: OffsetRange {
                         first: QueueOffset(70),
@@ -340,4 +348,91 @@ pub(crate) fn operated() -> Vec<Record> {
         }),
     };
     operations.map(record).into()
+}
+
+/// Records that speak of priorities and order.
+pub(crate) fn of_lanes() -> Vec<Record> {
+    let queue = QueueId {
+        topic: TopicId(3),
+        index: QueueIndex(1),
+    };
+    let cursor = CursorId { group: GroupId(2), queue };
+    let offsets = OffsetRange {
+        first: QueueOffset(5),
+        end: QueueOffset(9),
+    };
+    let parked = [(7, 0xfeed, 2, true), (8, 0, 0, false)].map(|(offset, group, priority, judged)| Parked {
+        offset: QueueOffset(offset),
+        group,
+        priority,
+        judged,
+    });
+    let changes = vec![
+        Change::GroupCreated {
+            group: GroupId(2),
+            name: "g".into(),
+            settings: GroupSettings {
+                attempts_max: 3,
+                backoff: Backoff::Fixed { wait_ms: 7 },
+                start: StartPoint::Earliest,
+                ordered: true,
+                on_exhausted: OnExhausted::Hold,
+                oldest_every: 0,
+            },
+        },
+        Change::Prioritized {
+            queue,
+            first: QueueOffset(5),
+            end: QueueOffset(9),
+            priorities: 0b10_0000_0001,
+        },
+        Change::Granted {
+            cursor,
+            pass: Pass(1),
+            priority: 9,
+            holder: Holder::Receive { member: "m".into() },
+            leases: vec![LeaseRange {
+                offsets,
+                attempt: Attempt(1),
+            }],
+            frontier: QueueOffset(9),
+            expires_mono_ms: 6,
+        },
+        Change::FrontierMoved {
+            cursor,
+            pass: Pass(1),
+            priority: 0,
+            frontier: QueueOffset(9),
+            parked: parked.to_vec(),
+        },
+        Change::CulpritDecided {
+            cursor,
+            pass: Pass(1),
+            priority: 4,
+            offset: QueueOffset(6),
+            digest: Digest([7; 32]),
+            reason: "it trapped".into(),
+            fate: Fate::Delivered,
+        },
+    ];
+    let back = [0, 9].map(|priority| SentBack {
+        cursor,
+        pass: Pass(4),
+        priority,
+        messages: vec![LeaseRange {
+            offsets,
+            attempt: Attempt(16),
+        }],
+    });
+    let dealt = Change::Operated(Operated {
+        by: "ops-1".into(),
+        operation: Operation::DeadLettersDealt {
+            from: queue,
+            dealt: vec![offsets],
+            back: back.into(),
+        },
+    });
+    let at = Now { wall_ms: -2, mono_ms: 3 };
+    let changes = changes.into_iter().chain([dealt]);
+    changes.map(|change| Record { at, change }).collect()
 }

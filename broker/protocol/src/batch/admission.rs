@@ -8,11 +8,11 @@ use super::layout::tag_hash;
 use super::merger::BatchMerger;
 use super::names::NameIndex;
 use super::row::{FLAG_DELIVER_AFTER, Row};
-use super::whole::Batch;
+use super::whole::{Batch, Uses};
 use crate::errors::{ErrorCode, Refusal};
 use crate::ids::{ProducerId, Sequence};
-use crate::limits::{ATTRIBUTES_BYTES_MAX, BATCH_MESSAGES_MAX, BODY_BYTES_DEFAULT, DELAY_MS_MAX, KEYS_MAX, PROPERTIES_MAX};
-use crate::names::{check_key, check_property_name, check_tag};
+use crate::limits::{ATTRIBUTES_BYTES_MAX, BATCH_MESSAGES_MAX, BODY_BYTES_DEFAULT, DELAY_MS_MAX, KEYS_MAX, PRIORITY_MAX, PROPERTIES_MAX};
+use crate::names::{check_key, check_message_group, check_property_name, check_tag};
 
 /// What a published batch may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,17 +86,19 @@ pub fn admit(bytes: Bytes, producer: ProducerId, limits: &AdmissionLimits) -> Re
         used_by: vec![0; usize::from(attributes.name_count())],
     };
     let mut refused = Vec::new();
+    let mut uses = Uses::default();
     for row in batch.rows() {
-        if let Err(refusal) = rules.check(&batch, &row) {
-            refused.push(RefusedRow {
+        match rules.check(&batch, &row) {
+            Ok(()) => uses.add(&row),
+            Err(refusal) => refused.push(RefusedRow {
                 row: row.index(),
                 sequence: row.sequence(),
                 refusal,
-            });
+            }),
         }
     }
     let batch = if refused.is_empty() { batch } else { without(&batch, &refused)? };
-    let batch = batch.with_delivery_times(limits.wall_ms)?;
+    let batch = batch.with_delivery_times(limits.wall_ms)?.using(uses);
     Ok(Admission { batch, refused })
 }
 
@@ -134,6 +136,13 @@ impl Rules<'_> {
         }
         for key in row.keys() {
             check_key(text("key", key)?)?;
+        }
+        if let Some(group) = row.group_bytes() {
+            check_message_group(text("message group", group)?)?;
+        }
+        if row.priority() > PRIORITY_MAX {
+            let text = format!("a priority is 0 to {PRIORITY_MAX}, not {}", row.priority());
+            return Err(Refusal::new(ErrorCode::BadMessage, text));
         }
         self.check_properties(row)?;
         if !batch.verify_body(row) {
@@ -214,12 +223,6 @@ impl Rules<'_> {
 /// Refuses by name what the format has room for and the broker does not do: it must not be ignored in silence.
 fn check_offered(row: &Row<'_>) -> Result<(), Refusal> {
     let refuse = |text| Err(Refusal::new(ErrorCode::NotOffered, text));
-    if row.priority() != 0 {
-        return refuse("priorities are not offered by this broker");
-    }
-    if row.group_bytes().is_some() {
-        return refuse("message groups are not offered by this broker");
-    }
     if row.flags() & !FLAG_DELIVER_AFTER != 0 {
         return refuse("the message has flags that this broker does not know");
     }

@@ -86,6 +86,11 @@ pub fn key_hash(key: &[u8]) -> u32 {
     crc32c(key)
 }
 
+/// The hash of a message group's text: its CRC-64/NVME, and 1 where that is 0, since 0 means no message group.
+pub fn group_hash(group: &[u8]) -> u64 {
+    crc_fast::checksum(CrcAlgorithm::Crc64Nvme, group).max(1)
+}
+
 /// The checksum over a batch's attributes: the header with its checksum field zero, then all up to the bodies.
 pub(super) fn attributes_checksum(header: &[u8; HEADER_BYTES], rest: &[u8]) -> u32 {
     let mut zeroed = *header;
@@ -237,5 +242,6 @@ mod tests {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         assert_eq!(tag_hash(""), 1);
         assert_eq!(tag_hash("123456789"), 0xe306_9283);
+        assert_eq!(group_hash(b"123456789"), 0xae8b_1486_0a79_9888);
     }
 }

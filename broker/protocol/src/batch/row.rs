@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::{slice, str};
 
 use super::attributes::Attributes;
-use super::layout::{ROW_FIXED_BYTES, Run};
+use super::layout::{ROW_FIXED_BYTES, Run, group_hash};
 use super::names::NameIndex;
 use crate::ids::{MessageId, ProducerId, Sequence};
 use crate::limits::BORN_MS_MAX;
@@ -174,6 +174,11 @@ impl<'a> Row<'a> {
     /// The message group, if the message has one.
     pub fn group(&self) -> Option<&'a str> {
         self.group_bytes().and_then(|group| str::from_utf8(group).ok())
+    }
+
+    /// The hash of the message group ([`super::group_hash`]), 0 without one.
+    pub fn group_hash(&self) -> u64 {
+        self.group_bytes().map_or(0, group_hash)
     }
 
     /// The first extension of a kind.

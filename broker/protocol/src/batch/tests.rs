@@ -283,8 +283,8 @@ fn refused(batch: Batch) -> Vec<(u32, ErrorCode)> {
 fn what_is_not_offered_yet_is_refused_by_name() {
     assert_eq!(refused(one(|_, _| ())), []);
     assert_eq!(
-        refused(one(|bytes, row| bytes[row + 35] = 4)),
-        [(1, ErrorCode::NotOffered)],
+        refused(one(|bytes, row| bytes[row + 35] = 10)),
+        [(1, ErrorCode::BadMessage)],
         "priority"
     );
     assert_eq!(

@@ -6,11 +6,30 @@ use super::attributes::Attributes;
 use super::layout::{BatchError, crc32c};
 use super::row::{DELIVER_AT_AT, FLAG_DELIVER_AFTER, FLAGS_AT, Row};
 
+/// What the messages of a batch use beyond the ordinary, so that nobody looks at the rows of a batch that uses nothing. It may name more than
+/// there is, never less.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Uses {
+    /// Bit n is set when a message has priority n.
+    pub priorities: u16,
+    /// Whether any message has a message group.
+    pub groups: bool,
+}
+
+impl Uses {
+    /// Takes in a message.
+    pub fn add(&mut self, row: &Row<'_>) {
+        self.priorities |= 1 << row.priority().min(15);
+        self.groups |= row.group_bytes().is_some();
+    }
+}
+
 /// A whole batch, its attributes validated, its bodies' checksums not. Clones share the memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     attributes: Attributes,
     bytes: Bytes,
+    uses: Uses,
 }
 
 impl Batch {
@@ -33,7 +52,8 @@ impl Batch {
     /// A batch that came without its bodies: each of them reads as empty, whatever its row says of its length.
     pub fn without_bodies(attributes: Attributes) -> Self {
         let bytes = attributes.bytes().clone();
-        Self { attributes, bytes }
+        let uses = Uses::default();
+        Self { attributes, bytes, uses }
     }
 
     /// Whether the bodies are here.
@@ -43,7 +63,8 @@ impl Batch {
 
     fn new(attributes: Attributes, bytes: Bytes) -> Result<Self, BatchError> {
         if bytes.len() == attributes.total_bytes() {
-            Ok(Self { attributes, bytes })
+            let uses = Uses::default();
+            Ok(Self { attributes, bytes, uses })
         } else {
             Err(BatchError::Length)
         }
@@ -68,6 +89,23 @@ impl Batch {
         }
         self.attributes.seal(&mut bytes);
         Self::parse_stored(bytes.into())
+    }
+
+    /// What its messages use, as far as somebody looked: see [`Self::using`].
+    pub fn uses(&self) -> Uses {
+        self.uses
+    }
+
+    /// The same batch, with what its messages use.
+    pub fn using(self, uses: Uses) -> Self {
+        Self { uses, ..self }
+    }
+
+    /// The same batch, its rows looked at for what they use.
+    pub fn looked_at(self) -> Self {
+        let mut uses = Uses::default();
+        self.rows().for_each(|row| uses.add(&row));
+        self.using(uses)
     }
 
     /// All but the bodies.
@@ -165,7 +203,7 @@ mod tests {
         let times: Vec<_> = admission.batch.rows().map(|row| (row.deliver_at_ms(), row.flags())).collect();
         assert_eq!(times, [(1_250, 0), (0, 0), (9_000, 0)]);
         assert!(admission.batch.attributes().has_delays());
-        assert_eq!(Batch::parse(admission.batch.bytes().clone()).unwrap(), admission.batch);
+        assert_eq!(Batch::parse(admission.batch.bytes().clone()).unwrap().looked_at(), admission.batch);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_log::record::{
-    Change, CursorId, Due, Fate, Filter, Holder, LeaseRange, OffsetRange, OnFailure, Operated, Operation, PluginLimits, QueueStart, Record,
-    ReturnReason, SentBack,
+    Change, CursorId, Due, Fate, Filter, Holder, LeaseRange, OffsetRange, OnFailure, Operated, Operation, Parked, PluginLimits, QueueStart,
+    Record, ReturnReason, SentBack,
 };
 use sluice_log::{FaultyStorage, Log, LogConfig, Start, Storage, formats};
 use sluice_protocol::batch::{BatchBuilder, NewMessage, crc32c};
@@ -262,6 +262,12 @@ fn records() -> Vec<Record> {
         at_ms: 1_800_000_000_000,
         number: QueueOffset(41),
     };
+    let parked = Parked {
+        offset: QueueOffset(8),
+        group: 0xfeed,
+        priority: 3,
+        judged: true,
+    };
     let changes = [
         Change::Opened { epoch: Epoch(2) },
         Change::Subscribed {
@@ -278,10 +284,24 @@ fn records() -> Vec<Record> {
         Change::Granted {
             cursor,
             pass,
+            priority: 9,
             holder: Holder::Stream { member: "m".into() },
             leases: leases.clone(),
             frontier: QueueOffset(20),
             expires_mono_ms: 99,
+        },
+        Change::FrontierMoved {
+            cursor,
+            pass,
+            priority: 0,
+            frontier: QueueOffset(20),
+            parked: vec![parked; 3],
+        },
+        Change::Prioritized {
+            queue,
+            first: QueueOffset(7),
+            end: QueueOffset(9),
+            priorities: 0b10_0000_0001,
         },
         Change::Settled {
             cursor,
@@ -309,6 +329,7 @@ fn records() -> Vec<Record> {
         Change::CulpritDecided {
             cursor,
             pass,
+            priority: 4,
             offset: QueueOffset(7),
             digest: Digest([7; 32]),
             reason: "it trapped".into(),
@@ -338,6 +359,7 @@ fn records() -> Vec<Record> {
             back: vec![SentBack {
                 cursor,
                 pass,
+                priority: 9,
                 messages: leases,
             }],
         }),

@@ -411,6 +411,9 @@ fn control_messages() -> Vec<(FrameKind, Vec<u8>)> {
             attempts_max: 16,
             backoff,
             start: None,
+            ordered: true,
+            hold_exhausted: true,
+            oldest_every: 4,
         }),
     };
     let seek = control::Seek {

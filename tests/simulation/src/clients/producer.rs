@@ -134,7 +134,7 @@ impl Producer {
                 true => now_ms + delay_ms(around.random),
                 false => 0,
             });
-            Batch::parse(batch).expect("a client sends what it built")
+            Batch::parse(batch).expect("a client sends what it built").looked_at()
         });
         let batches = batches.collect();
         self.sent.insert(request, cuts);

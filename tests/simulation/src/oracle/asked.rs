@@ -6,6 +6,7 @@ use sluice_core::input::SeekTo;
 use sluice_log::record::CursorId;
 use sluice_protocol::ids::{Pass, QueueId};
 
+use super::lanes::Known;
 use super::operated::Orders;
 use super::trials::Trials;
 use crate::laws::{Court, Law};
@@ -28,6 +29,8 @@ pub struct Asked {
     pub trials: Trials,
     /// What operators asked for.
     pub orders: Orders,
+    /// The verdicts that the broker heard.
+    pub known: Known,
     settlements: BTreeSet<Key>,
     unreadable: BTreeSet<(CursorId, u64)>,
     trims: BTreeMap<QueueId, u64>,
@@ -155,6 +158,7 @@ impl Asked {
         self.unrecorded.clear();
         self.undelivered.clear();
         self.trials.crashed();
+        self.known.crashed();
     }
 
     /// A delivery whose record never came.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Filter, GroupSettings, OnFailure, QueueStart, Record, ReturnReason};
+use sluice_log::record::{Change, CursorId, Filter, GroupSettings, OnExhausted, OnFailure, QueueStart, Record, ReturnReason};
 use sluice_protocol::ids::{Digest, GroupId, ProducerId, QueueId, Sequence, TopicId};
 use sluice_protocol::units::Now;
 
@@ -54,6 +54,8 @@ pub struct Book {
     /// What is known of delayed messages.
     pub delays: Delays,
     pub(super) stamp: Now,
+    /// The frame before the present one that had records, and the present one.
+    pub(super) frames: (u64, u64),
 }
 
 /// A queue's messages.
@@ -65,6 +67,8 @@ pub struct Queue {
     pub trims: Vec<(u64, u64)>,
     /// All of them, by offset.
     pub rows: Vec<Row>,
+    /// Whether its groups have lanes of higher priorities, in which there may be no message at all.
+    pub prioritized: bool,
 }
 
 /// One stored message.
@@ -90,6 +94,18 @@ pub struct Group {
 }
 
 impl Queue {
+    /// The priority of a message.
+    pub fn priority(&self, offset: u64) -> u8 {
+        let row = self.rows.get(offset as usize);
+        row.map_or(0, |row| content::content(row.producer, row.sequence).priority)
+    }
+
+    /// The message group of a message.
+    pub fn group(&self, offset: u64) -> Option<String> {
+        let row = self.rows.get(offset as usize)?;
+        content::content(row.producer, row.sequence).group
+    }
+
     /// Whether retention took a message, durably: by a record before the frame at `synced`.
     pub fn has_lost(&self, offset: u64, synced: u64) -> bool {
         self.trims.iter().any(|(start, frame)| offset < *start && *frame < synced)
@@ -105,6 +121,9 @@ impl Book {
             format!("{record:?} follows a record of {before:?}")
         });
         self.stamp = record.at;
+        if frame != self.frames.1 {
+            self.frames = (self.frames.1, frame);
+        }
         match &record.change {
             Change::Opened { .. } => self.cursors.values_mut().for_each(|cursor| cursor.opened(mono_ms)),
             Change::TopicCreated { topic, name, settings } => {
@@ -180,7 +199,7 @@ impl Book {
                 let attempts_max = self.groups.get(&cursor.group).map_or(0, |group| group.settings.attempts_max);
                 self.demand_origin(*cursor, offset.0, attempts_max, batch, court);
                 if let Some(model) = self.cursors.get_mut(cursor) {
-                    model.dead_lettered(*pass, offset.0, attempts_max, court);
+                    model.dead_lettered(frame, *pass, offset.0, attempts_max, court);
                 }
                 self.copied(frame, *cursor, offset.0, *to, at_offset.0, batch, court);
             }
@@ -217,7 +236,7 @@ impl Book {
                 self.cursors
                     .iter_mut()
                     .filter(|(cursor, _)| cursor.queue == *queue)
-                    .for_each(|(_, cursor)| cursor.trimmed(start.0));
+                    .for_each(|(_, cursor)| cursor.trimmed(frame, start.0));
             }
             Change::ProducerForgotten { producer } => {
                 court.exercise(Law::ProducerForgotten);
@@ -227,6 +246,12 @@ impl Book {
             }
             Change::CulpritDecided { .. } | Change::SubscriptionHeld { .. } | Change::SubscriptionResumed { .. } => {
                 self.failed(frame, record, asked, court);
+            }
+            // What a queue knows of priorities shows in what its groups are given.
+            Change::Prioritized { queue, .. } => {
+                if let Some(model) = self.queues.get_mut(queue) {
+                    model.prioritized = true;
+                }
             }
             Change::Operated(operated) => self.operated(frame, operated, &asked.orders, court),
             Change::Granted { cursor, pass, .. }
@@ -391,6 +416,36 @@ impl Book {
                 &content::content(row.producer, row.sequence),
             ),
         })
+    }
+
+    /// The priority of a message.
+    pub fn priority(&self, cursor: CursorId, offset: u64) -> u8 {
+        self.queues.get(&cursor.queue).map_or(0, |queue| queue.priority(offset))
+    }
+
+    /// In which lane of a cursor a message is.
+    pub fn lane(&self, cursor: CursorId, offset: u64) -> u8 {
+        if self.is_ordered(cursor) {
+            0
+        } else {
+            self.priority(cursor, offset)
+        }
+    }
+
+    /// The message group of a message.
+    pub fn message_group(&self, cursor: CursorId, offset: u64) -> Option<String> {
+        self.queues.get(&cursor.queue)?.group(offset)
+    }
+
+    /// Whether a group's messages go one after the other within their message groups.
+    pub fn is_ordered(&self, cursor: CursorId) -> bool {
+        self.groups.get(&cursor.group).is_some_and(|group| group.settings.ordered)
+    }
+
+    /// Whether what had its last attempt stays where it is.
+    pub fn holds_exhausted(&self, cursor: CursorId) -> bool {
+        let held = |group: &Group| group.settings.on_exhausted == OnExhausted::Hold;
+        self.groups.get(&cursor.group).is_some_and(held)
     }
 
     /// The cursors of a group in a topic, by name.

@@ -1,5 +1,7 @@
 //! A group's place in one queue as the records tell it: what is leased, what waits for another delivery, what is over.
 
+mod places;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_log::record::{Change, CursorId, Fate, Holder, LeaseRange, OffsetRange, Record, ReturnReason};
@@ -17,10 +19,20 @@ pub struct Cursor {
     pub pass: Pass,
     /// The frame whose record began the pass.
     pub pass_frame: u64,
-    /// The first offset neither leased nor skipped.
+    /// Where the pass began.
+    start: u64,
+    /// The first offset neither leased, parked nor skipped, of the messages of priority 0 or of all.
     pub frontier: u64,
-    /// The last offset that was granted first.
-    newest: u64,
+    /// The same for the higher priorities that have lanes.
+    upper: BTreeMap<u8, u64>,
+    /// The last offset that was granted first in each lane.
+    newest: BTreeMap<u8, u64>,
+    /// What an ordered group found and is not over, and whether it matched.
+    pub chained: BTreeMap<u64, bool>,
+    /// What of it is over, and the frame that says so.
+    pub ended: BTreeMap<u64, u64>,
+    /// What of it was judged again and does not match, and the frame that says so.
+    pub passed: BTreeMap<u64, u64>,
     /// What is neither settled nor untouched.
     pub held: BTreeMap<u64, Held>,
     /// Settled, and in which frame.
@@ -62,14 +74,26 @@ pub enum Held {
     },
 }
 
+impl Held {
+    /// Whether it had its last attempt.
+    pub fn is_exhausted(&self) -> bool {
+        matches!(self, Self::Waiting { due_mono_ms: u64::MAX, .. })
+    }
+}
+
 impl Cursor {
     /// A cursor that begins at `start`, in its first pass.
     pub fn new(start: u64) -> Self {
         Self {
             pass: Pass(1),
             pass_frame: 0,
+            start,
             frontier: start,
-            newest: start,
+            upper: BTreeMap::new(),
+            newest: BTreeMap::new(),
+            chained: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            passed: BTreeMap::new(),
             held: BTreeMap::new(),
             settled: BTreeMap::new(),
             extended: BTreeMap::new(),
@@ -86,9 +110,12 @@ impl Cursor {
     }
 
     /// Whether a message is held, or was not come to yet.
-    pub fn is_before(&self, offset: u64) -> bool {
+    pub fn is_before(&self, lane: u8, offset: u64) -> bool {
         let over = self.settled.contains_key(&offset) || self.dead.contains(&offset) || self.over.contains(&offset);
-        self.held.contains_key(&offset) || self.parked.contains(&offset) || offset >= self.frontier && !over
+        self.held.contains_key(&offset)
+            || self.parked.contains(&offset)
+            || self.chained.contains_key(&offset)
+            || offset >= self.frontier_of(lane) && !over
     }
 
     /// A dead letter was sent back: the message is due again.
@@ -110,6 +137,7 @@ impl Cursor {
         match &record.change {
             Change::Granted {
                 holder,
+                priority,
                 leases,
                 frontier,
                 expires_mono_ms,
@@ -126,7 +154,8 @@ impl Cursor {
                     };
                     // What the plugin once failed on comes when it is decided about or judged again.
                     let late = asked.trials.was_reported(id, offset);
-                    self.granted(id, offset, lease, late, granted_mono_ms, book, court);
+                    self.granted(id, *priority, offset, lease, late, granted_mono_ms, book, court);
+                    asked.known.granted(id, self, offset, granted_mono_ms, book, court);
                     let key = Key {
                         cursor: id,
                         pass: self.pass,
@@ -134,9 +163,19 @@ impl Cursor {
                     };
                     asked.recorded(frame, key, attempt, granted_mono_ms, *expires_mono_ms);
                 }
-                self.moved(id, frontier.0, record.at.mono_ms, book, asked, court);
+                self.moved(frame, id, *priority, frontier.0, record.at.mono_ms, book, asked, court);
             }
-            Change::FrontierMoved { frontier, .. } => self.moved(id, frontier.0, record.at.mono_ms, book, asked, court),
+            Change::FrontierMoved {
+                priority,
+                frontier,
+                parked,
+                ..
+            } => {
+                for message in parked {
+                    self.found(id, message, book, court);
+                }
+                self.moved(frame, id, *priority, frontier.0, record.at.mono_ms, book, asked, court);
+            }
             Change::Settled { offsets, .. } => {
                 for offset in offsets_of(offsets) {
                     let key = Key {
@@ -150,6 +189,7 @@ impl Cursor {
                     self.held.remove(&offset);
                     self.parked.remove(&offset);
                     self.settled.insert(offset, frame);
+                    self.end(offset, frame);
                 }
             }
             Change::Returned {
@@ -201,12 +241,20 @@ impl Cursor {
             | Change::Operated(_)
             | Change::Delayed { .. }
             | Change::Released { .. }
-            | Change::Recalled { .. } => {}
+            | Change::Recalled { .. }
+            | Change::Prioritized { .. } => {}
         }
     }
 
+    /// Whether nobody may be given this message any more for the first time.
+    pub fn is_touched(&self, offset: u64) -> bool {
+        self.held.contains_key(&offset)
+            || self.settled.contains_key(&offset)
+            || [&self.dead, &self.parked, &self.over].iter().any(|those| those.contains(&offset))
+    }
+
     #[allow(clippy::too_many_arguments, reason = "one lease and what it is judged by")]
-    fn granted(&mut self, id: CursorId, offset: u64, lease: Held, late: bool, now: u64, book: &Book, court: &mut Court) {
+    fn granted(&mut self, id: CursorId, lane: u8, offset: u64, lease: Held, late: bool, now: u64, book: &Book, court: &mut Court) {
         let Held::Leased { attempt, .. } = lease else { return };
         let attempts_max = self.base(offset) + book.groups.get(&id.group).map_or(0, |group| group.settings.attempts_max);
         court.demand(Law::AttemptsAreBounded, attempt <= attempts_max, || {
@@ -222,7 +270,23 @@ impl Cursor {
         court.require(Law::AckedNeverAgain, !over, || {
             format!("{id:?} {offset} is over or held and granted again")
         });
+        court.require(Law::OrderPerGroup, self.is_head(id, offset, book), || {
+            format!("{id:?} {offset} is granted while one before it in its message group is open")
+        });
+        let ordered = book.is_ordered(id);
+        court.require(Law::HigherPriorityFirst, ordered || lane == book.priority(id, offset), || {
+            format!("{id:?} {offset} of {} is granted in lane {lane}", book.priority(id, offset))
+        });
+        let frontier = self.frontier_of(lane);
         match self.held.insert(offset, lease) {
+            None if ordered => {
+                court.demand(Law::OrderPerGroup, self.chained.get(&offset) == Some(&true), || {
+                    format!("{id:?} {offset} was granted and never found: {:?}", self.chained.get(&offset))
+                });
+                court.require(Law::AttemptsAreBounded, attempt == 1, || {
+                    format!("{id:?} {offset}: a first grant is attempt {attempt}")
+                });
+            }
             None => {
                 court.demand(Law::RulingVerdict, book.ruling(id, offset) == Some(Verdict::Deliver), || {
                     format!("{id:?} {offset} was granted, the ruling filter says {:?}", book.ruling(id, offset))
@@ -230,14 +294,12 @@ impl Cursor {
                 court.require(Law::AttemptsAreBounded, attempt == 1, || {
                     format!("{id:?} {offset}: a first grant is attempt {attempt}")
                 });
-                let in_order = offset >= self.frontier && (late || offset >= self.newest);
+                let newest = self.newest.entry(lane).or_insert(frontier);
+                let in_order = offset >= frontier && (late || offset >= *newest);
                 court.demand(Law::FirstDeliveriesInOrder, in_order, || {
-                    format!(
-                        "{id:?} {offset}: granted first after {}, the frontier is {}",
-                        self.newest, self.frontier
-                    )
+                    format!("{id:?} {offset}: granted first after {newest}, the frontier is {frontier}")
                 });
-                self.newest = self.newest.max(offset);
+                *newest = offset.max(*newest);
             }
             Some(Held::Waiting {
                 attempt: next,
@@ -259,33 +321,6 @@ impl Cursor {
                 court.require(Law::OneHolder, false, || format!("{id:?} {offset} was granted while {before:?}"));
             }
         }
-    }
-
-    fn moved(&mut self, id: CursorId, to: u64, mono_ms: u64, book: &Book, asked: &Asked, court: &mut Court) {
-        court.demand(Law::RulingVerdict, to >= self.frontier, || {
-            format!("{id:?}: the frontier fell from {} to {to}", self.frontier)
-        });
-        let queue = book.queues.get(&id.queue);
-        let (start, end) = queue.map_or((0, 0), |queue| (queue.start, queue.rows.len() as u64));
-        court.demand(Law::RulingVerdict, to <= end.max(self.frontier), || {
-            format!("{id:?}: the frontier {to} lies behind the end {end}")
-        });
-        for offset in self.frontier..to.min(end) {
-            let over = self.held.contains_key(&offset)
-                || self.settled.contains_key(&offset)
-                || [&self.dead, &self.parked, &self.over].iter().any(|those| those.contains(&offset));
-            if asked.trials.was_reported(id, offset) {
-                let lawful = over || offset < start || !asked.trials.is_pending(id, offset, mono_ms);
-                court.demand(Law::SetAsideIsNotPassed, lawful, || {
-                    format!("{id:?} {offset} is set aside and was passed at {mono_ms}")
-                });
-            }
-            let lawful = over || offset < start || book.ruling(id, offset) != Some(Verdict::Deliver);
-            court.demand(Law::RulingVerdict, lawful, || {
-                format!("{id:?} {offset} was skipped though it matches")
-            });
-        }
-        self.frontier = self.frontier.max(to);
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one record, told apart")]
@@ -367,16 +402,21 @@ impl Cursor {
 
     /// A message that the plugin failed on got what the binding said.
     pub fn decided(&mut self, frame: u64, id: CursorId, offset: u64, fate: &Fate, mono_ms: u64, court: &mut Court) {
-        let known = self.held.contains_key(&offset)
-            || self.settled.contains_key(&offset)
-            || [&self.dead, &self.parked, &self.over].iter().any(|those| those.contains(&offset));
-        court.require(Law::CulpritByTheRule, !known && offset >= self.frontier, || {
+        let ahead = self.upper.values().copied().fold(self.frontier, u64::min);
+        court.require(Law::CulpritByTheRule, !self.is_touched(offset) && offset >= ahead, || {
             format!("{id:?} {offset} was decided about though it was handed out or over")
         });
         match fate {
-            Fate::DeadLettered { .. } => drop(self.dead.insert(offset)),
+            Fate::DeadLettered { .. } => {
+                self.dead.insert(offset);
+                self.end(offset, frame);
+            }
             Fate::Held => drop(self.parked.insert(offset)),
-            Fate::Skipped => drop(self.settled.insert(offset, frame)),
+            Fate::Skipped => {
+                self.settled.insert(offset, frame);
+                self.end(offset, frame);
+            }
+            Fate::Delivered if self.chained.contains_key(&offset) => drop(self.chained.insert(offset, true)),
             Fate::Delivered => {
                 let due = Held::Waiting {
                     attempt: 1,
@@ -389,31 +429,44 @@ impl Cursor {
     }
 
     /// The group goes on: what was parked is judged again, and what is over behind the frontier stays so.
-    pub fn resumed(&mut self, court: &mut Court) {
-        if let Some(&first) = self.parked.first() {
+    pub fn resumed(&mut self, priority: impl Fn(u64) -> u8, court: &mut Court) {
+        let lanes: BTreeSet<u8> = self.parked.iter().map(|offset| priority(*offset)).collect();
+        for lane in lanes {
             court.exercise(Law::CulpritReleased);
-            let open = |offset: &u64| self.held.contains_key(offset) || self.parked.contains(offset);
-            self.over.extend((first..self.frontier).filter(|offset| !open(offset)));
-            self.frontier = self.frontier.min(first);
-            self.parked.clear();
+            let first = self.parked.iter().copied().find(|offset| priority(*offset) == lane).unwrap_or(0);
+            let frontier = self.frontier_of(lane);
+            let open = |offset: &u64| self.held.contains_key(offset) || self.parked.contains(offset) || self.chained.contains_key(offset);
+            let over = (first..frontier).filter(|offset| priority(*offset) == lane && !open(offset));
+            self.over.extend(over.collect::<Vec<_>>());
+            match lane {
+                0 => self.frontier = self.frontier.min(first),
+                _ => drop(self.upper.insert(lane, frontier.min(first))),
+            }
         }
+        self.parked.clear();
         self.judged_anew();
     }
 
     /// Another rule judges from the frontier on: what the one before rejected may come after what it let through.
     pub fn judged_anew(&mut self) {
-        self.newest = self.frontier;
+        self.newest.clear();
     }
 
     /// Retention took what lies below `start`.
-    pub fn trimmed(&mut self, start: u64) {
+    pub fn trimmed(&mut self, frame: u64, start: u64) {
+        let lost = self.chained.range(..start).map(|(offset, _)| (*offset, frame));
+        self.ended.extend(lost);
         self.held = self.held.split_off(&start);
         self.parked = self.parked.split_off(&start);
+        self.chained = self.chained.split_off(&start);
+        self.start = self.start.max(start);
         self.frontier = self.frontier.max(start);
+        self.upper.values_mut().for_each(|frontier| *frontier = start.max(*frontier));
     }
 
     /// A message had its last attempt.
-    pub fn dead_lettered(&mut self, pass: Pass, offset: u64, attempts_max: u16, court: &mut Court) {
+    pub fn dead_lettered(&mut self, frame: u64, pass: Pass, offset: u64, attempts_max: u16, court: &mut Court) {
+        self.end(offset, frame);
         court.demand(Law::SeekEndsThePass, pass == self.pass, || {
             format!("dead-lettered in {pass:?} instead of {:?}", self.pass)
         });

@@ -20,6 +20,7 @@ impl Book {
             digest,
             reason,
             fate,
+            ..
         } = &record.change
         {
             self.demand_fate(*cursor, *digest, fate, court);
@@ -43,10 +44,17 @@ impl Book {
         } else if let Change::SubscriptionResumed { group, topic } = &record.change {
             asked.trials.resumes(mono_ms, (*group, *topic), court);
             self.alarms.remove(&(*group, *topic));
+            let queues = &self.queues;
+            let ordered = self.groups.get(group).is_some_and(|group| group.settings.ordered);
             let cursors = self.cursors.iter_mut();
-            cursors
-                .filter(|(id, _)| id.group == *group && id.queue.topic == *topic)
-                .for_each(|(_, cursor)| cursor.resumed(court));
+            let those = cursors.filter(|(id, _)| id.group == *group && id.queue.topic == *topic);
+            for (id, cursor) in those {
+                let priority = |offset: u64| match queues.get(&id.queue) {
+                    Some(queue) if !ordered => queue.priority(offset),
+                    Some(_) | None => 0,
+                };
+                cursor.resumed(priority, court);
+            }
         }
     }
 

@@ -59,6 +59,7 @@ impl Book {
             queue: letter.from.queue,
             origin: QueueOffset(letter.offset),
             attempts: letter.attempts,
+            priority: self.priority(letter.from, letter.offset),
         });
         Some((group, picked.collect()))
     }
@@ -131,7 +132,11 @@ impl Book {
             format!("{:?} {offset} had {had} attempts and goes on after {attempts}", sent.cursor)
         });
         let due_mono_ms = self.stamp.mono_ms;
+        let priority = self.priority(sent.cursor, offset);
         if let Some(model) = self.cursors.get_mut(&sent.cursor) {
+            court.require(Law::HigherPriorityFirst, sent.priority == priority, || {
+                format!("{:?} {offset} of {priority} was sent back as of {}", sent.cursor, sent.priority)
+            });
             court.demand(Law::SeekEndsThePass, model.pass == sent.pass, || {
                 format!("{:?} is in {:?}: {sent:?}", sent.cursor, model.pass)
             });
@@ -141,6 +146,8 @@ impl Book {
 
     /// Whether a message is before its group: held, or not come to yet.
     fn is_before(&self, (cursor, offset): (CursorId, u64)) -> bool {
-        self.cursors.get(&cursor).is_some_and(|model| model.is_before(offset))
+        self.cursors
+            .get(&cursor)
+            .is_some_and(|model| model.is_before(self.lane(cursor, offset), offset))
     }
 }

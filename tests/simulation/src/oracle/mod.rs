@@ -5,6 +5,8 @@ pub mod book;
 pub mod cursor;
 mod delayed;
 mod failed;
+pub mod lanes;
+mod left;
 mod letters;
 pub(crate) mod operated;
 mod published;
@@ -15,7 +17,7 @@ mod trials;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use sluice_core::effect::{Answer, CursorInfo, Effect, GroupInfo, Rule, Taker};
+use sluice_core::effect::{Answer, Effect, Rule, Taker};
 use sluice_core::input::{Admin, Input, RequestId, SeekTo, SubscriptionId};
 use sluice_log::record::{Change, CursorId, Filter, Record};
 use sluice_protocol::ids::{ProducerId, QueueId, Sequence};
@@ -98,6 +100,7 @@ impl Oracle {
         self.told.clock(now);
         if self.disturbs(input) {
             self.asked.trials.disturbed();
+            self.asked.known.disturbed();
         }
         if let Input::Admin { request, admin } = input {
             self.ordered(*request, admin);
@@ -157,7 +160,12 @@ impl Oracle {
                 ..
             } => self.asked.seek(group, topic, SeekTo::Latest),
             Input::Trim { queue, start } => self.asked.trim(*queue, start.0),
-            Input::Verdicts { judge, outcome } => self.asked.trials.hears(now.mono_ms, *judge, outcome, &mut self.court),
+            Input::Verdicts { judge, outcome } => {
+                self.asked.trials.hears(now.mono_ms, *judge, outcome, &self.book, &mut self.court);
+                if let Ok(verdicts) = outcome {
+                    self.asked.known.hears(now.mono_ms, *judge, verdicts);
+                }
+            }
             Input::Synced { end } => self.synced = self.synced.max(end.0),
             Input::Admin { .. }
             | Input::Credit { .. }
@@ -179,9 +187,17 @@ impl Oracle {
                 self.written(position.0, records);
             }
             Effect::Judge {
-                judge, cursor, rule, to, ..
+                judge,
+                cursor,
+                rule,
+                among,
+                to,
+                ..
             } => {
-                self.asked.trials.asks(now.mono_ms, *judge, *cursor, rule.digest);
+                if let Some(rule) = rule {
+                    self.asked.trials.asks(now.mono_ms, *judge, *cursor, *among, rule.digest);
+                }
+                self.asked.known.asks(*judge, *cursor);
                 let end = self.synced_end(cursor.queue);
                 self.court.demand(Law::DeliverAfterSync, to.0 <= end, || {
                     format!("{cursor:?} is judged to {to:?}, synced is {end}")
@@ -194,6 +210,8 @@ impl Oracle {
                         .demand(Law::DeliverAfterSync, offset < end, || format!("{delivery:?}, synced is {end}"));
                 }
                 self.in_pass(delivery);
+                lanes::in_turn(delivery, &self.book, &mut self.court);
+                lanes::in_order(delivery, &self.book, self.synced, &mut self.court);
                 self.asked.trials.delivers(delivery.cursor, &mut self.court);
                 self.seen
                     .delivered(now.mono_ms, delivery, &self.book, &mut self.asked, &mut self.court);
@@ -428,44 +446,6 @@ impl Oracle {
         let named = cursors.filter(|cursor| self.book.groups.get(&cursor.group).is_some_and(|model| model.name == group));
         let named: Vec<CursorId> = named.copied().collect();
         named.into_iter().for_each(|cursor| self.asked.cannot_read(cursor, offset));
-    }
-
-    /// What each cursor has still before it: messages beyond the frontier, and messages neither settled nor dead-lettered.
-    /// Messages that failed in a group of a dead-letter topic stay there and do not count.
-    pub fn lags(&self) -> Vec<(CursorId, u64)> {
-        let lag = |(id, cursor): (&CursorId, &Cursor)| {
-            let end = self.book.queues.get(&id.queue).map_or(0, |queue| queue.rows.len() as u64);
-            let stays = self.book.topics.get(&id.queue.topic).is_some_and(|name| name.starts_with("%DLQ%"));
-            let held = if stays { 0 } else { cursor.held.len() as u64 };
-            (*id, end.saturating_sub(cursor.frontier) + held)
-        };
-        self.book.cursors.iter().map(lag).collect()
-    }
-
-    /// A group describes itself when all is over: it must say that nothing is left.
-    pub fn described(&mut self, group: &GroupInfo, cursors: &[CursorInfo]) {
-        let id = self.book.group_named(&group.name);
-        let paused = self.book.pauses.iter().filter(|(other, _)| Some(*other) == id).count();
-        self.court.require(Law::PauseHolds, group.pauses.len() == paused, || {
-            format!("{} says {:?}, {paused} are recorded", group.name, group.pauses)
-        });
-        for cursor in cursors {
-            let id = self.book.group_named(&group.name).map(|group| CursorId {
-                group,
-                queue: cursor.queue,
-            });
-            let parked = id
-                .and_then(|id| self.book.cursors.get(&id))
-                .map_or(0, |model| model.parked.len() as u64);
-            self.court.require(Law::FateAsBound, cursor.culprits_held == parked, || {
-                format!("{} says {cursor:?}, {parked} are held", group.name)
-            });
-        }
-        for cursor in cursors.iter().filter(|cursor| !cursor.topic.starts_with("%DLQ%")) {
-            let left = cursor.end.0 - cursor.frontier.0 + cursor.leased + cursor.retrying + cursor.matched + cursor.set_aside;
-            self.court
-                .demand(Law::EverythingIsFinished, left == 0, || format!("{} says {cursor:?}", group.name));
-        }
     }
 
     /// Whether the log names another expression or version by now than the one that a plugin is asked for.

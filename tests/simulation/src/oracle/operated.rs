@@ -117,6 +117,7 @@ impl Book {
         }
         model.parked.remove(&offset);
         model.settled.insert(offset, frame);
+        model.end(offset, frame);
     }
 }
 

@@ -330,7 +330,8 @@ impl Seen {
             | Change::SubscriptionResumed { .. }
             | Change::Delayed { .. }
             | Change::Released { .. }
-            | Change::Recalled { .. } => {}
+            | Change::Recalled { .. }
+            | Change::Prioritized { .. } => {}
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_core::effect::JudgeId;
+use sluice_core::effect::{Among, JudgeId};
 use sluice_core::input::{JudgeFailure, JudgeFailureKind, Verdicts};
 use sluice_log::record::CursorId;
 use sluice_protocol::ids::{Digest, GroupId, TopicId};
 
+use super::book::Book;
+use super::lanes::is_meant;
 use crate::laws::{Court, Law};
 
 /// The most failures among the messages judged with one that is decided about.
@@ -28,8 +30,8 @@ pub struct Trials {
     /// The plugin fails on everything now.
     pub broken: bool,
     asked: BTreeMap<JudgeId, Question>,
-    /// The question that counts, by cursor: answers to others are dropped.
-    newest: BTreeMap<CursorId, JudgeId>,
+    /// The question that counts, by cursor and lane: answers to others are dropped.
+    newest: BTreeMap<(CursorId, u8), JudgeId>,
     /// How often something happened for which an answer under way may be dropped.
     disturbances: u64,
     heard: BTreeMap<Reading, Vec<Stretch>>,
@@ -48,6 +50,7 @@ pub struct Trials {
 #[derive(Clone, Copy, Debug)]
 struct Question {
     cursor: CursorId,
+    among: Among,
     digest: Digest,
     asked_mono_ms: u64,
     disturbances: u64,
@@ -76,15 +79,16 @@ struct Report {
 
 impl Trials {
     /// The broker asks.
-    pub fn asks(&mut self, mono_ms: u64, judge: JudgeId, cursor: CursorId, digest: Digest) {
+    pub fn asks(&mut self, mono_ms: u64, judge: JudgeId, cursor: CursorId, among: Among, digest: Digest) {
         let question = Question {
             cursor,
+            among,
             digest,
             asked_mono_ms: mono_ms,
             disturbances: self.disturbances,
         };
         self.asked.insert(judge, question);
-        self.newest.insert(cursor, judge);
+        self.newest.insert((cursor, lane_of(among)), judge);
     }
 
     /// Something happens for which the broker may drop an answer that is under way.
@@ -93,9 +97,9 @@ impl Trials {
     }
 
     /// The plugin answers.
-    pub fn hears(&mut self, mono_ms: u64, judge: JudgeId, outcome: &Result<Verdicts, JudgeFailure>, court: &mut Court) {
+    pub fn hears(&mut self, mono_ms: u64, judge: JudgeId, outcome: &Result<Verdicts, JudgeFailure>, book: &Book, court: &mut Court) {
         let Some(question) = self.asked.remove(&judge) else { return };
-        if self.newest.get(&question.cursor) != Some(&judge) {
+        if self.newest.get(&(question.cursor, lane_of(question.among))) != Some(&judge) {
             return;
         }
         let reading = reading_of(question.cursor);
@@ -115,7 +119,10 @@ impl Trials {
                     sure: self.disturbances == question.disturbances && mono_ms < question.asked_mono_ms + WAIT_MS,
                 });
                 let within = (question.cursor, verdicts.from.0)..(question.cursor, verdicts.to.0);
-                let known: Vec<Message> = self.pending.range(within).map(|(message, _)| *message).collect();
+                let known = self.pending.range(within).map(|(message, _)| *message);
+                let known: Vec<Message> = known
+                    .filter(|(cursor, offset)| is_meant(question.among, book.priority(*cursor, *offset)))
+                    .collect();
                 known.iter().for_each(|message| {
                     self.pending.remove(message);
                     self.unheld.remove(message);
@@ -265,6 +272,14 @@ impl Trials {
         self.pending.clear();
         self.unheld.clear();
         self.stops.clear();
+    }
+}
+
+/// The lane that asks: one of priority 0 also asks about all.
+fn lane_of(among: Among) -> u8 {
+    match among {
+        Among::All | Among::Ordered => 0,
+        Among::Priority(priority) => priority,
     }
 }
 

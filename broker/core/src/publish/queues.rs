@@ -1,0 +1,79 @@
+//! Which queue a message goes to, and what a queue is told of the priorities of what is stored there.
+
+use bytes::Bytes;
+use sluice_log::record::Change;
+use sluice_protocol::batch::{Attributes, Row};
+use sluice_protocol::ids::{ProducerId, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
+
+use super::Span;
+use crate::broker::Core;
+use crate::limits::{SLOT_BLOCK_BITS, SLOTS};
+
+/// The queue of a message without a message group: neighbouring sequences share a slot, so that a batch stays a batch, and a slot never
+/// changes.
+fn choose_queue(topic: TopicId, queues: u16, producer: ProducerId, sequence: Sequence) -> QueueId {
+    let mixed = (producer.0 as u64) ^ ((producer.0 >> 64) as u64).rotate_left(32) ^ (sequence.0 >> SLOT_BLOCK_BITS);
+    queue_of(topic, queues, mixed)
+}
+
+/// The queue of a stored message: by its message group if it has one, else by its id.
+pub(crate) fn queue_of_row(topic: TopicId, queues: u16, row: &Row<'_>) -> QueueId {
+    match row.group_hash() {
+        0 => choose_queue(topic, queues, row.producer(), row.sequence()),
+        group => queue_of(topic, queues, group),
+    }
+}
+
+/// The queue of the slot that this is hashed to.
+fn queue_of(topic: TopicId, queues: u16, mut mixed: u64) -> QueueId {
+    // The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves every bit of the result.
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    let slot = (mixed ^ (mixed >> 31)) % SLOTS;
+    QueueId {
+        topic,
+        index: QueueIndex((slot % u64::from(queues.max(1))) as u16),
+    }
+}
+
+impl Span {
+    /// The queue of a message of the span, and how many from it on surely go there.
+    pub(super) fn queue_of(&self, topic: TopicId, queues: u16, at: u32, grouped: Option<&Attributes>) -> (QueueId, u32) {
+        let by_id = |at: u32| choose_queue(topic, queues, self.producer, Sequence(self.first.0 + u64::from(at)));
+        let sequence = self.first.0 + u64::from(at);
+        let block = (1 << SLOT_BLOCK_BITS) - (sequence & ((1 << SLOT_BLOCK_BITS) - 1)) as u32;
+        let (Some(attributes), [part]) = (grouped, self.parts.as_slice()) else {
+            return (by_id(at), block);
+        };
+        let of = |at: u32| match attributes.row(part.rows.start + at).map_or(0, |row| row.group_hash()) {
+            0 => by_id(at),
+            group => queue_of(topic, queues, group),
+        };
+        let queue = of(at);
+        let neighbours = (at + 1..self.count).take_while(|at| of(*at) == queue).count() as u32;
+        (queue, neighbours + 1)
+    }
+}
+
+impl Core {
+    /// Says before messages are stored which priorities they have, unless that is none.
+    pub(crate) fn note_priorities(&mut self, queue: QueueId, first: QueueOffset, count: u64, priorities: u16) {
+        let end = QueueOffset(first.0 + count);
+        if priorities > 1 && count > 0 {
+            self.record(Change::Prioritized {
+                queue,
+                first,
+                end,
+                priorities,
+            });
+        }
+    }
+
+    /// The same for a batch of which nobody knows what it uses.
+    pub(crate) fn note_priorities_of(&mut self, queue: QueueId, first: QueueOffset, batch: &Bytes) {
+        if let Ok(attributes) = Attributes::parse_stored(batch.clone()) {
+            let priorities = attributes.rows().fold(0, |all, row| all | 1 << row.priority().min(15));
+            self.note_priorities(queue, first, attributes.count().into(), priorities);
+        }
+    }
+}
