@@ -4,13 +4,14 @@ use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use clap::Args;
-use sluice_client::{Client, Error, Filter, MessageStream, Start, StreamConfig, StreamMessage};
+use sluice_client::{Client, Error, MessageStream, Start, StreamConfig, StreamMessage};
 
 use crate::connect::Broker;
 use crate::failure::Failure;
 use crate::message;
 use crate::output::{Output, progress};
 use crate::signals::Signals;
+use crate::wanted::Wanted;
 
 /// How long no message may come before the group's lag is asked for.
 const QUIET: Duration = Duration::from_millis(100);
@@ -25,18 +26,8 @@ pub(crate) struct Consume {
     /// The consumer group, created when it does not exist
     #[arg(long, value_name = "G")]
     group: String,
-    /// Only messages with this tag; several are joined by ||
-    #[arg(long, value_name = "E", conflicts_with_all = ["sql", "filter"])]
-    tag: Option<String>,
-    /// Only messages for which this SQL expression is TRUE
-    #[arg(long, value_name = "E", conflicts_with = "filter")]
-    sql: Option<String>,
-    /// Only messages that this loaded plugin lets pass
-    #[arg(long, value_name = "NAME", requires = "expression")]
-    filter: Option<String>,
-    /// What the plugin is asked
-    #[arg(long, value_name = "E", requires = "filter")]
-    expression: Option<String>,
+    #[command(flatten)]
+    wanted: Wanted,
     /// End after so many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -53,7 +44,7 @@ impl Consume {
     pub(crate) async fn run(self, broker: &Broker, output: &mut Output) -> Result<(), Failure> {
         let mut signals = Signals::take()?;
         let client = broker.connect().await?;
-        let mut config = StreamConfig::new(&self.topic, &self.group).filter(self.wanted());
+        let mut config = StreamConfig::new(&self.topic, &self.group).filter(self.wanted.filter());
         // The broker leases what it pushes, so no more is asked for than can be used.
         config.credit = self.count.map_or(config.credit, |count| {
             config.credit.min(u32::try_from(count).unwrap_or(u32::MAX)).max(1)
@@ -70,18 +61,6 @@ impl Consume {
             () = signals.end_at_once() => {}
         }
         taken
-    }
-
-    fn wanted(&self) -> Filter {
-        match (&self.tag, &self.sql, &self.filter) {
-            (Some(tag), _, _) => Filter::Tag(tag.clone()),
-            (None, Some(sql), _) => Filter::Sql(sql.clone()),
-            (None, None, Some(name)) => Filter::Plugin {
-                name: name.clone(),
-                expression: self.expression.clone().unwrap_or_default(),
-            },
-            (None, None, None) => Filter::All,
-        }
     }
 
     async fn take(&self, client: &Client, stream: &mut MessageStream, output: &mut Output) -> Result<(), Failure> {

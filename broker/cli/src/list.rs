@@ -1,10 +1,11 @@
 //! `sluice message list` and `search`: stored messages from any offset or time or by their key, without a group.
 
 use clap::Args;
-use sluice_client::{Client, Filter, Message, ReadFrom, ReadTo, Reading};
+use sluice_client::{Client, Message, ReadFrom, ReadTo, Reading};
 
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::wanted::Wanted;
 use crate::{message, times};
 
 /// Print stored messages in the order in which they were stored: for people the time, id, queue/offset, tag and size or body of each.
@@ -51,23 +52,6 @@ pub(crate) struct Search {
     wanted: Wanted,
     #[command(flatten)]
     shown: Shown,
-}
-
-/// Which messages pass.
-#[derive(Args)]
-struct Wanted {
-    /// Only messages with this tag; several are joined by ||
-    #[arg(long, value_name = "E", conflicts_with_all = ["sql", "filter"])]
-    tag: Option<String>,
-    /// Only messages for which this SQL expression is TRUE
-    #[arg(long, value_name = "E", conflicts_with = "filter")]
-    sql: Option<String>,
-    /// Only messages that this loaded plugin lets pass
-    #[arg(long, value_name = "NAME", requires = "expression")]
-    filter: Option<String>,
-    /// What the plugin is asked
-    #[arg(long, value_name = "E", requires = "filter")]
-    expression: Option<String>,
 }
 
 /// How many messages are shown, and what of them.
@@ -123,20 +107,6 @@ fn to(offset: Option<u64>, wall_ms: Option<i64>) -> ReadTo {
         (Some(offset), _) => ReadTo::BeforeOffset(offset),
         (None, Some(wall_ms)) => ReadTo::BeforeTime(wall_ms),
         (None, None) => ReadTo::End,
-    }
-}
-
-impl Wanted {
-    fn filter(&self) -> Filter {
-        match (&self.tag, &self.sql, &self.filter) {
-            (Some(tag), _, _) => Filter::Tag(tag.clone()),
-            (None, Some(sql), _) => Filter::Sql(sql.clone()),
-            (None, None, Some(name)) => Filter::Plugin {
-                name: name.clone(),
-                expression: self.expression.clone().unwrap_or_default(),
-            },
-            (None, None, None) => Filter::All,
-        }
     }
 }
 

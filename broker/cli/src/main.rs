@@ -20,6 +20,7 @@ mod serve;
 mod signals;
 mod times;
 mod topic;
+mod wanted;
 
 use std::process::ExitCode;
 
