@@ -62,6 +62,12 @@ impl Core {
             Admin::ResendDeadLetters { group, letters, by } => self.resend_letters(&group, &letters, by),
             Admin::DiscardDeadLetters { group, from, to, most, by } => self.discard_letters(&group, from, to, most, by),
             Admin::ListLeases { group, topic, from } => self.list_leases(&group, topic.as_deref(), from).map(|answer| (shown, answer)),
+            Admin::Explain {
+                group,
+                queue,
+                offset,
+                priority,
+            } => Ok((shown, self.explain(&group, queue, offset, priority))),
             Admin::ListPlugins => Ok((shown, self.list_plugins())),
         };
         match outcome {

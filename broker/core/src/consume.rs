@@ -2,6 +2,7 @@
 
 mod culprits;
 mod dispatch;
+mod explain;
 mod give_up;
 mod judge;
 mod lanes;

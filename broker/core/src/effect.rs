@@ -9,6 +9,7 @@ use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueOffset
 
 use crate::input::{LeasePlace, RequestId, SubscriptionId};
 use crate::receipt::RECALL_BYTES;
+use crate::standing::Standing;
 
 /// Names one `Effect::Judge` until its verdicts come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -200,6 +201,8 @@ pub enum Answer {
     LettersDiscarded { letters: u64, next: Option<QueueOffset> },
     /// What a group holds, in the order of queues and offsets, and from where there is more.
     Leases { leases: Vec<LeaseInfo>, next: Option<LeasePlace> },
+    /// What a message is for a group.
+    Standing(Box<Standing>),
 }
 
 /// What a message is for a group.

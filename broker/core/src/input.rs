@@ -285,6 +285,13 @@ pub enum Admin {
         topic: Option<String>,
         from: LeasePlace,
     },
+    /// Which step decided about a stored message for a group; answered by `Answer::Standing`.
+    Explain {
+        group: String,
+        queue: QueueId,
+        offset: QueueOffset,
+        priority: u8,
+    },
     /// List bindings.
     ListPlugins,
 }

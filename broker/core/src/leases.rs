@@ -73,7 +73,7 @@ fn bounds(group: GroupId, topic: Option<TopicId>, from: QueueId) -> (CursorId, C
 }
 
 /// What a cursor holds from an offset on: at most `max` ranges, and the offset of the next if there are more.
-fn held_from(entry: &Cursor, from: u64, max: usize, now: Now) -> (Vec<(OffsetRange, LeaseState)>, Option<QueueOffset>) {
+pub(crate) fn held_from(entry: &Cursor, from: u64, max: usize, now: Now) -> (Vec<(OffsetRange, LeaseState)>, Option<QueueOffset>) {
     let within = range(from, u64::MAX);
     let wall = |mono_ms: u64| {
         let left_ms = mono_ms as i128 - i128::from(now.mono_ms);

@@ -192,7 +192,7 @@ impl Core {
     }
 
     /// The queue of a group's dead letters, if it has any.
-    fn letters_of(&self, group: GroupId) -> Option<QueueId> {
+    pub(crate) fn letters_of(&self, group: GroupId) -> Option<QueueId> {
         let topic = self.state.topic_named(&dead_letter_topic(&self.state.groups.get(&group)?.name))?;
         Some(QueueId {
             topic,

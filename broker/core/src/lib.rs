@@ -19,6 +19,7 @@ mod publish;
 mod ranges;
 mod receipt;
 mod shown;
+pub mod standing;
 pub mod state;
 pub mod survey;
 

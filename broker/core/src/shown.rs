@@ -122,7 +122,7 @@ impl Core {
         Some((self.state.topics.get(&topic)?.name.clone(), ruling))
     }
 
-    fn alarm(&self, group: GroupId, topic: TopicId) -> Option<AlarmInfo> {
+    pub(crate) fn alarm(&self, group: GroupId, topic: TopicId) -> Option<AlarmInfo> {
         let alarm = self.state.subscriptions.get(&(group, topic))?.alarm.clone()?;
         Some(AlarmInfo {
             topic: self.state.topics.get(&topic)?.name.clone(),
@@ -132,7 +132,7 @@ impl Core {
         })
     }
 
-    fn pause(&self, group: GroupId, topic: Option<TopicId>) -> Option<PauseInfo> {
+    pub(crate) fn pause(&self, group: GroupId, topic: Option<TopicId>) -> Option<PauseInfo> {
         let pause = self.state.pauses.get(&(group, topic))?;
         let name = |topic: &TopicId| self.state.topics.get(topic).map(|topic| topic.name.clone());
         Some(PauseInfo {

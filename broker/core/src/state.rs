@@ -188,8 +188,8 @@ impl State {
             } => {
                 self.subscriptions
                     .entry((*group, *topic))
-                    .and_modify(|subscription| subscription.replace(position, filter))
-                    .or_insert_with(|| Subscription::new(position, filter.clone()));
+                    .and_modify(|subscription| subscription.replace(position, filter, starts))
+                    .or_insert_with(|| Subscription::new(position, filter.clone(), starts));
                 for start in starts {
                     let id = CursorId {
                         group: *group,
@@ -225,7 +225,15 @@ impl State {
                 });
                 self.append(position, *to, *at_offset, batch);
             }
-            Change::Sought { group, pass, starts, .. } => {
+            Change::Sought {
+                group,
+                topic,
+                pass,
+                starts,
+            } => {
+                if let Some(subscription) = self.subscriptions.get_mut(&(*group, *topic)) {
+                    subscription.seek(position, starts);
+                }
                 for start in starts {
                     if let Some(cursor) = self.cursors.get_mut(&CursorId {
                         group: *group,

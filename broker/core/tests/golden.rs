@@ -264,6 +264,31 @@ fn entries_of_what_operators_do_are_written_and_read_as_ever() {
     );
 }
 
+/// Where the passes of a group began that did not begin with the first message of a queue.
+#[test]
+fn entries_of_where_passes_began_are_written_and_read_as_ever() {
+    let start = |index, offset| QueueStart {
+        queue: QueueId {
+            topic: TOPIC,
+            index: QueueIndex(index),
+        },
+        offset: QueueOffset(offset),
+    };
+    let subscribed = Change::Subscribed {
+        group: GROUP,
+        topic: TOPIC,
+        filter: Filter::All,
+        starts: vec![start(0, 12), start(1, 0), start(2, 7)],
+    };
+    let sought = Change::Sought {
+        group: GROUP,
+        topic: TOPIC,
+        pass: Pass(2),
+        starts: vec![start(1, 5), start(2, 0)],
+    };
+    check("begun-1.bin", &state(vec![subscribed, sought]), &[1, 5, 6]);
+}
+
 fn check(name: &str, state: &State, kinds: &[u8]) {
     let (path, entries) = (path(name), written(state, kinds));
     if env::var_os("SLUICE_ADD_GOLDENS").is_some() && !path.exists() {

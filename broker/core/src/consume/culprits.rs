@@ -47,6 +47,11 @@ enum Finding {
 }
 
 impl Suspect {
+    /// Which version failed on it, and how.
+    pub(super) fn told(&self) -> (Digest, String) {
+        (self.digest, self.reason.clone())
+    }
+
     fn finding(&self, now: Trial, quorum: u64, now_mono_ms: u64) -> Finding {
         let (evaluated, failed) = (now.evaluated - self.before.evaluated, now.failed - self.before.failed);
         if planted::is(Bug::CulpritAtOnce) {

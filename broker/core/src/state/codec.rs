@@ -24,9 +24,10 @@ use super::{State, add_name};
 /// The highest version of a kind of entry. Every version below it is read, too.
 fn version(kind: u8) -> u8 {
     match kind {
-        // Version 2 holds priorities (3), order (4), alarms (5), held messages (6) and what becomes of failures (8), version 3 lanes (6).
-        6 => 3,
-        3 | 4 | 5 | 8 => 2,
+        // Version 2 holds priorities (3), order (4), alarms (5), held messages (6) and what becomes of failures (8), version 3 where passes
+        // began (5) and lanes (6).
+        5 | 6 => 3,
+        3 | 4 | 8 => 2,
         // Version 2 is written of a producer that has delayed messages in its window.
         7 => 2,
         _ => 1,
@@ -191,9 +192,8 @@ impl State {
                 group.encode(to.u8(4).u8(1 + u8::from(group.settings.is_extended())).u64(id.0));
             }
             Key::Subscription(group, topic) => {
-                self.subscriptions
-                    .get(&(*group, *topic))?
-                    .encode(begin(&mut to, 5).u64(group.0).u64(topic.0));
+                let subscription = self.subscriptions.get(&(*group, *topic))?;
+                subscription.encode(to.u8(5).u8(subscription.version()).u64(group.0).u64(topic.0));
             }
             Key::Cursor(id) => {
                 let cursor = self.cursors.get(id)?;

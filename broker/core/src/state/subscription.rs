@@ -1,7 +1,9 @@
 //! The entry of one subscription: what a group asks of a topic now, and what it asked before.
 
-use sluice_log::record::Filter;
-use sluice_protocol::ids::{Digest, Position};
+use std::collections::BTreeMap;
+
+use sluice_log::record::{Filter, QueueStart};
+use sluice_protocol::ids::{Digest, Position, QueueIndex, QueueOffset};
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use crate::limits::SUPERSEDED_MAX;
@@ -17,6 +19,8 @@ pub struct Subscription {
     pub superseded: Vec<Filter>,
     /// Why nothing is judged by the ruling one before an operator goes on.
     pub alarm: Option<Alarm>,
+    /// Where the group's pass over each queue began; a queue that is not here from its beginning on.
+    pub begins: BTreeMap<QueueIndex, QueueOffset>,
 }
 
 /// A plugin's fault, for which a subscription is held.
@@ -31,20 +35,24 @@ pub struct Alarm {
 }
 
 impl Subscription {
-    pub(super) fn new(reflects: Position, ruling: Filter) -> Self {
-        Self {
+    pub(super) fn new(reflects: Position, ruling: Filter, starts: &[QueueStart]) -> Self {
+        let mut new = Self {
             reflects,
             ruling,
             superseded: Vec::new(),
             alarm: None,
-        }
+            begins: BTreeMap::new(),
+        };
+        new.begin(starts);
+        new
     }
 
-    pub(super) fn replace(&mut self, position: Position, filter: &Filter) {
+    pub(super) fn replace(&mut self, position: Position, filter: &Filter, starts: &[QueueStart]) {
         if self.reflects >= position {
             return;
         }
         self.reflects = position;
+        self.begin(starts);
         if self.ruling == *filter {
             return;
         }
@@ -58,11 +66,33 @@ impl Subscription {
         }
     }
 
+    /// A seek begins a new pass over some queues.
+    pub(super) fn seek(&mut self, position: Position, starts: &[QueueStart]) {
+        if self.reflects < position {
+            self.reflects = position;
+            self.begin(starts);
+        }
+    }
+
+    fn begin(&mut self, starts: &[QueueStart]) {
+        for start in starts {
+            match start.offset {
+                QueueOffset(0) => self.begins.remove(&start.queue.index),
+                offset => self.begins.insert(start.queue.index, offset),
+            };
+        }
+    }
+
     pub(super) fn set_alarm(&mut self, position: Position, alarm: Option<Alarm>) {
         if self.reflects < position {
             self.reflects = position;
             self.alarm = alarm;
         }
+    }
+
+    /// The version that says it all: where every pass began with the first message of its queue, all is written as ever.
+    pub(super) fn version(&self) -> u8 {
+        if self.begins.is_empty() { 2 } else { 3 }
     }
 
     pub(super) fn encode(&self, to: &mut Writer) {
@@ -76,9 +106,15 @@ impl Subscription {
             None => to.u8(0),
             Some(alarm) => to.u8(1).bytes(&alarm.digest.0).text(&alarm.reason).i64(alarm.since_wall_ms),
         };
+        if !self.begins.is_empty() {
+            to.count(self.begins.len());
+            for (queue, offset) in &self.begins {
+                to.u16(queue.0).u64(offset.0);
+            }
+        }
     }
 
-    /// Version 1 knew no alarm.
+    /// Version 1 knew no alarm; version 2 did not say where a pass began.
     pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         let reflects = Position(from.u64()?);
         let ruling = decode_filter(from)?;
@@ -88,11 +124,15 @@ impl Subscription {
             1 => None,
             _ => decode_alarm(from)?,
         };
+        let count = if version > 2 { from.count(10)? } else { 0 };
+        let begins = (0..count).map(|_| Ok((QueueIndex(from.u16()?), QueueOffset(from.u64()?))));
+        let begins = begins.collect::<Result<_, WireError>>()?;
         Ok(Self {
             reflects,
             ruling,
             superseded,
             alarm,
+            begins,
         })
     }
 }
