@@ -16,8 +16,8 @@ use crate::wire;
 
 /// What a topic and a group are like, as the protocol says it. Their fields are documented in `docs/protocol.md`.
 pub use sluice_protocol::control::{
-    Alarm, Backoff, CursorInfo, DeadLetter, DeadLettersDealt, GroupInfo, GroupSettings, LeaseInfo, MemberInfo, MessageState, OnFailure,
-    Pause, PluginInfo, PluginLimits, QueueInfo, TopicInfo, TopicSettings,
+    Alarm, Backoff, CursorInfo, DeadLetter, DeadLettersDealt, Evaluation, Explanation, GroupInfo, GroupSettings, LeaseInfo, MemberInfo,
+    MessageState, OnFailure, Pause, PluginInfo, PluginLimits, QueueInfo, TopicInfo, TopicSettings,
 };
 
 /// Where a seek goes.
@@ -243,6 +243,16 @@ impl Client {
             true => Ok(message),
             false => Err(Error::Protocol("the body does not fit its checksum".to_owned())),
         }
+    }
+
+    /// What became of a message for a group: the step that decided, and what the filter that rules now says of it.
+    ///
+    /// # Errors
+    /// `BadMessageId`, `BadName`.
+    pub async fn explain(&self, id: &str, group: &str) -> Result<Explanation, Error> {
+        let (id, group) = (id.to_owned(), group.to_owned());
+        let ask = control::ExplainMessage { id, group };
+        self.query(FrameKind::ExplainMessage, &ask, FrameKind::Explanation).await
     }
 
     pub(crate) async fn done(&self, kind: FrameKind, message: &impl prost::Message) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! What one message is for one group: which step decided about it so far.
 
-use sluice_log::record::Filter;
+use sluice_log::record::{Filter, OnFailure};
 use sluice_protocol::ids::{Digest, Pass, QueueId, QueueOffset};
 
 use crate::effect::{AlarmInfo, LeaseState, PauseInfo, Rule};
@@ -27,6 +27,8 @@ pub struct Ruling {
     pub rule: Option<Rule>,
     /// Whether another filter ruled before.
     pub superseded: bool,
+    /// What becomes of a message on which the plugin fails.
+    pub on_failure: OnFailure,
     /// When the version of the plugin was bound (wall clock, milliseconds); 0 without a plugin.
     pub bound_wall_ms: i64,
     /// The present pass over the message's queue.

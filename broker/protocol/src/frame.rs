@@ -132,8 +132,12 @@ pub enum FrameKind {
     DeadLettersDealt = 112,
     /// `ReadMessages`; answered by `Messages`.
     ReadMessages = 116,
+    /// `ExplainMessage`; answered by `Explanation`.
+    ExplainMessage = 118,
     /// Messages that were read without a group ([`crate::page::MessagePage`]).
     Messages = 122,
+    /// `Explanation`.
+    Explanation = 123,
 }
 
 impl FrameKind {
@@ -194,7 +198,9 @@ impl FrameKind {
         Self::DeadLetters,
         Self::DeadLettersDealt,
         Self::ReadMessages,
+        Self::ExplainMessage,
         Self::Messages,
+        Self::Explanation,
     ];
 
     /// The kind with this number, if this version knows it.

@@ -46,6 +46,7 @@ pub(crate) fn frame_of(answer: Answer, built_in: impl Fn(&effect::PluginInfo) ->
         Answer::Skipped { was } => operate::skipped(was),
         Answer::Purged { messages } => frame::message(FrameKind::Purged, &control::Purged { messages }),
         Answer::Leases { leases, next } => operate::leases(leases, next),
+        Answer::Standing(_) => unreachable!("those who ask for an explanation put it together"),
         Answer::Stored { .. } | Answer::Subscribed { .. } => unreachable!("streams answer these themselves"),
         Answer::OpenLetters { .. } | Answer::LettersDealt { .. } | Answer::LettersDiscarded { .. } => {
             unreachable!("those who ask for dead letters put their answers together")
@@ -180,7 +181,7 @@ fn group_info(
     }
 }
 
-fn alarm(info: effect::AlarmInfo) -> control::Alarm {
+pub(crate) fn alarm(info: effect::AlarmInfo) -> control::Alarm {
     control::Alarm {
         topic: info.topic,
         digest: Bytes::copy_from_slice(&info.digest.0),
@@ -208,7 +209,7 @@ fn cursor_info(info: effect::CursorInfo) -> control::CursorInfo {
     }
 }
 
-fn filter(filter: Filter) -> control::Filter {
+pub(crate) fn filter(filter: Filter) -> control::Filter {
     match filter {
         Filter::All => control::Filter::default(),
         Filter::Plugin { plugin, expression } => control::Filter { plugin, expression },

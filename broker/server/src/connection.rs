@@ -279,7 +279,8 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::ListDeadLetters
         | FrameKind::ResendDeadLetters
         | FrameKind::DiscardDeadLetters
-        | FrameKind::ReadMessages => {
+        | FrameKind::ReadMessages
+        | FrameKind::ExplainMessage => {
             // Held until the client has taken the answer.
             let mut part = request::room(client, kind).await;
             let mut answer: Vec<Bytes> = request::answer(client, kind, &frame, reader, &mut part).await?;
@@ -318,7 +319,8 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::Plugins
         | FrameKind::Plugin
         | FrameKind::Found
-        | FrameKind::Messages => Err(unexpected(kind)),
+        | FrameKind::Messages
+        | FrameKind::Explanation => Err(unexpected(kind)),
     }
 }
 

@@ -23,9 +23,9 @@ use crate::request::ask_admin;
 use crate::serving::Serving;
 
 /// A dead letter as it is stored.
-struct Stored {
-    letter: Letter,
-    shown: control::DeadLetter,
+pub(crate) struct Stored {
+    pub(crate) letter: Letter,
+    pub(crate) shown: control::DeadLetter,
 }
 
 /// What was read of a page, and where the next begins.
@@ -139,6 +139,14 @@ fn first_of(ranges: Vec<OffsetRange>, most: u64) -> (Vec<OffsetRange>, Option<Qu
         }
     }
     (taken, None)
+}
+
+/// The letters from one offset up to another that are still stored, ascending. Blocks while it reads.
+///
+/// # Errors
+/// When they cannot be read.
+pub(crate) fn between(reader: &LogReader, queue: QueueId, first: QueueOffset, end: QueueOffset) -> Result<Vec<Stored>, ReadFailure> {
+    read(reader, queue, &[OffsetRange { first, end }])
 }
 
 /// The letters at these offsets that are still stored. Bodies are not read. Blocks while it reads.

@@ -11,6 +11,7 @@ mod confirm;
 mod connection;
 mod delivery;
 mod disk;
+mod explain;
 mod frames;
 mod health;
 pub mod judge;

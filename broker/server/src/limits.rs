@@ -57,6 +57,9 @@ pub const CONFIRMS_UNWRITTEN_MAX: u32 = 1 << 16;
 /// Dead letters on one page of a list, and in one record that sends them back.
 pub const LETTERS_OF_PAGE_MAX: usize = 256;
 
+/// Dead letters, from the newest on, among which a copy is looked for.
+pub const LETTERS_LOOKED_THROUGH_MAX: u64 = 1_024;
+
 /// A delivery frame carries at most so many messages.
 pub const DELIVERY_MESSAGES_MAX: usize = 256;
 

@@ -97,7 +97,18 @@ pub(crate) fn pause(info: effect::PauseInfo) -> control::Pause {
 }
 
 fn lease_info(info: effect::LeaseInfo) -> control::LeaseInfo {
-    let state = match info.state {
+    control::LeaseInfo {
+        topic: info.topic,
+        queue: info.queue.index.0.into(),
+        first: info.offsets.first.0,
+        end: info.offsets.end.0,
+        state: Some(lease_state(info.state)),
+    }
+}
+
+/// What is known of messages that are not over, as clients see it.
+pub(crate) fn lease_state(state: LeaseState) -> lease_info::State {
+    match state {
         LeaseState::Leased {
             holder,
             attempt,
@@ -125,13 +136,6 @@ fn lease_info(info: effect::LeaseInfo) -> control::LeaseInfo {
             reason: reason_of(reason).into(),
         }),
         LeaseState::Held => lease_info::State::Held(true),
-    };
-    control::LeaseInfo {
-        topic: info.topic,
-        queue: info.queue.index.0.into(),
-        first: info.offsets.first.0,
-        end: info.offsets.end.0,
-        state: Some(state),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::frames::{Broken, FrameReader};
 use crate::outgoing::Part;
 use crate::serving::{Serving, shutting_down};
 use crate::shard::Outcome;
-use crate::{admission, answers, letters, limits, operate, pages};
+use crate::{admission, answers, explain, letters, limits, operate, pages};
 
 /// Room for the answer to a request that may be answered by much, waiting for it; `None` where the answer is small, or is read only when
 /// there are messages. May be cancelled.
@@ -36,6 +36,7 @@ pub(crate) async fn room(client: &Client, kind: FrameKind) -> Option<Part> {
             | FrameKind::ListLeases
             | FrameKind::ListDeadLetters
             | FrameKind::ReadMessages
+            | FrameKind::ExplainMessage
     );
     match much {
         true => Some(client.outgoing.take().await),
@@ -60,6 +61,7 @@ pub(crate) async fn answer(
         FrameKind::Recall => return recall(client, message(frame, kind)?).await.map(one),
         FrameKind::GetMessage => return get_message(client, message(frame, kind)?).await,
         FrameKind::ReadMessages => return Ok(pages::answer(client, message(frame, kind)?).await?),
+        FrameKind::ExplainMessage => return explain::answer(client, message(frame, kind)?).await.map(one),
         FrameKind::LoadPlugin => return load_plugin(client, message(frame, kind)?).await.map(one),
         FrameKind::ListDeadLetters => return letters::list(client, message(frame, kind)?).await.map(one),
         FrameKind::ResendDeadLetters => return letters::resend(client, message(frame, kind)?).await.map(one),

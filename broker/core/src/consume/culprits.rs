@@ -334,7 +334,7 @@ impl Core {
     }
 
     /// What the binding says; what fails in a group that reads a dead-letter topic stays there.
-    fn on_failure(&self, cursor: CursorId) -> OnFailure {
+    pub(super) fn on_failure(&self, cursor: CursorId) -> OnFailure {
         let topic = self.state.topics.get(&cursor.queue.topic);
         let said = self
             .state

@@ -33,6 +33,7 @@ impl Core {
             filter: subscription.ruling.clone(),
             rule: self.rule_of(&subscription.ruling).ok().flatten(),
             superseded: !subscription.superseded.is_empty(),
+            on_failure: self.on_failure(cursor),
             bound_wall_ms: bound.map_or(0, |bound| bound.bound_wall_ms),
             pass: self.state.cursors.get(&cursor)?.pass,
         })

@@ -1,0 +1,256 @@
+//! The life of one message for one group: asks the core which step decided, and the filter that rules now where the answer lies with it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sluice_core::effect::{Answer, LeaseState, Rule};
+use sluice_core::input::Admin;
+use sluice_core::standing::{Ruling, Standing, Step, Waiting};
+use sluice_log::record::OnFailure;
+use sluice_log::{BatchPlace, LogError, LogReader};
+use sluice_plugin_host::{Attribute, FilterHandle, RunFailure};
+use sluice_protocol::batch::Row;
+use sluice_protocol::control::{Column, Evaluation, ExplainMessage, Explanation, Verdict, column, explanation, lease_info};
+use sluice_protocol::errors::{ErrorCode, Refusal};
+use sluice_protocol::frame::{self, FrameKind};
+use sluice_protocol::ids::{MessageId, QueueId, QueueOffset};
+use sluice_protocol::names;
+
+use crate::assembly::ReadFailure;
+use crate::connection::Client;
+use crate::delivery::{self, unreadable};
+use crate::frames::Broken;
+use crate::judge::{Judge, JudgeError, Stretch};
+use crate::limits::{LETTERS_LOOKED_THROUGH_MAX, LETTERS_OF_PAGE_MAX};
+use crate::plugins::Plugins;
+use crate::request::ask_admin;
+use crate::{answers, letters, operate};
+
+/// Why there is no explanation.
+#[derive(Debug, thiserror::Error)]
+enum ExplainError {
+    #[error(transparent)]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Judge(#[from] JudgeError),
+    #[error(transparent)]
+    Letters(#[from] ReadFailure),
+}
+
+/// A stored message, and what the core says of it.
+struct Asked {
+    topic: String,
+    queue: QueueId,
+    offset: QueueOffset,
+    standing: Standing,
+}
+
+/// The frame that answers a question for what became of a message.
+///
+/// # Errors
+/// `BadMessageId`, `BadName`; `Internal` when the message cannot be read.
+pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<Bytes, Broken> {
+    let serving = &client.serving;
+    let ExplainMessage { id, group } = ask;
+    names::owner(&group)?;
+    let id: MessageId = id.parse().map_err(|_| Refusal::plain(ErrorCode::BadMessageId))?;
+    let mut explained = None;
+    if let Some((queue, offset)) = delivery::find(serving, id).await? {
+        let Answer::Standing(standing) = ask_admin(serving, Admin::Explain { group, queue, offset }).await? else {
+            unreachable!("the core says what a message is for a group");
+        };
+        // An index entry of a deleted topic finds none.
+        if let Some(topic) = standing.topic.clone() {
+            let asked = Asked {
+                topic,
+                queue,
+                offset,
+                standing: *standing,
+            };
+            let (reader, plugins) = (serving.reader.clone(), serving.plugins.clone());
+            let _turn = serving.pages.acquire().await.expect("the right to make pages is never closed");
+            let explaining = tokio::task::spawn_blocking(move || match asked.explain(&reader, &plugins) {
+                // Retention took it meanwhile.
+                Err(ExplainError::Log(LogError::Gone { .. })) => Ok(None),
+                explained => explained,
+            });
+            explained = unreadable(explaining.await)?;
+        }
+    }
+    let explanation = explained.unwrap_or_else(|| Explanation {
+        step: Some(explanation::Step::NotStored(true)),
+        ..Explanation::default()
+    });
+    Ok(frame::message(FrameKind::Explanation, &explanation))
+}
+
+impl Asked {
+    /// What became of the message; `None` when it is no longer stored. Blocks while it reads and judges.
+    fn explain(self, reader: &LogReader, plugins: &Plugins) -> Result<Option<Explanation>, ExplainError> {
+        let end = QueueOffset(self.offset.0 + 1);
+        let place = reader.first_batch(self.queue, self.offset, end)?;
+        let mut told = Explanation {
+            topic: self.topic.clone(),
+            topic_id: self.queue.topic.0,
+            queue: self.queue.index.0.into(),
+            offset: self.offset.0,
+            stored_wall_ms: place.map_or(0, |place| place.stored_wall_ms),
+            pass: self.standing.ruling.as_ref().map_or(0, |ruling| ruling.pass.0),
+            ..Explanation::default()
+        };
+        if let Step::Gone { start } = self.standing.step {
+            told.step = Some(explanation::Step::GoneBefore(start.0));
+            return Ok(Some(told));
+        }
+        let Some(place) = place else { return Ok(None) };
+        if let Some(ruling) = &self.standing.ruling {
+            told.evaluation = Some(self.evaluate(reader, plugins, &place, ruling)?);
+        }
+        if self.standing.step == Step::Over {
+            self.find_letter(reader, &place, &mut told)?;
+        }
+        told.step = Some(step(self.standing, &told));
+        Ok(Some(told))
+    }
+
+    /// Asks the filter that rules now.
+    fn evaluate(&self, reader: &LogReader, plugins: &Plugins, place: &BatchPlace, ruling: &Ruling) -> Result<Evaluation, ExplainError> {
+        let mut told = Evaluation {
+            filter: Some(answers::filter(ruling.filter.clone())),
+            changed: ruling.superseded || ruling.bound_wall_ms > place.stored_wall_ms,
+            ..Evaluation::default()
+        };
+        let Some(Rule {
+            digest,
+            limits,
+            expression,
+        }) = &ruling.rule
+        else {
+            return Ok(told);
+        };
+        told.digest = Bytes::copy_from_slice(&digest.0);
+        let filter = match plugins.filter(*digest, *limits, expression) {
+            Ok(filter) => filter,
+            Err(failure) => {
+                told.set_verdict(Verdict::Fault);
+                told.reason = failure.to_string();
+                return Ok(told);
+            }
+        };
+        let attributes = reader.sparse_attributes(place)?;
+        if let Some(row) = attributes.row((self.offset.0 - place.first.0) as u32) {
+            told.columns = filter.columns().iter().map(|attribute| column(&row, attribute)).collect();
+        }
+        let (verdict, reason) = self.verdict(reader, plugins, filter)?;
+        told.set_verdict(verdict);
+        told.reason = reason;
+        Ok(told)
+    }
+
+    fn verdict(&self, reader: &LogReader, plugins: &Plugins, filter: FilterHandle) -> Result<(Verdict, String), ExplainError> {
+        let stretch = Stretch {
+            queue: self.queue,
+            from: self.offset,
+            to: QueueOffset(self.offset.0 + 1),
+            calls_max: 1,
+        };
+        let outcomes = Judge::new(plugins.host()).stored(reader, &[filter], stretch)?;
+        let outcome: Result<_, RunFailure> = outcomes.into_iter().next().expect("there is an outcome for each filter");
+        Ok(match outcome {
+            Err(failure) => (Verdict::Fault, failure.to_string()),
+            Ok(judged) => match judged.culprits.into_iter().next() {
+                Some(culprit) => (Verdict::Fault, culprit.reason),
+                None if judged.deliver.contains(&self.offset) => (Verdict::Deliver, String::new()),
+                None if judged.failed > 0 => (Verdict::Error, String::new()),
+                None => (Verdict::Skip, String::new()),
+            },
+        })
+    }
+
+    /// Looks through the group's dead letters for a copy of the message, the newest first. Those that were stored before it are none.
+    fn find_letter(&self, reader: &LogReader, place: &BatchPlace, told: &mut Explanation) -> Result<(), ExplainError> {
+        let Some((queue, start, end)) = self.standing.letters else {
+            return Ok(());
+        };
+        let floor = start.max(QueueOffset(end.0.saturating_sub(LETTERS_LOOKED_THROUGH_MAX)));
+        let mut to = end;
+        while floor < to {
+            let from = floor.max(QueueOffset(to.0.saturating_sub(LETTERS_OF_PAGE_MAX as u64)));
+            let copies = letters::between(reader, queue, from, to)?;
+            let is_older = copies
+                .first()
+                .is_some_and(|first| first.shown.stored_wall_ms < place.stored_wall_ms);
+            let mut newest_first = copies.into_iter().rev();
+            let copy = newest_first.find(|copy| (copy.letter.queue, copy.letter.origin) == (self.queue, self.offset));
+            told.dead_letter = copy.map(|copy| copy.shown);
+            if told.dead_letter.is_some() || is_older {
+                return Ok(());
+            }
+            to = from;
+        }
+        told.more_letters = start < floor;
+        Ok(())
+    }
+}
+
+/// The step as clients see it. What the core is done with is told apart by what was found out.
+fn step(standing: Standing, told: &Explanation) -> explanation::Step {
+    match standing.step {
+        Step::NoGroup => explanation::Step::NoGroup(true),
+        Step::NeverRead => explanation::Step::NeverRead(true),
+        Step::Gone { start } => explanation::Step::GoneBefore(start.0),
+        Step::BeforeStart { start, .. } => explanation::Step::StartAfter(start.0),
+        Step::Open(state) => open(state),
+        Step::SetAside { digest, reason } => explanation::Step::SetAside(explanation::SetAside {
+            digest: Bytes::copy_from_slice(&digest.0),
+            reason,
+        }),
+        Step::Waiting(waiting) => explanation::Step::Waiting(explanation::Waiting { what: Some(wait(waiting)) }),
+        Step::Over if told.dead_letter.is_some() => explanation::Step::DeadLettered(true),
+        Step::Over => {
+            let on_failure = standing.ruling.map_or(OnFailure::Hold, |ruling| ruling.on_failure);
+            match told.evaluation.as_ref().map_or(Verdict::Deliver, Evaluation::verdict) {
+                Verdict::Deliver => explanation::Step::Settled(true),
+                Verdict::Skip | Verdict::Error => explanation::Step::Skipped(true),
+                Verdict::Fault => match on_failure {
+                    OnFailure::Deliver => explanation::Step::Settled(true),
+                    OnFailure::DeadLetter => explanation::Step::DeadLettered(true),
+                    OnFailure::Skip | OnFailure::Hold => explanation::Step::Skipped(true),
+                },
+            }
+        }
+    }
+}
+
+fn open(state: LeaseState) -> explanation::Step {
+    match operate::lease_state(state) {
+        lease_info::State::Leased(leased) => explanation::Step::Leased(leased),
+        lease_info::State::Retrying(retrying) => explanation::Step::Retrying(retrying),
+        lease_info::State::Held(held) => explanation::Step::Held(held),
+    }
+}
+
+fn wait(waiting: Waiting) -> explanation::waiting::What {
+    use explanation::waiting::What;
+    match waiting {
+        Waiting::Paused(pause) => What::Paused(operate::pause(pause)),
+        Waiting::Alarm(alarm) => What::Alarm(answers::alarm(alarm)),
+        Waiting::Members => What::Members(true),
+        Waiting::Retrial { reason } => What::Retrial(reason),
+        Waiting::Verdict => What::Verdict(true),
+        Waiting::Demand => What::Demand(true),
+    }
+}
+
+/// What the plugin sees of a message in one of its columns.
+fn column(row: &Row<'_>, attribute: &Attribute) -> Column {
+    let (of, value) = match attribute {
+        Attribute::Tag => (column::Of::Tag(true), row.tag_bytes().map(Bytes::copy_from_slice)),
+        Attribute::Keys => {
+            let keys: Vec<&[u8]> = row.keys().collect();
+            (column::Of::Keys(true), (!keys.is_empty()).then(|| keys.join(&b' ').into()))
+        }
+        Attribute::Property(name) => (column::Of::Property(name.clone()), row.property(name).map(Bytes::copy_from_slice)),
+    };
+    Column { of: Some(of), value }
+}
