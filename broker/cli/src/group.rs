@@ -1,6 +1,6 @@
 //! `sluice group`: create, list, describe and delete consumer groups, and what operators do with their messages.
 
-mod leases;
+pub(crate) mod leases;
 mod letters;
 mod policy;
 

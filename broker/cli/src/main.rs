@@ -7,6 +7,7 @@ mod connect;
 mod consume;
 mod demo;
 mod draw;
+mod explain;
 mod failure;
 mod filter;
 mod group;

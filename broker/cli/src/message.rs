@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use sluice_client::RecallHandle;
 
 use crate::connect::Broker;
+use crate::explain;
 use crate::failure::Failure;
 use crate::list::{List, Search};
 use crate::output::Output;
@@ -27,6 +28,14 @@ pub(crate) enum Message {
         /// The handle that its producer was given
         handle: RecallHandle,
     },
+    /// Say what became of a message for a group, and why
+    Explain {
+        /// The id: 32 hexadecimal digits
+        id: String,
+        /// The group
+        #[arg(long)]
+        group: String,
+    },
 }
 
 impl Message {
@@ -43,6 +52,10 @@ impl Message {
             Self::Recall { handle } => {
                 client.recall(&handle).await?;
                 output.show(|| json!({ "recalled": true }), || vec!["the message is recalled".to_owned()])?;
+            }
+            Self::Explain { id, group } => {
+                let told = client.explain(&id, &group).await?;
+                output.show(|| explain::to_json(&id, &group, &told), || explain::to_lines(&id, &group, &told))?;
             }
         }
         client.close().await;

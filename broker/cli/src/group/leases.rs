@@ -62,7 +62,7 @@ fn row(lease: &LeaseInfo, in_json: bool) -> Vec<Value> {
 }
 
 /// Why the last delivery was not settled, as dead letters say it, too.
-fn reason(reason: i32) -> &'static str {
+pub(crate) fn reason(reason: i32) -> &'static str {
     match ReturnReason::try_from(reason) {
         Ok(ReturnReason::Nacked) => "the consumer asked for another delivery",
         Ok(ReturnReason::Expired) => "the consumer did not settle it in time",

@@ -1,0 +1,231 @@
+//! What became of a message for a group on the real broker: a case for every step that can decide.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluice_client::{Consumer, ConsumerConfig, Filter, ReceivedMessage};
+use sluice_end_to_end::{Broker, property_equals};
+
+/// A broker with a topic of one queue that holds the numbers 0 to `count`.
+fn started(count: u32) -> Broker {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "numbers", "--queues", "1"]);
+    broker.produce("numbers", 0, count);
+    broker
+}
+
+/// The id of the message with this number in its body.
+fn id(broker: &Broker, topic: &str, offset: u64) -> String {
+    let from = offset.to_string();
+    let printed = broker.run(&["--json", "message", "list", topic, "--from-offset", &from, "--limit", "1"]);
+    let message: Value = serde_json::from_str(printed.trim()).expect("it prints JSON");
+    message["id"].as_str().expect("it has an id").to_owned()
+}
+
+fn explain_id(broker: &Broker, id: &str, group: &str) -> Value {
+    let printed = broker.run(&["--json", "message", "explain", id, "--group", group]);
+    serde_json::from_str(printed.trim()).expect("it prints one JSON object")
+}
+
+fn explain(broker: &Broker, offset: u64) -> Value {
+    explain_id(broker, &id(broker, "numbers", offset), "g")
+}
+
+/// Asks until the step is this one: what a settlement or a verdict causes may take a moment.
+fn until(broker: &Broker, offset: u64, step: &str) -> Value {
+    loop {
+        let told = explain(broker, offset);
+        if told["step"] == step {
+            return told;
+        }
+        std::thread::yield_now();
+    }
+}
+
+fn waits_for(told: &Value, what: &str) {
+    assert_eq!(
+        (&told["step"], &told["details"]["for"]),
+        (&"waiting".into(), &what.into()),
+        "{told}"
+    );
+}
+
+async fn receive(consumer: &Consumer, max: u16) -> Vec<ReceivedMessage> {
+    consumer.receive(max, Duration::from_secs(10)).await.expect("there are messages")
+}
+
+#[test]
+fn what_is_not_stored_or_not_read_is_no_candidate() {
+    let broker = started(1);
+    let told = explain_id(&broker, &"0".repeat(32), "g");
+    assert_eq!((&told["step"], told.get("topic")), (&"not_stored".into(), None));
+    assert_eq!(explain(&broker, 0)["step"], "no_group");
+    broker.run(&["group", "create", "g"]);
+    let told = explain(&broker, 0);
+    assert_eq!((&told["step"], told.get("filter")), (&"never_read".into(), None));
+    assert_eq!((&told["topic"], &told["offset"]), (&"numbers".into(), &0.into()));
+    let (code, text) = broker.fail(&["message", "explain", "12", "--group", "g"]);
+    assert!(code == 1 && text.contains("BadMessageId"), "{text}");
+}
+
+#[test]
+fn a_group_passes_over_what_is_before_its_start_a_seek_or_a_purge() {
+    let broker = started(5);
+    broker.run(&["group", "create", "g", "--start", "latest"]);
+    assert_eq!(broker.consume("numbers", "g", &[]), [0_u64; 0]);
+    let told = explain(&broker, 4);
+    assert_eq!(
+        (&told["step"], &told["details"]["start"], &told["pass"]),
+        (&"before_start".into(), &5.into(), &1.into())
+    );
+    assert!(
+        told["why"].as_str().is_some_and(|why| why.contains("the group began behind it")),
+        "{told}"
+    );
+    broker.run(&["group", "seek", "g", "--topic", "numbers", "--to-offset", "2"]);
+    assert_eq!(broker.consume("numbers", "g", &[]), [2, 3, 4]);
+    let told = explain(&broker, 1);
+    assert_eq!((&told["step"], &told["details"]["start"]), (&"before_start".into(), &2.into()));
+    assert_eq!(explain(&broker, 2)["step"], "settled");
+    broker.produce("numbers", 5, 7);
+    broker.run(&["group", "purge", "g", "--topic", "numbers"]);
+    let told = explain(&broker, 6);
+    assert_eq!(
+        (&told["step"], &told["details"]["start"], &told["pass"]),
+        (&"before_start".into(), &7.into(), &3.into())
+    );
+    let people = broker.run(&["message", "explain", &id(&broker, "numbers", 6), "--group", "g"]);
+    assert!(
+        people.contains("why       a seek or a purge moved the group past it, in queue 0 of topic numbers at offset 7"),
+        "{people}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_is_followed_from_its_lease_to_the_dead_letters() {
+    let broker = started(4);
+    broker.run(&["group", "create", "g", "--attempts", "2", "--backoff", "1h"]);
+    let client = broker.client().await;
+    let consumer = client.consumer(ConsumerConfig {
+        member: Some("till-3".to_owned()),
+        ..ConsumerConfig::new("numbers", "g")
+    });
+    let got = receive(&consumer, 3).await;
+    let told = explain(&broker, 0);
+    assert_eq!(told["step"], "leased");
+    assert_eq!(
+        (&told["details"]["member"], &told["details"]["by"], &told["details"]["attempt"]),
+        (&"till-3".into(), &"receive".into(), &1.into())
+    );
+    assert!(told["details"]["until_ms"].as_i64() > told["stored_ms"].as_i64(), "{told}");
+    assert_eq!(
+        (&told["filter"]["plugin"], &told["filter"]["verdict"]),
+        (&"".into(), &"deliver".into())
+    );
+    waits_for(&explain(&broker, 3), "members");
+    consumer.ack(&got[..1]).await.expect("it is answered");
+    assert_eq!(explain(&broker, 0)["step"], "settled");
+    consumer.nack(&got[1..2], None).await.expect("it is answered");
+    let told = explain(&broker, 1);
+    assert_eq!(told["step"], "retrying");
+    assert_eq!(
+        (&told["details"]["attempts"], &told["details"]["reason"]),
+        (&1.into(), &"the consumer asked for another delivery".into())
+    );
+    assert!(told["details"]["due_ms"].as_i64() > told["stored_ms"].as_i64(), "{told}");
+    broker.run(&["group", "skip", "g", "--topic", "numbers", "--queue", "0", "--offset", "1"]);
+    assert_eq!(explain(&broker, 1)["step"], "settled");
+    consumer.nack(&got[2..3], Some(Duration::ZERO)).await.expect("it is answered");
+    let mut again = receive(&consumer, 1).await;
+    while again[0].offset() != 2 {
+        again = receive(&consumer, 1).await;
+    }
+    consumer.nack(&again, Some(Duration::ZERO)).await.expect("it is answered");
+    let told = until(&broker, 2, "dead_lettered");
+    let letter = &told["dead_letter"];
+    assert_eq!(
+        (&letter["topic"], &letter["offset"], &letter["attempts"], &letter["reason"]),
+        (
+            &"%DLQ%g".into(),
+            &0.into(),
+            &2.into(),
+            &"the consumer asked for another delivery".into()
+        )
+    );
+    client.close().await;
+}
+
+#[test]
+fn a_filter_is_asked_again_and_says_what_it_saw() {
+    let broker = started(6);
+    assert_eq!(broker.consume("numbers", "g", &["--sql", "n > 3 AND missing IS NULL"]), [4, 5]);
+    let told = explain(&broker, 2);
+    assert_eq!(told["step"], "skipped");
+    let filter = &told["filter"];
+    assert_eq!(filter["columns"], json!({ "property n": "2", "property missing": null }));
+    assert_eq!(
+        (&filter["plugin"], &filter["expression"], &filter["verdict"], &filter["changed"]),
+        (&"sql".into(), &"n > 3 AND missing IS NULL".into(), &"skip".into(), &false.into())
+    );
+    assert_eq!(filter["digest"].as_str().map(str::len), Some(64));
+    let told = explain(&broker, 4);
+    assert_eq!((&told["step"], &told["filter"]["verdict"]), (&"settled".into(), &"deliver".into()));
+    broker.consume("numbers", "g", &["--tag", "red"]);
+    let told = explain(&broker, 0);
+    assert_eq!(
+        (&told["filter"]["columns"], &told["filter"]["changed"]),
+        (&json!({ "tag": "red" }), &true.into())
+    );
+    let people = broker.run(&["message", "explain", &id(&broker, "numbers", 0), "--group", "g"]);
+    assert!(people.contains("as the filter rules now"), "{people}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evaluation_error_is_told_from_a_message_that_does_not_match() {
+    let broker = started(3);
+    assert_eq!(broker.consume("numbers", "g", &["--sql", "color > 1"]), [0_u64; 0]);
+    let told = explain(&broker, 0);
+    assert_eq!(
+        (&told["step"], &told["filter"]["columns"]),
+        (&"skipped".into(), &json!({ "property color": "red" }))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_group_has_not_come_to_waits_for_something() {
+    let broker = started(3);
+    broker.run(&["consume", "numbers", "--group", "g", "--count", "1"]);
+    waits_for(&explain(&broker, 2), "members");
+    let client = broker.client().await;
+    let stream = client.stream(sluice_client::StreamConfig {
+        credit: 1,
+        ..sluice_client::StreamConfig::new("numbers", "g")
+    });
+    let stream = stream.await.expect("the broker serves");
+    until(&broker, 1, "leased");
+    waits_for(&explain(&broker, 2), "demand");
+    broker.run(&["group", "pause", "g"]);
+    let told = explain(&broker, 2);
+    waits_for(&told, "resume");
+    assert!(
+        told["why"].as_str().is_some_and(|why| why.contains("paused in all topics since ")),
+        "{told}"
+    );
+    stream.close().await;
+    client.close().await;
+}
+
+#[test]
+fn a_filter_of_ones_own_is_named_by_its_digest() {
+    let broker = started(2);
+    let module = property_equals().to_str().expect("its path is text");
+    broker.run(&["plugin", "load", "own", module]);
+    assert_eq!(
+        broker.consume("numbers", "g", &["--filter", "own", "--expression", "color=green"]),
+        [1]
+    );
+    let told = explain(&broker, 0);
+    assert_eq!((&told["step"], &told["filter"]["plugin"]), (&"skipped".into(), &"own".into()));
+    assert_eq!(told["filter"]["columns"], json!({ "property color": "red" }));
+    let _ = Filter::All;
+}
