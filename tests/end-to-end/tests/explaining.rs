@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sluice_client::{Consumer, ConsumerConfig, Filter, ReceivedMessage};
+use sluice_client::{Consumer, ConsumerConfig, ReceivedMessage};
 use sluice_end_to_end::{Broker, property_equals};
 
 /// A broker with a topic of one queue that holds the numbers 0 to `count`.
@@ -82,7 +82,7 @@ fn a_group_passes_over_what_is_before_its_start_a_seek_or_a_purge() {
         told["why"].as_str().is_some_and(|why| why.contains("the group began behind it")),
         "{told}"
     );
-    broker.run(&["group", "seek", "g", "--topic", "numbers", "--to-offset", "2"]);
+    broker.run(&["group", "seek", "g", "--topic", "numbers", "--offset", "2"]);
     assert_eq!(broker.consume("numbers", "g", &[]), [2, 3, 4]);
     let told = explain(&broker, 1);
     assert_eq!((&told["step"], &told["details"]["start"]), (&"before_start".into(), &2.into()));
@@ -219,7 +219,7 @@ async fn what_the_group_has_not_come_to_waits_for_something() {
 fn a_filter_of_ones_own_is_named_by_its_digest() {
     let broker = started(2);
     let module = property_equals().to_str().expect("its path is text");
-    broker.run(&["plugin", "load", "own", module]);
+    broker.run(&["plugin", "load", module, "--name", "own"]);
     assert_eq!(
         broker.consume("numbers", "g", &["--filter", "own", "--expression", "color=green"]),
         [1]
@@ -227,5 +227,4 @@ fn a_filter_of_ones_own_is_named_by_its_digest() {
     let told = explain(&broker, 0);
     assert_eq!((&told["step"], &told["filter"]["plugin"]), (&"skipped".into(), &"own".into()));
     assert_eq!(told["filter"]["columns"], json!({ "property color": "red" }));
-    let _ = Filter::All;
 }
