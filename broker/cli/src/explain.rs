@@ -76,7 +76,8 @@ fn told(group: &str, explanation: &Explanation) -> Told {
     match &explanation.step {
         Some(Step::NotStored(_)) => told(
             "not_stored",
-            "no stored message has this id: it never was stored, retention took it, or its topic was deleted".to_owned(),
+            "no message in a queue has this id: it never was stored, it waits for its time, retention took it, or its topic was deleted"
+                .to_owned(),
         ),
         Some(Step::NoGroup(_)) => told("no_group", format!("there is no group {group}")),
         Some(Step::NeverRead(_)) => told("never_read", format!("group {group} does not read topic {}", explanation.topic)),
