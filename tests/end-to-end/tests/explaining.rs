@@ -1,9 +1,14 @@
 //! What became of a message for a group on the real broker: a case for every step that can decide.
 
+// The guests' source is that of the plugin host's own tests.
+#[path = "../../../broker/plugin-host/tests/guests/mod.rs"]
+mod guests;
+
 use std::time::Duration;
 
+use guests::{Guest, SOUND};
 use serde_json::{Value, json};
-use sluice_client::{Consumer, ConsumerConfig, ReceivedMessage};
+use sluice_client::{Consumer, ConsumerConfig, Filter, ReceivedMessage};
 use sluice_end_to_end::{Broker, property_equals};
 
 /// A broker with a topic of one queue that holds the numbers 0 to `count`.
@@ -180,14 +185,20 @@ fn a_filter_is_asked_again_and_says_what_it_saw() {
     assert!(people.contains("as the filter rules now"), "{people}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_evaluation_error_is_told_from_a_message_that_does_not_match() {
+#[test]
+fn an_evaluation_error_is_told_from_a_message_that_does_not_match() {
     let broker = started(3);
-    assert_eq!(broker.consume("numbers", "g", &["--sql", "color > 1"]), [0_u64; 0]);
+    assert_eq!(broker.consume("numbers", "g", &["--sql", "color > 10"]), [0_u64; 0]);
     let told = explain(&broker, 0);
     assert_eq!(
-        (&told["step"], &told["filter"]["columns"]),
-        (&"skipped".into(), &json!({ "property color": "red" }))
+        (&told["step"], &told["filter"]["verdict"], &told["filter"]["columns"]),
+        (&"skipped".into(), &"error".into(), &json!({ "property color": "red" }))
+    );
+    assert!(
+        told["why"]
+            .as_str()
+            .is_some_and(|why| why.contains("the evaluation of the filter fails")),
+        "{told}"
     );
 }
 
@@ -227,4 +238,94 @@ fn a_filter_of_ones_own_is_named_by_its_digest() {
     let told = explain(&broker, 0);
     assert_eq!((&told["step"], &told["filter"]["plugin"]), (&"skipped".into(), &"own".into()));
     assert_eq!(told["filter"]["columns"], json!({ "property color": "red" }));
+}
+
+const TRAPPING: Guest = Guest {
+    evaluate: "unreachable",
+    ..SOUND
+};
+/// Traps where a tag of the run has an exclamation mark.
+const POISONED: Guest = Guest {
+    evaluate: "
+        (local.set 3 (i32.add (local.get 1) (i32.load offset=24 (local.get 1))))
+        (local.set 2 (i32.add (local.get 3) (i32.load offset=28 (local.get 1))))
+        (block $done (loop $next
+            (br_if $done (i32.ge_u (local.get 3) (local.get 2)))
+            (if (i32.eq (i32.load8_u (local.get 3)) (i32.const 33)) (then unreachable))
+            (local.set 3 (i32.add (local.get 3) (i32.const 1)))
+            (br $next)))",
+    columns: 1,
+    ..SOUND
+};
+
+/// A file that holds a guest.
+fn module(broker: &Broker, guest: Guest) -> String {
+    let path = broker.file("guest.wasm", "");
+    std::fs::write(&path, guest.component()).expect("a file for a test can be written");
+    path.display().to_string()
+}
+
+fn fails(told: &Value) {
+    let filter = &told["filter"];
+    assert_eq!(filter["verdict"], "fault");
+    assert!(filter["reason"].as_str().is_some_and(|reason| reason.contains("trapped")), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fault_of_a_plugin_is_quoted() {
+    let broker = started(40);
+    broker.run(&["plugin", "load", &module(&broker, TRAPPING), "--name", "broken"]);
+    let client = broker.client().await;
+    let consumer = client.consumer(ConsumerConfig::new("numbers", "g").filter(Filter::Plugin {
+        name: "broken".to_owned(),
+        expression: String::new(),
+    }));
+    let mut told = Value::Null;
+    while told["details"]["for"] != "alarm" {
+        let got = consumer.receive(32, Duration::from_millis(500)).await.expect("the group reads");
+        assert_eq!(got.len(), 0);
+        told = explain(&broker, 7);
+    }
+    waits_for(&told, "alarm");
+    assert!(
+        told["details"]["reason"].as_str().is_some_and(|reason| reason.contains("trapped")),
+        "{told}"
+    );
+    fails(&told);
+    client.close().await;
+}
+
+#[test]
+fn what_a_plugin_failed_on_has_the_fate_that_its_binding_says() {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "numbers", "--queues", "1"]);
+    let tag = |number: u32| if number == 3 { "bad!" } else { "good" };
+    let rows: String = (0..1_500)
+        .map(|number| format!("{{\"n\":{number},\"tag\":\"{}\"}}\n", tag(number)))
+        .collect();
+    broker.succeed(&["produce", "numbers", "--jsonl", "-", "--tag-column", "tag"], &rows);
+    let (module, poison) = (module(&broker, POISONED), id(&broker, "numbers", 3));
+    let fates = [
+        ("hold", "held", "1499"),
+        ("skip", "skipped", "1499"),
+        ("dead-letter", "dead_lettered", "1499"),
+        ("deliver", "settled", "1500"),
+    ];
+    for (fate, step, count) in fates {
+        broker.run(&["plugin", "load", &module, "--name", fate, "--on-failure", fate]);
+        let filter = ["--filter", fate, "--expression", "", "--count", count];
+        broker.run(&[&["consume", "numbers", "--group", fate][..], &filter].concat());
+        let mut told = explain_id(&broker, &poison, fate);
+        // It is set aside until enough was judged with it.
+        while told["step"] != step {
+            assert_eq!(told["step"], "set_aside", "{fate}: {told}");
+            fails(&told);
+            told = explain_id(&broker, &poison, fate);
+        }
+        fails(&told);
+        assert_eq!(told["filter"]["columns"], json!({ "tag": "bad!" }));
+        if fate == "dead-letter" {
+            assert!(told["dead_letter"]["plugin"].is_string(), "{told}");
+        }
+    }
 }
