@@ -195,6 +195,11 @@ fn waits(what: Option<&What>) -> Told {
             json!({}),
         ),
         Some(What::Demand(_)) => ("demand", "it is to be delivered once a member takes it".to_owned(), json!({})),
+        Some(What::Order(_)) => (
+            "order",
+            "the group is ordered, and another message of its message group comes first".to_owned(),
+            json!({}),
+        ),
         None => ("unknown", "for something that this client does not know".to_owned(), json!({})),
     };
     details["for"] = json!(what);

@@ -18,9 +18,9 @@ use sluice_protocol::names;
 
 use crate::assembly::ReadFailure;
 use crate::connection::Client;
-use crate::delivery::{self, unreadable};
+use crate::delivery::unreadable;
 use crate::frames::Broken;
-use crate::judge::{Judge, JudgeError, Stretch};
+use crate::judge::{Among, Judge, JudgeError, Stretch};
 use crate::limits::{LETTERS_LOOKED_THROUGH_MAX, LETTERS_OF_PAGE_MAX};
 use crate::plugins::Plugins;
 use crate::request::ask_admin;
@@ -55,8 +55,16 @@ pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<
     names::owner(&group)?;
     let id: MessageId = id.parse().map_err(|_| Refusal::plain(ErrorCode::BadMessageId))?;
     let mut explained = None;
-    if let Some((queue, offset)) = delivery::find(serving, id).await? {
-        let Answer::Standing(standing) = ask_admin(serving, Admin::Explain { group, queue, offset }).await? else {
+    let reader = serving.reader.clone();
+    let found = unreadable(tokio::task::spawn_blocking(move || find(&reader, id)).await)?;
+    if let Some((queue, offset, priority)) = found {
+        let admin = Admin::Explain {
+            group,
+            queue,
+            offset,
+            priority,
+        };
+        let Answer::Standing(standing) = ask_admin(serving, admin).await? else {
             unreachable!("the core says what a message is for a group");
         };
         // An index entry of a deleted topic finds none.
@@ -82,6 +90,23 @@ pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<
         ..Explanation::default()
     });
     Ok(frame::message(FrameKind::Explanation, &explanation))
+}
+
+/// Where a message is, and its priority: it says in which lane the message is. Blocks while it reads.
+fn find(reader: &LogReader, id: MessageId) -> Result<Option<(QueueId, QueueOffset, u8)>, LogError> {
+    let Some((queue, offset)) = reader.find(id)? else {
+        return Ok(None);
+    };
+    let place = reader.first_batch(queue, offset, QueueOffset(offset.0 + 1))?;
+    let attributes = match place.map(|place| Ok((place, reader.sparse_attributes(&place)?))).transpose() {
+        // Retention took it: no lane has it.
+        Err(LogError::Gone { .. }) => None,
+        attributes => attributes?,
+    };
+    let row = attributes
+        .as_ref()
+        .and_then(|(place, attributes)| attributes.row((offset.0 - place.first.0) as u32));
+    Ok(Some((queue, offset, row.map_or(0, |row| row.priority()))))
 }
 
 impl Asked {
@@ -149,6 +174,7 @@ impl Asked {
 
     fn verdict(&self, reader: &LogReader, plugins: &Plugins, filter: FilterHandle) -> Result<(Verdict, String), ExplainError> {
         let stretch = Stretch {
+            among: Among::All,
             queue: self.queue,
             from: self.offset,
             to: QueueOffset(self.offset.0 + 1),
@@ -238,6 +264,7 @@ fn wait(waiting: Waiting) -> explanation::waiting::What {
         Waiting::Members => What::Members(true),
         Waiting::Retrial { reason } => What::Retrial(reason),
         Waiting::Verdict => What::Verdict(true),
+        Waiting::Order => What::Order(true),
         Waiting::Demand => What::Demand(true),
     }
 }
