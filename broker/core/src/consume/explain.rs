@@ -81,9 +81,16 @@ impl Core {
         let (topic, group) = key;
         let reading = self.consuming.readings.get(&key);
         let lane = self.consuming.lane(cursor, priority);
+        let alarm = self.alarm(group, topic);
         if let Some(suspect) = lane.and_then(|lane| lane.aside.get(&offset.0)) {
-            let (digest, reason) = suspect.told();
-            return Step::SetAside { digest, reason };
+            // What the plugin fails on throughout is not decided before someone ends the alarm.
+            return alarm.map_or_else(
+                || {
+                    let (digest, reason) = suspect.told();
+                    Step::SetAside { digest, reason }
+                },
+                |alarm| Step::Waiting(Waiting::Alarm(alarm)),
+            );
         }
         let is_matched = lane.is_some_and(|lane| lane.matched.iter().any(|range| (range.first..range.end).contains(&offset)));
         if !is_matched && !is_parked && lane.is_some_and(|lane| offset < lane.judged) {
@@ -93,7 +100,7 @@ impl Core {
         let failed = lane.and_then(|lane| lane.held.as_ref());
         Step::Waiting(if let Some(pause) = pause {
             Waiting::Paused(pause)
-        } else if let Some(alarm) = self.alarm(group, topic) {
+        } else if let Some(alarm) = alarm {
             Waiting::Alarm(alarm)
         } else if reading.is_none_or(|reading| !reading.has_members()) {
             Waiting::Members
