@@ -48,6 +48,7 @@ impl Core {
                 limits,
                 on_failure,
             } => self.bind_plugin(name, digest, limits, on_failure),
+            Admin::GrowTopic { name, queues, by } => self.grow_topic(&name, queues, by),
             Admin::PauseGroup { name, topic, by } => self.pause_group(&name, topic.as_deref(), by),
             Admin::ResumeGroup { name, topic, by } => self.resume_group(&name, topic.as_deref(), by),
             Admin::SkipMessage {

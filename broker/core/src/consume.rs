@@ -3,6 +3,7 @@
 mod culprits;
 mod dispatch;
 mod explain;
+mod gate;
 mod give_up;
 mod judge;
 mod lanes;

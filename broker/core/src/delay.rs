@@ -139,9 +139,10 @@ impl Core {
 
     /// Stores the messages that are due and were read, each in its queue and in the order in which they are due.
     fn release_ready(&mut self, topic: TopicId, ahead: &mut Ahead) {
-        let Some(queues) = self.state.topics.get(&topic).map(|topic| topic.settings.queues) else {
+        if !self.state.topics.contains_key(&topic) {
             return;
-        };
+        }
+        let slots = self.state.slots_of(topic);
         let now_ms = self.now.wall_ms + i64::from(planted::is(Bug::ReleasedEarly));
         let mut released: BTreeMap<QueueId, Vec<(Due, Ready)>> = BTreeMap::new();
         for _ in 0..RELEASED_MAX {
@@ -151,7 +152,7 @@ impl Core {
             let Some(ready) = ahead.ready.remove(&due) else { break };
             self.releasing.ready_bytes -= ready.bytes;
             let row = ready.batch.row(ready.row).expect("a message is ready in a batch that has it");
-            let queue = queue_of_row(topic, queues, &row);
+            let queue = queue_of_row(topic, &slots, &row);
             released.entry(queue).or_default().push((due, ready));
         }
         for (queue, messages) in released {

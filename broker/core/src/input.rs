@@ -248,7 +248,9 @@ pub enum Admin {
         limits: PluginLimits,
         on_failure: OnFailure,
     },
-    /// Hand nothing out to a group any more, in one topic or in all. `by` is the operator's name here and below.
+    /// Give a topic so many queues, more than it has. `by` is the operator's name here and below.
+    GrowTopic { name: String, queues: u16, by: String },
+    /// Hand nothing out to a group any more, in one topic or in all.
     PauseGroup { name: String, topic: Option<String>, by: String },
     /// Go on with a group that is paused, or held for the fault of a plugin - what was set aside or held is judged again -, in one topic
     /// or in all.

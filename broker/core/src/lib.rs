@@ -8,6 +8,7 @@ mod consume;
 mod counters;
 mod delay;
 pub mod effect;
+mod grow;
 pub mod input;
 mod journal;
 mod leases;

@@ -33,6 +33,8 @@ pub const SLOT_BLOCK_BITS: u32 = 8;
 pub const SLOTS: u64 = 1_024;
 /// The most queues of a topic.
 pub const QUEUES_MAX: u16 = 1_024;
+/// How often a topic may grow.
+pub const GROWTHS_MAX: usize = 64;
 /// The most queues of all topics.
 pub const QUEUES_TOTAL_MAX: usize = 100_000;
 /// The most groups.

@@ -61,11 +61,14 @@ pub enum Bug {
     ParkedForgotten,
     OrderLostAtRestart,
     ExhaustedLetsPass,
+    GrowthSkipsTheFirst,
+    GrowthNotGated,
+    GrowthForgotten,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 57] = [
+    pub const ALL: [(&str, Self); 60] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -123,6 +126,9 @@ impl Bug {
         ("parked-forgotten", Self::ParkedForgotten),
         ("order-lost-at-restart", Self::OrderLostAtRestart),
         ("exhausted-lets-pass", Self::ExhaustedLetsPass),
+        ("growth-skips-the-first", Self::GrowthSkipsTheFirst),
+        ("growth-not-gated", Self::GrowthNotGated),
+        ("growth-forgotten", Self::GrowthForgotten),
     ];
 }
 

@@ -363,7 +363,7 @@ impl Core {
 
     /// Decides where the messages of a span go, and adds that to `runs`. Those of `grouped` are looked at for their message group.
     fn plan_span(&mut self, plan: &mut Plan, topic: TopicId, span: &Span, grouped: Option<&Attributes>, runs: &mut Vec<StoredRun>) {
-        let queues = self.state.topics.get(&topic).map_or(1, |topic| topic.settings.queues);
+        let slots = self.state.slots_of(topic);
         let mut at = 0;
         while at < span.count {
             let (sequence, rest) = (Sequence(span.first.0 + u64::from(at)), span.count - at);
@@ -377,7 +377,7 @@ impl Core {
                     due_ms,
                 } => (queue, offset, if due_ms.is_some() { 1 } else { count.min(rest) }, due_ms),
                 Seen::New | Seen::TooOld => {
-                    let (queue, neighbours) = span.queue_of(topic, queues, at, grouped);
+                    let (queue, neighbours) = span.queue_of(topic, &slots, at, grouped);
                     let count = known.new_run(sequence, rest.min(neighbours));
                     let queue_end = self.state.queues.get(&queue).map_or(QueueOffset(0), |entry| entry.end);
                     let first_offset = plan.place(queue, queue_end, count, span.parts(at, at + count));

@@ -5,6 +5,7 @@ pub mod calendar;
 pub mod codec;
 pub mod cursor;
 pub mod group;
+pub mod growth;
 pub mod lane;
 pub mod letters;
 pub mod meta;
@@ -29,6 +30,7 @@ use self::binding::Binding;
 use self::calendar::Calendars;
 use self::cursor::Cursor;
 use self::group::Group;
+use self::growth::Growth;
 use self::letters::Letters;
 use self::meta::Meta;
 use self::pause::{Pause, PauseId};
@@ -64,6 +66,8 @@ pub struct State {
     pub pauses: BTreeMap<PauseId, Pause>,
     /// What was dealt with of each dead-letter topic.
     pub letters: BTreeMap<TopicId, Letters>,
+    /// How topics grew.
+    pub growths: BTreeMap<TopicId, Growth>,
     /// The messages that wait for their time.
     pub calendars: Calendars,
     topic_names: Names<TopicId>,
@@ -453,6 +457,7 @@ impl State {
     fn delete_topic(&mut self, id: TopicId) {
         self.pauses.retain(|(_, topic), _| *topic != Some(id));
         self.letters.remove(&id);
+        self.growths.remove(&id);
         if let Some(topic) = self.topics.remove(&id) {
             remove_name(&mut self.topic_names, &topic.name, id);
         }

@@ -14,7 +14,7 @@ use sluice_log::record::{Change, OnFailure, Record};
 use sluice_log::{Ending, FaultyStorage, Storage, inspect};
 use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
 use sluice_protocol::wire::Reader;
-use support::{append, appended, batch, calendar_kinds, each_kind, keyed_batch, numbered, of_lanes, open, operated, queue};
+use support::{append, appended, batch, calendar_kinds, each_kind, keyed_batch, numbered, of_lanes, of_topics, open, operated, queue};
 
 /// The first eight of the random bytes that `support::open` gives.
 const SECRET: u64 = 0x0707_0707_0707_0707;
@@ -100,6 +100,13 @@ fn every_kind_of_record_of_operators_is_written_as_ever() {
         .iter()
         .flat_map(|record| [&(record.len() as u32).to_le_bytes()[..], record].concat());
     check("operated-1.bin", &parts.collect::<Vec<_>>());
+}
+
+#[test]
+fn records_of_topics_are_written_and_read_as_ever() {
+    check("records-topics-1.bin", &side_by_side(&of_topics()));
+    let read: Vec<_> = of_topics().iter().map(|record| Record::decode(&record.encode()).unwrap()).collect();
+    assert_eq!(read, of_topics());
 }
 
 #[test]

@@ -107,11 +107,17 @@ fn dealt(group: GroupId, topic: TopicId, index: u16, offset: u64) -> Operation {
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
-    (0..4, any::<(u64, Option<u64>)>(), any::<(u16, u32, u64)>()).prop_map(|(kind, (group, topic), (index, pass, offset))| {
+    (0..5, any::<(u64, Option<u64>)>(), any::<(u16, u32, u64)>()).prop_map(|(kind, (group, topic), (index, pass, offset))| {
         let (group, topic) = (GroupId(group), topic.map(TopicId));
         match kind {
             0 => Operation::Paused { group, topic },
             1 => Operation::Unpaused { group, topic },
+            3 => Operation::TopicGrown {
+                topic: topic.unwrap_or_default(),
+                ends: vec![QueueOffset(offset); usize::from(index % 5)],
+                queues: index,
+                groups: vec![group; usize::from(index % 3)],
+            },
             2 => dealt(group, topic.unwrap_or_default(), index, offset),
             _ => Operation::Skipped {
                 cursor: CursorId {

@@ -167,7 +167,7 @@ impl Core {
             self.consuming.behind.insert((barrier, key_of(cursor)));
             return false;
         }
-        let Picked { leases, by_priority } = pick(entry, reading, lanes, demand, self.now.mono_ms);
+        let Picked { leases, by_priority } = pick(entry, reading, lanes, &self.gate(cursor, reading), demand, self.now.mono_ms);
         if leases.is_empty() {
             return false;
         }

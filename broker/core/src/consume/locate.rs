@@ -219,7 +219,7 @@ impl Core {
                     let found = located
                         .iter()
                         .find(|start| start.queue == cursor.queue)
-                        .map_or(queue.end, |start| start.offset);
+                        .map_or(queue.start, |start| start.offset);
                     found.clamp(queue.start, queue.end)
                 }
             };

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use sluice_log::record::{LeaseRange, OffsetRange};
 use sluice_protocol::ids::Attempt;
 
+use super::gate::Gate;
 use super::lanes::{ByPriority, Lanes, by_priority};
 use super::{LaneRun, Reading};
 use crate::limits::CURSOR_OPEN_MAX;
@@ -23,9 +24,9 @@ pub(super) struct Picked {
 }
 
 /// Takes up to `max` messages of a queue.
-pub(super) fn pick(entry: &Cursor, reading: &Reading, lanes: &mut Lanes, max: u64, now_mono_ms: u64) -> Picked {
+pub(super) fn pick(entry: &Cursor, reading: &Reading, lanes: &mut Lanes, gate: &Gate<'_>, max: u64, now_mono_ms: u64) -> Picked {
     if reading.ordered {
-        let leases = pick_heads(&entry.lane, &mut lanes.base, reading.oldest_every, max, now_mono_ms);
+        let leases = pick_heads(&entry.lane, &mut lanes.base, gate, reading.oldest_every, max, now_mono_ms);
         return Picked {
             leases,
             by_priority: ByPriority::new(),
@@ -271,7 +272,7 @@ fn push(picked: &mut Vec<(u8, LeaseRange)>, priority: u8, next: LeaseRange) {
 }
 
 /// Of an ordered group: the first open message of each message group, by priority, and in between the one that has waited longest.
-fn pick_heads(durable: &Lane, lane: &mut LaneRun, every: u8, max: u64, now_mono_ms: u64) -> Vec<LeaseRange> {
+fn pick_heads(durable: &Lane, lane: &mut LaneRun, gate: &Gate<'_>, every: u8, max: u64, now_mono_ms: u64) -> Vec<LeaseRange> {
     let mut turns = Turns::new(every, lane);
     let mut heads: BTreeMap<u64, (u8, Attempt)> = BTreeMap::new();
     for (offsets, retry) in durable.retries.due(0, now_mono_ms) {
@@ -284,9 +285,9 @@ fn pick_heads(durable: &Lane, lane: &mut LaneRun, every: u8, max: u64, now_mono_
     }
     // At the bound only what is open already goes out again.
     let most = max.min(CURSOR_OPEN_MAX.saturating_sub(durable.open())) as usize;
-    let ready = durable.order.ready_heads(if most == 0 { 0 } else { most + lane.freed.len() });
-    let free = ready.filter(|(_, offset)| durable.order.get(*offset).is_some_and(|row| !lane.awaits(row.group)));
-    heads.extend(free.map(|(priority, offset)| (offset, (priority, Attempt(1)))));
+    let waits = |group: u64| lane.awaits(group) || gate.is_closed(group);
+    let ready = durable.order.ready_heads(most, &waits);
+    heads.extend(ready.map(|(priority, offset)| (offset, (priority, Attempt(1)))));
     let mut ranked: BTreeSet<(u8, u64)> = heads.iter().map(|(&offset, &(priority, _))| (u8::MAX - priority, offset)).collect();
     let mut picked = Vec::new();
     let mut left = max;

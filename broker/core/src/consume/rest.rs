@@ -3,7 +3,7 @@
 use sluice_log::record::CursorId;
 use sluice_protocol::ids::{Position, QueueOffset};
 
-use super::{Reading, ReadingKey, cursor_of, key_of};
+use super::{LaneRun, Reading, ReadingKey, cursor_of, key_of};
 use crate::broker::Core;
 
 impl Core {
@@ -28,6 +28,15 @@ impl Core {
     pub(crate) fn go_on_reading(&mut self, key: ReadingKey, depends: Position) {
         if let Some(reading) = self.consuming.readings.get_mut(&key) {
             reading.barrier = depends;
+            self.consuming.wake(key);
+        }
+    }
+
+    /// A topic grew: the lanes of its new queues begin with nothing. Their first message comes after the record that made them.
+    pub(crate) fn add_lanes(&mut self, key: ReadingKey, further: usize) {
+        if let Some(reading) = self.consuming.readings.get_mut(&key) {
+            let new = std::iter::repeat_with(LaneRun::default).take(further);
+            reading.lanes.extend(new);
             self.consuming.wake(key);
         }
     }

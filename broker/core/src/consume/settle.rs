@@ -439,6 +439,8 @@ impl Core {
                 if let Some(run) = self.consuming.lane_mut(cursor, priority) {
                     run.aside = run.aside.split_off(&start.0);
                     if run.place < start {
+                        // What follows a message that is gone, here or in a queue that the topic grew by, comes when that is durable.
+                        run.barrier = position;
                         run.rewind(durable, start);
                     }
                 }

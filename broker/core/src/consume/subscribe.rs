@@ -42,11 +42,12 @@ impl Core {
             (StartPoint::Earliest, _) => self.starts(topic, |_, entry| entry.start),
             (StartPoint::Latest, _) => self.starts(topic, |_, entry| entry.end),
             (StartPoint::Time { wall_ms }, None) => return Ok(Entry::Locate { topic, wall_ms }),
+            // A queue that the topic grew by meanwhile has no place yet, and nothing older.
             (StartPoint::Time { .. }, Some(located)) => self.starts(topic, |queue, entry| {
                 let found = located
                     .iter()
                     .find(|start| start.queue == queue)
-                    .map_or(entry.end, |start| start.offset);
+                    .map_or(entry.start, |start| start.offset);
                 found.clamp(entry.start, entry.end)
             }),
         };

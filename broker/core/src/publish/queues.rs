@@ -3,43 +3,38 @@
 use bytes::Bytes;
 use sluice_log::record::Change;
 use sluice_protocol::batch::{Attributes, Row};
-use sluice_protocol::ids::{ProducerId, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
+use sluice_protocol::ids::{ProducerId, QueueId, QueueOffset, Sequence, TopicId};
 
 use super::Span;
 use crate::broker::Core;
-use crate::limits::{SLOT_BLOCK_BITS, SLOTS};
+use crate::limits::SLOT_BLOCK_BITS;
+use crate::state::growth::{Slots, slot_of};
 
-/// The queue of a message without a message group: neighbouring sequences share a slot, so that a batch stays a batch, and a slot never
-/// changes.
-fn choose_queue(topic: TopicId, queues: u16, producer: ProducerId, sequence: Sequence) -> QueueId {
+/// The queue of a message without a message group: neighbouring sequences share a slot, so that a batch stays a batch, and the slot of a
+/// message never changes.
+fn choose_queue(topic: TopicId, slots: &Slots, producer: ProducerId, sequence: Sequence) -> QueueId {
     let mixed = (producer.0 as u64) ^ ((producer.0 >> 64) as u64).rotate_left(32) ^ (sequence.0 >> SLOT_BLOCK_BITS);
-    queue_of(topic, queues, mixed)
+    queue_of(topic, slots, mixed)
 }
 
 /// The queue of a stored message: by its message group if it has one, else by its id.
-pub(crate) fn queue_of_row(topic: TopicId, queues: u16, row: &Row<'_>) -> QueueId {
+pub(crate) fn queue_of_row(topic: TopicId, slots: &Slots, row: &Row<'_>) -> QueueId {
     match row.group_hash() {
-        0 => choose_queue(topic, queues, row.producer(), row.sequence()),
-        group => queue_of(topic, queues, group),
+        0 => choose_queue(topic, slots, row.producer(), row.sequence()),
+        group => queue_of(topic, slots, group),
     }
 }
 
 /// The queue of the slot that this is hashed to.
-fn queue_of(topic: TopicId, queues: u16, mut mixed: u64) -> QueueId {
-    // The finalizer of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves every bit of the result.
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    let slot = (mixed ^ (mixed >> 31)) % SLOTS;
-    QueueId {
-        topic,
-        index: QueueIndex((slot % u64::from(queues.max(1))) as u16),
-    }
+fn queue_of(topic: TopicId, slots: &Slots, mixed: u64) -> QueueId {
+    let index = slots.queue(slot_of(mixed));
+    QueueId { topic, index }
 }
 
 impl Span {
     /// The queue of a message of the span, and how many from it on surely go there.
-    pub(super) fn queue_of(&self, topic: TopicId, queues: u16, at: u32, grouped: Option<&Attributes>) -> (QueueId, u32) {
-        let by_id = |at: u32| choose_queue(topic, queues, self.producer, Sequence(self.first.0 + u64::from(at)));
+    pub(super) fn queue_of(&self, topic: TopicId, slots: &Slots, at: u32, grouped: Option<&Attributes>) -> (QueueId, u32) {
+        let by_id = |at: u32| choose_queue(topic, slots, self.producer, Sequence(self.first.0 + u64::from(at)));
         let sequence = self.first.0 + u64::from(at);
         let block = (1 << SLOT_BLOCK_BITS) - (sequence & ((1 << SLOT_BLOCK_BITS) - 1)) as u32;
         let (Some(attributes), [part]) = (grouped, self.parts.as_slice()) else {
@@ -47,7 +42,7 @@ impl Span {
         };
         let of = |at: u32| match attributes.row(part.rows.start + at).map_or(0, |row| row.group_hash()) {
             0 => by_id(at),
-            group => queue_of(topic, queues, group),
+            group => queue_of(topic, slots, group),
         };
         let queue = of(at);
         let neighbours = (at + 1..self.count).take_while(|at| of(*at) == queue).count() as u32;

@@ -12,6 +12,7 @@ use super::binding::Binding;
 use super::calendar::Page;
 use super::cursor::Cursor;
 use super::group::Group;
+use super::growth::Growth;
 use super::letters::Letters;
 use super::meta::Meta;
 use super::pause::{self, Pause, PauseId};
@@ -35,7 +36,7 @@ fn version(kind: u8) -> u8 {
 }
 
 /// The highest number that a kind may have.
-const KINDS: u8 = 16;
+const KINDS: u8 = 17;
 
 /// What names an entry, in the order in which a checkpoint holds them. The number of a kind is never used again for another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -60,6 +61,8 @@ pub enum Key {
     Pause(PauseId),
     /// What was dealt with of a dead-letter topic (16).
     Letters(TopicId),
+    /// How a topic grew (17).
+    Growth(TopicId),
     /// The calendar of a topic, but for what waits in it (9).
     Calendar(TopicId),
     /// What waits in a calendar and is due within about a second (10).
@@ -79,6 +82,7 @@ impl Key {
             Self::Binding(_) => 8,
             Self::Pause(_) => 15,
             Self::Letters(_) => 16,
+            Self::Growth(_) => 17,
             Self::Calendar(_) => 9,
             Self::Waiting(..) => 10,
         }
@@ -173,6 +177,11 @@ impl State {
                 after.and_then(|key| if let Key::Letters(id) = key { Some(id) } else { None }),
             )
             .map(Key::Letters),
+            17 => above(
+                &self.growths,
+                after.and_then(|key| if let Key::Growth(id) = key { Some(id) } else { None }),
+            )
+            .map(Key::Growth),
             _ => None,
         }
     }
@@ -208,6 +217,7 @@ impl State {
             Key::Binding(name) => self.bindings.get(name)?.encode(begin(&mut to, 8).text(name)),
             Key::Pause(id) => self.pauses.get(id)?.encode(pause::put_id(begin(&mut to, 15), *id)),
             Key::Letters(id) => self.letters.get(id)?.encode(begin(&mut to, 16).u64(id.0)),
+            Key::Growth(id) => self.growths.get(id)?.encode(begin(&mut to, 17).u64(id.0)),
             Key::Calendar(topic) => self.calendars.encode(*topic, begin(&mut to, 9))?,
             Key::Waiting(topic, page) => self.calendars.encode_page(*topic, *page, begin(&mut to, 10))?,
         }
@@ -254,6 +264,7 @@ impl State {
             8 => drop(self.bindings.insert(from.text()?.to_owned(), Binding::decode(&mut from, version)?)),
             15 => drop(self.pauses.insert(pause::take_id(&mut from)?, Pause::decode(&mut from)?)),
             16 => drop(self.letters.insert(TopicId(from.u64()?), Letters::decode(&mut from)?)),
+            17 => drop(self.growths.insert(TopicId(from.u64()?), Growth::decode(&mut from)?)),
             9 => self.calendars.decode(&mut from)?,
             10 => self.calendars.decode_page(&mut from)?,
             _ => return Err(BadEntry::Kind(kind)),

@@ -45,6 +45,12 @@ impl State {
                     cursor.settled(*offset, QueueOffset(offset.0 + 1));
                 }
             }),
+            Operation::TopicGrown {
+                topic,
+                ends,
+                queues,
+                groups,
+            } => self.grow_topic(position, *topic, ends, *queues, groups),
             Operation::DeadLettersDealt { from, dealt, back } => {
                 self.letters.entry(from.topic).or_default().deal(position, dealt);
                 // The lanes of one cursor stand side by side, and their record changes it once.

@@ -63,13 +63,23 @@ impl Order {
         self.ready.len() as u64
     }
 
-    /// Messages that may be handed out now: as many as asked for by rank, and as many of each priority by offset, so that whichever has its
-    /// turn is among them.
-    pub fn ready_heads(&self, most: usize) -> impl Iterator<Item = (u8, u64)> + '_ {
-        let of_rank = move |rank: u8| self.ready.range((rank, 0)..=(rank, u64::MAX)).take(most);
+    /// Messages that may be handed out now and whose message group does not wait for anything else: as many as asked for by rank, and as many
+    /// of each priority by offset, so that whichever has its turn is among them.
+    pub fn ready_heads<'a>(&'a self, most: usize, waits: &'a dyn Fn(u64) -> bool) -> impl Iterator<Item = (u8, u64)> + 'a {
+        let of_rank = move |rank: u8| {
+            let ranked = self.ready.range((rank, 0)..=(rank, u64::MAX));
+            ranked
+                .filter(|(_, offset)| !self.get(*offset).is_some_and(|row| waits(row.group)))
+                .take(most)
+        };
         (0..=PRIORITY_MAX)
             .flat_map(of_rank)
             .map(|&(rank, offset)| (PRIORITY_MAX - rank, offset))
+    }
+
+    /// Whether a message of a message group is open.
+    pub fn has_group(&self, group: u64) -> bool {
+        self.groups.contains_key(&group)
     }
 
     /// The lowest open message.
@@ -196,7 +206,7 @@ mod tests {
     }
 
     fn ready(order: &Order) -> Vec<(u8, u64)> {
-        order.ready_heads(9).collect()
+        order.ready_heads(9, &|_| false).collect()
     }
 
     #[test]

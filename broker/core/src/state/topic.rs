@@ -28,6 +28,14 @@ impl Topic {
         }
     }
 
+    /// It has so many queues from the record at `position` on.
+    pub(super) fn grown(&mut self, position: Position, queues: u16) {
+        if self.reflects < position {
+            self.reflects = position;
+            self.settings.queues = queues;
+        }
+    }
+
     pub(super) fn encode(&self, to: &mut Writer) {
         let TopicSettings {
             queues,

@@ -32,6 +32,13 @@ pub enum Operation {
         dealt: Vec<OffsetRange>,
         back: Vec<SentBack>,
     },
+    /// A topic has `queues` queues from here on. Those that it had end at `ends`; these groups read the new ones from their beginning.
+    TopicGrown {
+        topic: TopicId,
+        ends: Vec<QueueOffset>,
+        queues: u16,
+        groups: Vec<GroupId>,
+    },
 }
 
 /// Messages of one lane that are due again after their last attempt. The lanes of one cursor stand side by side in a record.
@@ -51,6 +58,7 @@ const PAUSED: u16 = 50;
 const UNPAUSED: u16 = 51;
 const SKIPPED: u16 = 52;
 pub(super) const DEAD_LETTERS_DEALT: u16 = 53;
+const TOPIC_GROWN: u16 = 57;
 
 /// What the number of such a kind stands for.
 pub(super) fn kind_name(number: u16) -> Option<&'static str> {
@@ -59,6 +67,7 @@ pub(super) fn kind_name(number: u16) -> Option<&'static str> {
         UNPAUSED => Some("group-unpaused"),
         SKIPPED => Some("message-skipped"),
         DEAD_LETTERS_DEALT => Some("dead-letters-dealt"),
+        TOPIC_GROWN => Some("topic-grown"),
         _ => None,
     }
 }
@@ -70,6 +79,7 @@ pub(super) fn number(operated: &Operated) -> u16 {
         Operation::Unpaused { .. } => UNPAUSED,
         Operation::Skipped { .. } => SKIPPED,
         Operation::DeadLettersDealt { .. } => DEAD_LETTERS_DEALT,
+        Operation::TopicGrown { .. } => TOPIC_GROWN,
     }
 }
 
@@ -91,13 +101,24 @@ pub(super) fn put_operated(out: &mut Writer, operated: &Operated) {
                 put_leases(out, &sent.messages);
             }
         }
+        Operation::TopicGrown {
+            topic,
+            ends,
+            queues,
+            groups,
+        } => {
+            out.u64(topic.0).u16(*queues).count(ends.len());
+            ends.iter().for_each(|end| drop(out.u64(end.0)));
+            out.count(groups.len());
+            groups.iter().for_each(|group| drop(out.u64(group.0)));
+        }
     }
 }
 
 /// Whether some message is sent back into the lane of a priority, for which version 1 has no room.
 pub(super) fn needs_version_2(operated: &Operated) -> bool {
     match &operated.operation {
-        Operation::Paused { .. } | Operation::Unpaused { .. } | Operation::Skipped { .. } => false,
+        Operation::Paused { .. } | Operation::Unpaused { .. } | Operation::Skipped { .. } | Operation::TopicGrown { .. } => false,
         Operation::DeadLettersDealt { back, .. } => back.iter().any(|sent| sent.priority != 0),
     }
 }
@@ -126,6 +147,17 @@ pub(super) fn take_operated(number: u16, version: u16, from: &mut Reader<'_>) ->
             dealt: take_ranges(from)?,
             back: take_back(version, from)?,
         },
+        TOPIC_GROWN => {
+            let (topic, queues) = (TopicId(from.u64()?), from.u16()?);
+            let ends = take_numbers(from)?.into_iter().map(QueueOffset).collect();
+            let groups = take_numbers(from)?.into_iter().map(GroupId).collect();
+            Operation::TopicGrown {
+                topic,
+                ends,
+                queues,
+                groups,
+            }
+        }
         unknown => return Err(RecordError::Kind(unknown)),
     };
     Ok(Operated { by, operation })
@@ -143,6 +175,11 @@ fn take_back(version: u16, from: &mut Reader<'_>) -> Result<Vec<SentBack>, WireE
             })
         })
         .collect()
+}
+
+fn take_numbers(from: &mut Reader<'_>) -> Result<Vec<u64>, WireError> {
+    let count = from.count(8)?;
+    (0..count).map(|_| from.u64()).collect()
 }
 
 fn put_scope(out: &mut Writer, group: GroupId, topic: Option<TopicId>) {

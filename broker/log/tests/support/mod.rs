@@ -350,6 +350,23 @@ pub(crate) fn operated() -> Vec<Record> {
     operations.map(record).into()
 }
 
+/// What operators do with topics.
+pub(crate) fn of_topics() -> Vec<Record> {
+    let grown = Operation::TopicGrown {
+        topic: TopicId(3),
+        ends: vec![QueueOffset(40), QueueOffset(0)],
+        queues: 5,
+        groups: vec![GroupId(8), GroupId(9)],
+    };
+    vec![Record {
+        at: Now { wall_ms: -5, mono_ms: 6 },
+        change: Change::Operated(Operated {
+            by: "ops-1".into(),
+            operation: grown,
+        }),
+    }]
+}
+
 /// Records that speak of priorities and order.
 pub(crate) fn of_lanes() -> Vec<Record> {
     let queue = QueueId {

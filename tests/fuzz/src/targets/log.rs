@@ -353,6 +353,12 @@ fn records() -> Vec<Record> {
             group: GroupId(4),
             topic: None,
         }),
+        operated(Operation::TopicGrown {
+            topic: TopicId(3),
+            ends: vec![QueueOffset(7); 2],
+            queues: 4,
+            groups: vec![GroupId(4)],
+        }),
         operated(Operation::DeadLettersDealt {
             from: queue,
             dealt: vec![offsets],
