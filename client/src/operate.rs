@@ -1,4 +1,4 @@
-//! What operators do with a group's messages: pause and resume, skip, purge, and see who holds what.
+//! What operators do with a topic and with a group's messages: growth, pause and resume, skip, purge, and see who holds what.
 
 use sluice_protocol::control;
 use sluice_protocol::frame::FrameKind;
@@ -9,6 +9,17 @@ use crate::error::Error;
 
 /// As the other calls of operators, each answers when what it did is durable, and none is tried twice.
 impl Client {
+    /// Gives a topic so many queues, more than it has, while messages flow. What is published from then on is spread over all of them, and a
+    /// retried send meets its first try. Groups read the new queues from their beginning; ordered groups keep the order of each message
+    /// group. Where it has so many already nothing changes.
+    ///
+    /// # Errors
+    /// `NoSuchTopic`, `FewerQueues`, `BadSetting`, `LimitExceeded`.
+    pub async fn grow_topic(&self, name: &str, queues: u16) -> Result<(), Error> {
+        let (name, queues) = (name.to_owned(), queues.into());
+        self.done(FrameKind::GrowTopic, &control::GrowTopic { name, queues }).await
+    }
+
     /// Hands nothing out to a group any more, in one topic or in all that it reads or will read. What it holds may be settled, runs out as
     /// usual and waits; its members stay connected. Where it is paused already nothing changes.
     ///

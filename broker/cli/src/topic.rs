@@ -1,4 +1,4 @@
-//! `sluice topic`: create, list, describe and delete topics.
+//! `sluice topic`: create, list, describe, grow and delete topics.
 
 use std::time::Duration;
 
@@ -35,6 +35,14 @@ pub(crate) enum Topic {
         /// Name of the topic
         name: String,
     },
+    /// Give a topic more queues while messages flow
+    Grow {
+        /// Name of the topic
+        name: String,
+        /// How many queues it has from now on: more than before, up to 1024
+        #[arg(long)]
+        queues: u16,
+    },
     /// Delete a topic with all its messages
     Delete {
         /// Name of the topic
@@ -70,6 +78,13 @@ impl Topic {
                 output.table(&["topic", "queues", "messages", "created"], &rows)?;
             }
             Topic::Describe { name } => describe(&client.topic(&name).await?, output)?,
+            Topic::Grow { name, queues } => {
+                client.grow_topic(&name, queues).await?;
+                output.show(
+                    || json!({ "topic": name, "queues": queues }),
+                    || vec![format!("topic {name} has {queues} queues")],
+                )?;
+            }
             Topic::Delete { name } => {
                 client.delete_topic(&name).await?;
                 output.show(

@@ -289,6 +289,24 @@ fn entries_of_where_passes_began_are_written_and_read_as_ever() {
     check("begun-1.bin", &state(vec![subscribed, sought]), &[1, 5, 6]);
 }
 
+/// A topic that grew twice, and a group that reads it.
+#[test]
+fn entries_of_a_topic_that_grew_are_written_and_read_as_ever() {
+    let grown = |ends: &[u64], queues| {
+        Change::Operated(Operated {
+            by: "ops-1".to_owned(),
+            operation: Operation::TopicGrown {
+                topic: TOPIC,
+                ends: ends.iter().copied().map(QueueOffset).collect(),
+                queues,
+                groups: vec![GROUP],
+            },
+        })
+    };
+    let changes = vec![topic(TOPIC, "orders"), grown(&[12], 2), grown(&[20, 5], 4)];
+    check("growth-1.bin", &state(changes), &[1, 2, 3, 6, 17]);
+}
+
 fn check(name: &str, state: &State, kinds: &[u8]) {
     let (path, entries) = (path(name), written(state, kinds));
     if env::var_os("SLUICE_ADD_GOLDENS").is_some() && !path.exists() {

@@ -149,6 +149,15 @@ fn operated() -> impl Strategy<Value = Change> {
                 }],
             }
         }),
+        // Where its queues end, and how many it had, is put in when the history is made.
+        (0u64..3, 1u16..3, prop::collection::vec((0u64..2).prop_map(GroupId), 0..2)).prop_map(|(topic, queues, groups)| {
+            Operation::TopicGrown {
+                topic: TopicId(topic),
+                ends: Vec::new(),
+                queues,
+                groups,
+            }
+        }),
     ];
     ("[ab]", operation).prop_map(|(by, operation)| Change::Operated(Operated { by, operation }))
 }
@@ -271,6 +280,7 @@ fn take(waiting: &mut Vec<Due>, pick: &mut Due) -> bool {
 /// deleted or subscribed to that is not there.
 fn history(changes: Vec<Change>) -> Vec<(Position, Record)> {
     let (mut created, mut topics, mut groups) = ([0, 0, 0], BTreeSet::new(), BTreeSet::new());
+    let mut queues: BTreeMap<TopicId, u16> = BTreeMap::new();
     let (mut calendars, mut numbers) = (BTreeMap::new(), BTreeMap::new());
     let numbered = changes.into_iter().filter_map(|mut change| {
         let mut next = |kind: usize| {
@@ -306,6 +316,23 @@ fn history(changes: Vec<Change>) -> Vec<(Position, Record)> {
                 let waiting = calendars.entry(queue.topic).or_default();
                 due.retain_mut(|due| take(waiting, due));
                 topics.contains(&queue.topic)
+            }
+            Change::Operated(Operated {
+                operation:
+                    Operation::TopicGrown {
+                        topic,
+                        ends,
+                        queues: further,
+                        groups: reading,
+                    },
+                ..
+            }) => {
+                let has = queues.entry(*topic).or_insert(2);
+                *ends = (0..*has).map(|index| QueueOffset(index.into())).collect();
+                *has += *further;
+                *further = *has;
+                reading.retain(|group| groups.contains(group));
+                topics.contains(topic)
             }
             Change::Recalled { topic, due } => take(calendars.entry(*topic).or_default(), due) && topics.contains(topic),
             _ => true,

@@ -102,6 +102,8 @@ pub enum FrameKind {
     ResendDeadLetters = 89,
     /// `DealWithDeadLetters`: they are not shown any more; answered by `DeadLettersDealt`.
     DiscardDeadLetters = 90,
+    /// `GrowTopic`; answered by `Done`.
+    GrowTopic = 95,
 
     /// `Empty`: carried out.
     Done = 96,
@@ -184,6 +186,7 @@ impl FrameKind {
         Self::ListDeadLetters,
         Self::ResendDeadLetters,
         Self::DiscardDeadLetters,
+        Self::GrowTopic,
         Self::Done,
         Self::Topics,
         Self::Topic,

@@ -279,6 +279,7 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::ListDeadLetters
         | FrameKind::ResendDeadLetters
         | FrameKind::DiscardDeadLetters
+        | FrameKind::GrowTopic
         | FrameKind::ReadMessages
         | FrameKind::ExplainMessage => {
             // Held until the client has taken the answer.

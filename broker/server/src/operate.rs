@@ -1,4 +1,4 @@
-//! What operators ask of groups, from frames to the core and back: pause and resume, skip, purge, leases.
+//! What operators ask of groups and topics, from frames to the core and back: pause and resume, skip, purge, leases, growth.
 
 use bytes::Bytes;
 use sluice_core::effect::{self, LeaseState, MessageState};
@@ -39,6 +39,13 @@ pub(crate) fn admin(by: &str, kind: FrameKind, frame: &Frame) -> Result<Admin, B
                 offset: QueueOffset(ask.offset),
                 by,
             }
+        }
+        FrameKind::GrowTopic => {
+            let control::GrowTopic { name, queues } = message(frame, kind)?;
+            let wanted = u16::try_from(queues);
+            let queues = wanted.map_err(|_| Refusal::new(ErrorCode::BadSetting, format!("a topic has 1 to 1024 queues, not {queues}")))?;
+            let name = named(name)?;
+            Admin::GrowTopic { name, queues, by }
         }
         FrameKind::PurgeGroup => {
             let control::PurgeGroup { group, topic } = message(frame, kind)?;

@@ -108,9 +108,13 @@ pub(super) fn put_operated(out: &mut Writer, operated: &Operated) {
             groups,
         } => {
             out.u64(topic.0).u16(*queues).count(ends.len());
-            ends.iter().for_each(|end| drop(out.u64(end.0)));
+            for end in ends {
+                out.u64(end.0);
+            }
             out.count(groups.len());
-            groups.iter().for_each(|group| drop(out.u64(group.0)));
+            for group in groups {
+                out.u64(group.0);
+            }
         }
     }
 }
