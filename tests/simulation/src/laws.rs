@@ -173,12 +173,16 @@ pub enum Law {
     OrderPerGroup,
     /// Situation: a message that an ordered group found while one before it in its message group was open.
     ParkedBehind,
+    /// In an ordered group the order of a message group goes on from queue to queue when a topic grows.
+    OrderOverGrowth,
+    /// Situation: a topic that grew.
+    TopicGrown,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 84] = [
+pub const LAWS: [(Law, u64); 86] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -263,6 +267,8 @@ pub const LAWS: [(Law, u64); 84] = [
     (OldestHasItsTurn, 100),
     (OrderPerGroup, 200),
     (ParkedBehind, 50),
+    (OrderOverGrowth, 20),
+    (TopicGrown, 50),
 ];
 
 /// How often each law was put to the test.

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 72] = [
+pub const BUGS: [Planted; 75] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -183,6 +183,21 @@ pub const BUGS: [Planted; 72] = [
         "exhausted-lets-pass",
         100,
         "a message that had its last attempt lets those behind it pass",
+    ),
+    core(
+        "growth-skips-the-first",
+        50,
+        "groups pass over the first message of each queue that a topic grew by",
+    ),
+    core(
+        "growth-not-gated",
+        100,
+        "a message group goes on in a new queue while it is open in the old one",
+    ),
+    core(
+        "growth-forgotten",
+        200,
+        "a start forgets how topics grew, as far as its checkpoint says it",
     ),
 ];
 

@@ -196,15 +196,18 @@ impl Core {
                 });
             }
         } else {
-            self.record(Change::Granted {
+            let frontier = lanes.base.frontier();
+            let passed = self.passing(cursor, frontier, &[]);
+            let position = self.record(Change::Granted {
                 cursor,
                 pass,
                 priority: 0,
                 holder,
                 leases: leases.clone(),
-                frontier: lanes.base.frontier(),
+                frontier,
                 expires_mono_ms,
             });
+            lanes.base.ended(passed, position);
         }
         let taker = match member {
             MemberRef::Stream(subscription) => {
@@ -309,13 +312,18 @@ impl Core {
         if ahead >= FRONTIER_MESSAGES_MAX || self.now.mono_ms >= moved + FRONTIER_MS_MAX {
             let pass = entry.pass;
             let frontier = QueueOffset(frontier.0 + u64::from(planted::is(Bug::FrontierTooFar)));
-            self.record(Change::FrontierMoved {
+            let passed = self.passing(cursor, frontier, &[]);
+            let position = self.record(Change::FrontierMoved {
                 cursor,
                 pass,
                 priority: lane.priority,
                 frontier,
                 parked: Vec::new(),
             });
+            if !passed.is_empty() {
+                lane.ended(passed, position);
+                self.consuming.behind.insert((position, key_of(cursor)));
+            }
             lane.moved_mono_ms = None;
         }
     }

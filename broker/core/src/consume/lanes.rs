@@ -146,7 +146,7 @@ impl Core {
 
     /// The message groups of what was to be judged again, does not match, and lies before the frontier to be recorded: what follows there is
     /// not delivered before that is durable, since a crash would have it judged once more.
-    fn passing(&self, cursor: CursorId, frontier: QueueOffset, parked: &[Parked]) -> Vec<u64> {
+    pub(super) fn passing(&self, cursor: CursorId, frontier: QueueOffset, parked: &[Parked]) -> Vec<u64> {
         let Some(entry) = self.state.cursors.get(&cursor).filter(|entry| entry.lane.order.unjudged() > 0) else {
             return Vec::new();
         };

@@ -21,6 +21,7 @@ use super::queue::Queue;
 use super::subscription::Subscription;
 use super::topic::Topic;
 use super::{State, add_name};
+use crate::planted::{self, Bug};
 
 /// The highest version of a kind of entry. Every version below it is read, too.
 fn version(kind: u8) -> u8 {
@@ -264,7 +265,12 @@ impl State {
             8 => drop(self.bindings.insert(from.text()?.to_owned(), Binding::decode(&mut from, version)?)),
             15 => drop(self.pauses.insert(pause::take_id(&mut from)?, Pause::decode(&mut from)?)),
             16 => drop(self.letters.insert(TopicId(from.u64()?), Letters::decode(&mut from)?)),
-            17 => drop(self.growths.insert(TopicId(from.u64()?), Growth::decode(&mut from)?)),
+            17 => {
+                let (topic, growth) = (TopicId(from.u64()?), Growth::decode(&mut from)?);
+                if !planted::is(Bug::GrowthForgotten) {
+                    self.growths.insert(topic, growth);
+                }
+            }
             9 => self.calendars.decode(&mut from)?,
             10 => self.calendars.decode_page(&mut from)?,
             _ => return Err(BadEntry::Kind(kind)),

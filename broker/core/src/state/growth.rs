@@ -95,7 +95,7 @@ impl Growth {
         for Step { ends, queues } in &self.steps {
             to.u16(*queues).count(ends.len());
             for end in ends {
-                to.u64(if planted::is(Bug::GrowthForgotten) { 0 } else { end.0 });
+                to.u64(end.0);
             }
         }
     }

@@ -120,6 +120,11 @@ impl Operator {
                 letters,
                 by: OPERATOR.to_owned(),
             }),
+            29..=34 => Some(Admin::GrowTopic {
+                name: around.wishes[chosen].topic.clone(),
+                queues: random.within(2..9) as u16,
+                by: OPERATOR.to_owned(),
+            }),
             28 => around.letters.take().map(|(group, _)| Admin::DiscardDeadLetters {
                 group,
                 from: QueueOffset(random.below(3)),

@@ -10,6 +10,7 @@ use sluice_protocol::units::Now;
 use super::asked::Asked;
 use super::cursor::{Cursor, Held};
 use super::delayed::{Delays, Told};
+use super::growth::Growth;
 use crate::content::{self, Verdict};
 use crate::laws::{Court, Law};
 use crate::rows;
@@ -51,6 +52,8 @@ pub struct Book {
     /// The highest sequence that each producer's window had seen before a frame, the frame, and the highest with it. The messages of a
     /// turn are judged by the window before it.
     highest: BTreeMap<ProducerId, (u64, u64, u64)>,
+    /// How topics grew.
+    pub growth: Growth,
     /// What is known of delayed messages.
     pub delays: Delays,
     pub(super) stamp: Now,
@@ -325,6 +328,7 @@ impl Book {
                 frame,
                 copy: false,
             });
+            self.growth.stored(queue, place.1, model.group(place.1));
             let (before, of_frame, highest) = self.highest.entry(producer).or_default();
             if *of_frame != frame {
                 (*before, *of_frame) = (*highest, frame);

@@ -135,12 +135,15 @@ impl Book {
         court.demand(Law::OffsetsAreContiguous, first == end, || {
             format!("{queue} ends at {end}, a release begins at {first}")
         });
-        model.rows.extend(identities.into_iter().map(|(producer, sequence)| Row {
-            producer,
-            sequence,
-            frame,
-            copy: false,
-        }));
+        for ((producer, sequence), offset) in identities.into_iter().zip(first..) {
+            model.rows.push(Row {
+                producer,
+                sequence,
+                frame,
+                copy: false,
+            });
+            self.growth.stored(queue, offset, model.group(offset));
+        }
     }
 
     /// A message was taken out of its calendar.

@@ -111,7 +111,9 @@ impl Known {
             Held::Waiting { .. } | Held::Leased { .. } => None,
         });
         // What ended a message in this frame or in the one before it was perhaps not synced yet when the grant was made.
-        let first = move |offset: &u64| model.is_head(id, *offset, book) && model.follows(id, *offset, book.frames.0, book);
+        let first = move |offset: &u64| {
+            model.is_head(id, *offset, book) && model.follows(id, *offset, book.frames.0, book) && book.gate_is_open(id, *offset)
+        };
         untouched.chain(retries).filter(first)
     }
 }

@@ -17,8 +17,8 @@ impl Oracle {
             let waiting = cursor.held.values().filter(|held| !held.is_exhausted());
             let held = if stays { waiting.count() } else { cursor.held.len() };
             // What waits behind one that stays for good stays too.
-            let heads =
-                |offset: &&u64| !cursor.held.contains_key(*offset) && cursor.chained[*offset] && cursor.is_head(*id, **offset, &self.book);
+            let is_head = |offset: u64| cursor.is_head(*id, offset, &self.book) && !self.book.waits_elsewhere(*id, offset);
+            let heads = |offset: &&u64| !cursor.held.contains_key(*offset) && cursor.chained[*offset] && is_head(**offset);
             let parked = cursor.chained.keys().filter(heads).count();
             let untouched = cursor.untouched(*id, &self.book);
             (*id, end.saturating_sub(cursor.frontier) + (held + parked) as u64 + untouched)
@@ -52,7 +52,8 @@ impl Oracle {
             });
             // What had its last attempt may stay for good, or a culprit, and then so does what waits behind it.
             let stays = id.is_some_and(|id| self.book.holds_exhausted(id));
-            let parked = if cursor.culprits_held > 0 { 0 } else { cursor.parked };
+            let elsewhere = self.book.has_grown(cursor.queue.topic);
+            let parked = if cursor.culprits_held > 0 || elsewhere { 0 } else { cursor.parked };
             let open = if stays { 0 } else { cursor.retrying + parked };
             // A lane in which there is no message need not have been looked through by then; that nothing is left there the records say.
             let prioritized = self.book.queues.get(&cursor.queue).is_some_and(|queue| queue.prioritized);

@@ -5,6 +5,7 @@ pub mod book;
 pub mod cursor;
 mod delayed;
 mod failed;
+mod growth;
 pub mod lanes;
 mod left;
 mod letters;
@@ -212,6 +213,7 @@ impl Oracle {
                 self.in_pass(delivery);
                 lanes::in_turn(delivery, &self.book, &mut self.court);
                 lanes::in_order(delivery, &self.book, self.synced, &mut self.court);
+                growth::in_order(delivery, &self.book, self.synced, &mut self.court);
                 self.asked.trials.delivers(delivery.cursor, &mut self.court);
                 self.seen
                     .delivered(now.mono_ms, delivery, &self.book, &mut self.asked, &mut self.court);

@@ -23,19 +23,27 @@ pub struct Orders {
     resumes: BTreeSet<(String, Option<String>)>,
     skips: BTreeSet<Named>,
     letters: LetterOrders,
+    growths: BTreeSet<(String, u16)>,
 }
 
 impl Orders {
     /// The broker is handed what an operator asks.
     pub fn hears(&mut self, admin: &Admin) {
         self.letters.hears(admin);
-        if let Admin::PauseGroup { name, topic, .. } = admin {
+        if let Admin::GrowTopic { name, queues, .. } = admin {
+            self.growths.insert((name.clone(), *queues));
+        } else if let Admin::PauseGroup { name, topic, .. } = admin {
             self.pauses.insert((name.clone(), topic.clone()));
         } else if let Admin::ResumeGroup { name, topic, .. } = admin {
             self.resumes.insert((name.clone(), topic.clone()));
         } else if let Some(message) = skipped_by(admin) {
             self.skips.insert(message);
         }
+    }
+
+    /// Whether somebody asked for a topic with so many queues.
+    pub(super) fn grows(&self, name: &str, queues: u16) -> bool {
+        self.growths.contains(&(name.to_owned(), queues))
     }
 }
 
@@ -98,6 +106,12 @@ impl Book {
                 self.skipped.insert(message, frame);
                 self.skip(frame, *cursor, *pass, offset.0, court);
             }
+            Operation::TopicGrown {
+                topic,
+                ends,
+                queues,
+                groups,
+            } => self.grow(*topic, ends, *queues, groups, orders, court),
             Operation::DeadLettersDealt { from, dealt, back } => self.dealt(*from, dealt, back, &orders.letters, court),
         }
     }
