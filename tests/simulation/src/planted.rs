@@ -164,7 +164,7 @@ pub const BUGS: [Planted; 75] = [
     ),
     core("recall-handle-unverified", 100, "recall handles are believed without their MAC"),
     core("calendar-not-kept", 200, "retention takes the segments of messages that wait"),
-    core("priority-forgotten", 20, "the lowest priority goes first"),
+    core("priority-forgotten", 50, "the lowest priority goes first"),
     core("oldest-forgotten", 100, "the message that has waited longest never has its turn"),
     core("lane-begins-late", 20, "a lane begins behind the messages for which it was made"),
     core(
