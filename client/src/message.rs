@@ -30,6 +30,9 @@ pub struct NewMessage {
     pub priority: u8,
     /// The message group, 1 to 128 bytes: its messages share a queue, and an ordered group gets them one after the other.
     pub group: Option<String>,
+    /// How long it lives once it is stored in its queue, in milliseconds, up to ten years; `None` or 0 for as long as its topic says. Where both
+    /// say something the shorter counts.
+    pub ttl_ms: Option<u64>,
 }
 
 impl NewMessage {
@@ -83,13 +86,20 @@ impl NewMessage {
         self
     }
 
+    /// The same message, which nobody is given once it was stored in its queue for so long; to the millisecond.
+    pub fn time_to_live(mut self, ttl: Duration) -> Self {
+        self.ttl_ms = Some(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
     /// At most what the message takes in a batch, in bytes.
     pub(crate) fn bytes_max(&self) -> usize {
         // The fixed part of a row, and for each property its head, its value and its name with the length before it.
         let texts: usize = self.keys.iter().map(|key| key.len() + 1).sum();
         let properties: usize = self.properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum();
         let group = self.group.as_ref().map_or(0, |group| group.len() + 3);
-        40 + self.body.len() + self.tag.as_ref().map_or(0, String::len) + texts + properties + group
+        let ttl = self.ttl_ms.map_or(0, |_| 11);
+        40 + self.body.len() + self.tag.as_ref().map_or(0, String::len) + texts + properties + group + ttl
     }
 }
 
@@ -232,6 +242,11 @@ impl Message {
     /// Its message group.
     pub fn group(&self) -> Option<&str> {
         self.row().group()
+    }
+
+    /// How long it lives once it is stored in its queue, in milliseconds, unless its topic says shorter.
+    pub fn ttl_ms(&self) -> Option<u64> {
+        Some(self.row().ttl_ms()).filter(|ttl_ms| *ttl_ms != 0)
     }
 
     /// The size of what it carries.

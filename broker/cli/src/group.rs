@@ -324,6 +324,7 @@ fn cursor_row(cursor: &CursorInfo) -> Vec<Value> {
         json!(cursor.set_aside),
         json!(cursor.culprits_held),
         json!(cursor.parked),
+        json!(cursor.expired),
         held,
     ]
 }
@@ -342,6 +343,7 @@ const CURSOR: &[&str] = &[
     "set_aside",
     "culprits_held",
     "parked",
+    "expired",
     "held",
 ];
 

@@ -61,6 +61,9 @@ pub(crate) struct Produce {
     /// Column that becomes the message group
     #[arg(long, value_name = "C")]
     group_column: Option<String>,
+    /// How long the messages live once they are stored: 500ms, 30s, 15m, 12h, 3d; without it as long as the topic says
+    #[arg(long, value_name = "DURATION", value_parser = times::lifetime)]
+    ttl: Option<Duration>,
     /// How long a message may wait for others to share its batch, in milliseconds
     #[arg(long, default_value_t = 2, value_name = "MS")]
     linger: u64,
@@ -104,6 +107,7 @@ impl Produce {
             priority_column: self.priority_column,
             group: self.message_group,
             group_column: self.group_column,
+            ttl: self.ttl,
         };
         let mut rows = open(&self.source, columns)?;
         let client = broker.connect().await?;

@@ -51,6 +51,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "the duration is too long".to_owned())
 }
 
+/// Reads a duration that is not 0.
+pub(crate) fn lifetime(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("give a time to live of 1ms or more, or none".to_owned()),
+        lifetime => Ok(lifetime),
+    }
+}
+
 /// A wait in the form in which [`duration`] reads it, in the largest unit that tells it exactly.
 pub(crate) fn duration_text(wait_ms: u64) -> String {
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];

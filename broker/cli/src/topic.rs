@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use sluice_client::admin::{TopicInfo, TopicSettings};
 
@@ -27,6 +27,12 @@ pub(crate) enum Topic {
         /// How many bytes of its messages are kept; 0 sets no bound
         #[arg(long, default_value_t = 0)]
         retention_bytes: u64,
+        /// How long messages live once they are stored, such as 30s or 12h; without it as long as each says
+        #[arg(long, value_name = "DURATION", value_parser = times::lifetime)]
+        ttl: Option<Duration>,
+        /// What becomes of a message that expired before a group settled it
+        #[arg(long, value_enum, default_value_t = Expired::Skip)]
+        on_expired: Expired,
     },
     /// List the topics
     List,
@@ -50,6 +56,15 @@ pub(crate) enum Topic {
     },
 }
 
+/// What becomes of a message that expired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Expired {
+    /// It is settled and counted
+    Skip,
+    /// It goes to the dead-letter topic of the group, with the reason "expired"
+    DeadLetter,
+}
+
 impl Topic {
     /// Does what is asked.
     pub(crate) async fn run(self, broker: &Broker, output: &mut Output) -> Result<(), Failure> {
@@ -60,12 +75,16 @@ impl Topic {
                 queues,
                 retention,
                 retention_bytes,
+                ttl,
+                on_expired,
             } => {
-                let retention_ms = u64::try_from(retention.as_millis()).unwrap_or(u64::MAX);
+                let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
                 let settings = TopicSettings {
                     queues: queues.into(),
-                    retention_ms,
+                    retention_ms: ms(retention),
                     retention_bytes,
+                    ttl_ms: ttl.map_or(0, ms),
+                    dead_letter_expired: on_expired == Expired::DeadLetter,
                 };
                 client.create_topic(&name, Some(settings)).await?;
                 output.show(
@@ -115,6 +134,7 @@ fn describe(topic: &TopicInfo, output: &mut Output) -> Result<(), Failure> {
         let json = json!({
             "topic": topic.name, "id": topic.id, "created_ms": topic.created_wall_ms, "messages": topic.messages, "delayed": topic.delayed,
             "retention_ms": settings.retention_ms, "retention_bytes": settings.retention_bytes,
+            "ttl_ms": settings.ttl_ms, "dead_letter_expired": settings.dead_letter_expired,
             "queues": topic.queues.iter().map(queue).collect::<Vec<_>>(),
         });
         return output.line(json.to_string());
@@ -125,6 +145,12 @@ fn describe(topic: &TopicInfo, output: &mut Output) -> Result<(), Failure> {
         "retention  {} ms, {} bytes (0: no bound)",
         settings.retention_ms, settings.retention_bytes
     ))?;
+    let lives = match settings.ttl_ms {
+        0 => "as long as each message says".to_owned(),
+        ttl_ms => format!("{} at most", times::duration_text(ttl_ms)),
+    };
+    let fate = if settings.dead_letter_expired { "dead-lettered" } else { "skipped" };
+    output.line(format!("lives      {lives}; what expired is {fate}"))?;
     output.line(format!("messages   {}", topic.messages))?;
     output.line(format!("delayed    {}", topic.delayed))?;
     let rows: Vec<Vec<Value>> = topic

@@ -231,19 +231,23 @@ impl Core {
         self.visible.ends.get(&queue).copied().unwrap_or(stored)
     }
 
-    /// Makes a change durable and does it. Its position is what an effect names that has to wait for it.
-    pub(crate) fn record(&mut self, change: Change) -> Position {
-        let position = self.journal.next_record();
-        let stamp = if planted::is(Bug::StampFalls) {
+    /// The stamp that a record gets now: the clock's time, unless the last stamp was later.
+    pub(crate) fn stamp(&self) -> Now {
+        let last = if planted::is(Bug::StampFalls) {
             self.now
         } else {
             self.state.meta.stamp
         };
-        let at = Now {
-            wall_ms: self.now.wall_ms.max(stamp.wall_ms),
-            mono_ms: self.now.mono_ms.max(stamp.mono_ms),
-        };
-        let record = Record { at, change };
+        Now {
+            wall_ms: self.now.wall_ms.max(last.wall_ms),
+            mono_ms: self.now.mono_ms.max(last.mono_ms),
+        }
+    }
+
+    /// Makes a change durable and does it. Its position is what an effect names that has to wait for it.
+    pub(crate) fn record(&mut self, change: Change) -> Position {
+        let position = self.journal.next_record();
+        let record = Record { at: self.stamp(), change };
         let grown = grown_by(&record.change);
         if let Some(queue) = grown {
             let durable = self.visible_end(queue);

@@ -1,6 +1,6 @@
 //! What operators may set of the core.
 
-use sluice_log::record::{Backoff, GroupSettings, OLDEST_EVERY, OnExhausted, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, GroupSettings, OLDEST_EVERY, OnExhausted, OnExpired, StartPoint, TopicSettings};
 
 use crate::limits::{CULPRIT_QUORUM, FRAME_RECORDS_BYTES_MAX, GRANT_MESSAGES_MAX};
 
@@ -11,7 +11,7 @@ pub struct CoreConfig {
     pub auto_create_topics: bool,
     /// Whether a group is created by its first member. Default: yes.
     pub auto_create_groups: bool,
-    /// What a topic gets that is created by a publish. Default: 4 queues, 72 hours, any size.
+    /// What a topic gets that is created by a publish. Default: 4 queues, 72 hours, any size, and no message expires.
     pub topic: TopicSettings,
     /// What a group gets that is created by its first member. Default: 16 deliveries, the reference's table of waits, from the earliest.
     pub group: GroupSettings,
@@ -39,6 +39,8 @@ impl Default for CoreConfig {
                 queues: 4,
                 retention_ms: 72 * 60 * 60 * 1_000,
                 retention_bytes: 0,
+                ttl_ms: 0,
+                on_expired: OnExpired::Skip,
             },
             group: GroupSettings {
                 attempts_max: 16,

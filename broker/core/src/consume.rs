@@ -2,6 +2,7 @@
 
 mod culprits;
 mod dispatch;
+mod expiry;
 mod explain;
 mod gate;
 mod give_up;
@@ -130,6 +131,8 @@ pub(crate) struct LaneRun {
     moved_mono_ms: Option<u64>,
     /// Evaluation errors since the start.
     pub(crate) failed: u64,
+    /// Messages that expired since the start.
+    pub(crate) expired: u64,
     /// Why nothing is judged.
     pub(crate) held: Option<Held>,
     /// What a plugin failed on and is to be decided about. The recorded frontier does not pass it.

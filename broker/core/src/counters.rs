@@ -33,6 +33,8 @@ pub struct Counters {
     pub returned_closed: u64,
     /// Messages that operators skipped for a group.
     pub skipped: u64,
+    /// Messages that expired before a group took or settled them.
+    pub expired: u64,
     /// Messages stored in a dead-letter topic.
     pub dead_lettered: u64,
     /// Messages whose evaluation was an error.

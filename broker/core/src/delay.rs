@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sluice_log::record::{Change, Due};
-use sluice_protocol::batch::{Batch, BatchMerger};
+use sluice_protocol::batch::{Batch, BatchMerger, Uses};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Position, QueueId, QueueOffset, TopicId};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
@@ -162,27 +162,27 @@ impl Core {
 
     /// Stores released messages at the end of their queue, in as few records as hold them.
     fn append_released(&mut self, queue: QueueId, messages: Vec<(Due, Ready)>) {
-        let (mut merger, mut released, mut priorities) = (BatchMerger::new(), Vec::new(), 0);
+        let (mut merger, mut released, mut uses) = (BatchMerger::new(), Vec::new(), Uses::default());
         for (due, ready) in messages {
             let fits = merger.len() < BATCH_MESSAGES_MAX && merger.total_bytes() + ready.bytes <= MERGED_BATCH_BYTES_MAX;
             let rows = ready.row..ready.row + 1;
             if !(merger.is_empty() || fits) || merger.add_batch(&ready.batch, rows.clone()).is_err() {
-                self.append_merged_release(queue, &mut merger, &mut released, std::mem::take(&mut priorities));
+                self.append_merged_release(queue, &mut merger, &mut released, std::mem::take(&mut uses));
                 merger
                     .add_batch(&ready.batch, rows)
                     .expect("a message of one batch fits into an empty one");
             }
-            priorities |= ready.batch.row(ready.row).map_or(0, |row| 1 << row.priority().min(15));
+            ready.batch.row(ready.row).iter().for_each(|row| uses.add(row));
             released.push(due);
         }
-        self.append_merged_release(queue, &mut merger, &mut released, priorities);
+        self.append_merged_release(queue, &mut merger, &mut released, uses);
     }
 
-    fn append_merged_release(&mut self, queue: QueueId, merger: &mut BatchMerger, released: &mut Vec<Due>, priorities: u16) {
+    fn append_merged_release(&mut self, queue: QueueId, merger: &mut BatchMerger, released: &mut Vec<Due>, uses: Uses) {
         let (batch, due) = (merger.take().into_bytes(), std::mem::take(released));
         let first = self.state.stored_end(queue).unwrap_or_default();
         self.counters.released += due.len() as u64;
-        self.note_priorities(queue, first, due.len() as u64, priorities);
+        self.note_uses(queue, first, due.len() as u64, uses);
         self.record(Change::Released { queue, first, due, batch });
     }
 

@@ -37,6 +37,8 @@ pub enum Effect {
         cursor: CursorId,
         rule: Option<Rule>,
         among: Among,
+        /// Whether the verdicts are to say until when each message that matches lives: then how long those of the topic do.
+        ttl: Option<TopicTtl>,
         from: QueueOffset,
         to: QueueOffset,
         deliver_max: u64,
@@ -84,6 +86,19 @@ pub enum Among {
     Priority(u8),
     /// All of them, and the verdicts are to say the message group and the priority of each that matches.
     Ordered,
+}
+
+/// How long the messages of a topic live once they are stored, in milliseconds; 0 for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TopicTtl(pub u64);
+
+impl TopicTtl {
+    /// From when on a message is not handed out any more that was stored at `stored_wall_ms` and has `own_ms` to live, 0 for ever: the sooner
+    /// of the two counts, so that what an operator set for the topic holds whatever its producers say. Wall clock, milliseconds.
+    pub fn expires_ms(self, own_ms: u64, stored_wall_ms: i64) -> Option<i64> {
+        let shortest_ms = [self.0, own_ms].into_iter().filter(|ttl_ms| *ttl_ms > 0).min()?;
+        Some(stored_wall_ms.saturating_add_unsigned(shortest_ms))
+    }
 }
 
 /// Which filter rules: the plugin version and the expression.
@@ -386,6 +401,8 @@ pub struct CursorInfo {
     pub parked: u64,
     /// Messages whose evaluation failed since the broker started.
     pub failed: u64,
+    /// Messages that expired since the broker started.
+    pub expired: u64,
     /// Messages on which a plugin failed and about which nothing is decided yet.
     pub set_aside: u64,
     /// Messages on which a plugin failed and that are held.

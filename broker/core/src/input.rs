@@ -147,7 +147,7 @@ pub struct Verdicts {
     pub to: QueueOffset,
     /// The offsets to deliver, ascending.
     pub deliver: Vec<QueueOffset>,
-    /// Where it was asked, what each of these is in the order of its queue.
+    /// What each of these is in the order of its queue and until when it lives, where either was asked.
     pub links: Vec<Link>,
     /// How many of the others were evaluation errors.
     pub failed: u32,
@@ -157,13 +157,15 @@ pub struct Verdicts {
     pub culprits: Vec<Culprit>,
 }
 
-/// What an ordered group must know of a message.
+/// What must be known of a message that matches beside that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// The hash of its message group; 0 when it has none.
     pub group: u64,
     /// Its priority.
     pub priority: u8,
+    /// Where it was asked, from when on it is not handed out any more (wall clock, milliseconds); `None` when it lives for ever.
+    pub expires_ms: Option<i64>,
 }
 
 /// A message on which a fresh instance of the plugin fails, alone and within the limits of one message.

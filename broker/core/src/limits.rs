@@ -97,6 +97,8 @@ pub const DUE_FETCH_MAX: usize = 1_024;
 pub const DUE_FETCHES_MAX: usize = 8;
 /// ... while no more bytes than these are kept ahead. What is due already is read nevertheless.
 pub const DUE_BYTES_MAX: usize = 64 << 20;
+/// Messages of one lane that are ended in one turn because they expired.
+pub const EXPIRED_MAX: u64 = 8_192;
 /// Messages of one topic that are released in one turn.
 pub const RELEASED_MAX: usize = 8_192;
 /// After so long, in milliseconds, a topic is gone on with in which a message that is due could not be read.

@@ -64,11 +64,16 @@ pub enum Bug {
     GrowthSkipsTheFirst,
     GrowthNotGated,
     GrowthForgotten,
+    ExpiresLate,
+    ExpiresEarly,
+    ExpiredNotBuried,
+    RetriesOutlive,
+    DeadlinesForgotten,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 60] = [
+    pub const ALL: [(&str, Self); 65] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -129,6 +134,11 @@ impl Bug {
         ("growth-skips-the-first", Self::GrowthSkipsTheFirst),
         ("growth-not-gated", Self::GrowthNotGated),
         ("growth-forgotten", Self::GrowthForgotten),
+        ("expires-late", Self::ExpiresLate),
+        ("expires-early", Self::ExpiresEarly),
+        ("expired-not-buried", Self::ExpiredNotBuried),
+        ("retries-outlive", Self::RetriesOutlive),
+        ("deadlines-forgotten", Self::DeadlinesForgotten),
     ];
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use sluice_log::record::{Change, Due};
-use sluice_protocol::batch::{Attributes, Batch, BatchMerger, MergeError, Run as BatchRun};
+use sluice_protocol::batch::{Attributes, Batch, BatchMerger, MergeError, Run as BatchRun, Uses};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Position, ProducerId, QueueId, QueueOffset, Sequence, TopicId};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
@@ -424,8 +424,8 @@ impl Core {
             && part.is_whole()
         {
             let source = part.source.batch(pending);
-            let (batch, priorities) = (source.bytes().clone(), source.uses().priorities);
-            self.note_priorities(planned.queue, planned.first, planned.count.into(), priorities);
+            let (batch, uses) = (source.bytes().clone(), source.uses());
+            self.note_uses(planned.queue, planned.first, planned.count.into(), uses);
             depends[part.source.pending] = self.record(Change::Appended {
                 queue: planned.queue,
                 first: planned.first,
@@ -433,11 +433,10 @@ impl Core {
             });
             return;
         }
-        let priorities = planned
-            .parts
-            .iter()
-            .fold(0, |all, part| all | part.source.batch(pending).uses().priorities);
-        self.note_priorities(planned.queue, planned.first, planned.count.into(), priorities);
+        let mut uses = Uses::default();
+        let parts = planned.parts.iter();
+        parts.for_each(|part| uses.join(part.source.batch(pending).uses()));
+        self.note_uses(planned.queue, planned.first, planned.count.into(), uses);
         let mut first = planned.first;
         let mut since = 0;
         for (nth, part) in planned.parts.iter().enumerate() {

@@ -4,10 +4,12 @@ pub mod binding;
 pub mod calendar;
 pub mod codec;
 pub mod cursor;
+mod failed;
 pub mod group;
 pub mod growth;
 pub mod lane;
 pub mod letters;
+pub mod lifetimes;
 pub mod meta;
 mod operated;
 pub mod order;
@@ -21,7 +23,7 @@ pub mod topic;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Fate, OffsetRange, Record};
+use sluice_log::record::{Change, CursorId, OffsetRange, Record};
 use sluice_protocol::ids::{GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
 use crate::planted::{self, Bug};
@@ -37,7 +39,7 @@ use self::pause::{Pause, PauseId};
 use self::producer::Producers;
 use self::queue::Queue;
 use self::readers::Readers;
-use self::subscription::{Alarm, Subscription};
+use self::subscription::Subscription;
 use self::topic::Topic;
 
 /// All durable state of one shard.
@@ -286,8 +288,15 @@ impl State {
                     entry.prioritized_by(position, offsets, *priorities);
                 }
             }
+            Change::Expiring { queue, first, end } => {
+                if let Some(entry) = self.queues.get_mut(queue) {
+                    entry.expiring_within(position, OffsetRange { first: *first, end: *end });
+                }
+            }
             Change::Granted { .. }
             | Change::FrontierMoved { .. }
+            | Change::DeadlinesFound { .. }
+            | Change::Expired { .. }
             | Change::Settled { .. }
             | Change::Returned { .. }
             | Change::Extended { .. } => self.apply_to_lane(position, &record.change),
@@ -295,55 +304,6 @@ impl State {
                 self.apply_failure(position, record);
             }
             Change::Operated(operated) => self.apply_operated(position, at, operated),
-        }
-    }
-
-    /// The part of [`State::apply`] that concerns the failures of plugins.
-    fn apply_failure(&mut self, position: Position, record: &Record) {
-        let at = record.at;
-        // Only these kinds come here.
-        if let Change::CulpritDecided {
-            cursor,
-            pass,
-            priority,
-            offset,
-            fate,
-            ..
-        } = &record.change
-        {
-            self.update_pass(position, *cursor, *pass, |cursor| cursor.decided(*priority, *offset, fate, at));
-            if let Fate::DeadLettered { to, at_offset, batch } = fate {
-                self.append(position, *to, *at_offset, batch);
-            }
-        } else if let Change::SubscriptionHeld {
-            group,
-            topic,
-            digest,
-            reason,
-        } = &record.change
-        {
-            if let Some(subscription) = self.subscriptions.get_mut(&(*group, *topic)) {
-                let alarm = Alarm {
-                    digest: *digest,
-                    reason: reason.clone(),
-                    since_wall_ms: at.wall_ms,
-                };
-                subscription.set_alarm(position, Some(alarm));
-            }
-        } else if let Change::SubscriptionResumed { group, topic } = &record.change {
-            if let Some(subscription) = self.subscriptions.get_mut(&(*group, *topic)) {
-                subscription.set_alarm(position, None);
-            }
-            let at = |index| CursorId {
-                group: *group,
-                queue: QueueId {
-                    topic: *topic,
-                    index: QueueIndex(index),
-                },
-            };
-            for (_, cursor) in self.cursors.range_mut(at(0)..=at(u16::MAX)) {
-                cursor.update(position, Cursor::release_held);
-            }
         }
     }
 
@@ -373,6 +333,23 @@ impl State {
                 self.update_pass(position, *cursor, *pass, |cursor| {
                     cursor.move_frontier(*priority, *frontier, parked)
                 });
+            }
+            Change::DeadlinesFound {
+                cursor,
+                pass,
+                priority,
+                deadlines,
+            } => {
+                self.update_pass(position, *cursor, *pass, |cursor| cursor.deadlines_found(*priority, deadlines));
+            }
+            Change::Expired {
+                cursor,
+                pass,
+                priority,
+                messages,
+                fate,
+            } => {
+                self.update_pass(position, *cursor, *pass, |cursor| cursor.expired(*priority, messages, *fate));
             }
             Change::Settled { cursor, pass, offsets } => {
                 self.update_pass(position, *cursor, *pass, |cursor| {
@@ -417,7 +394,8 @@ impl State {
             | Change::Delayed { .. }
             | Change::Released { .. }
             | Change::Recalled { .. }
-            | Change::Prioritized { .. } => {}
+            | Change::Prioritized { .. }
+            | Change::Expiring { .. } => {}
         }
     }
 

@@ -7,7 +7,7 @@ use sluice_core::effect::{Answer, LeaseState};
 use sluice_core::input::{Action, Admin, Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Link, Numbers, SeekTo, Verdicts};
 use sluice_core::standing::{Standing, Step, Waiting};
 use sluice_core::{CoreConfig, effect::Effect};
-use sluice_log::record::{Change, Filter, Holder, OnFailure, ReturnReason, StartPoint, TopicSettings};
+use sluice_log::record::{Change, Filter, Holder, OnExpired, OnFailure, ReturnReason, StartPoint, TopicSettings};
 use sluice_protocol::ids::{Digest, Pass, QueueId, QueueIndex, QueueOffset, TopicId};
 
 fn standing(harness: &mut Harness, group: &str, offset: u64) -> Standing {
@@ -195,6 +195,8 @@ fn a_pass_that_began_behind_a_message_says_so_across_a_crash() {
             queues: 1,
             retention_ms: 0,
             retention_bytes: 0,
+            ttl_ms: 0,
+            on_expired: OnExpired::Skip,
         },
         group: sluice_log::record::GroupSettings {
             start: StartPoint::Latest,

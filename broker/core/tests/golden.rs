@@ -35,6 +35,8 @@ fn topic(id: TopicId, name: &str) -> Change {
         queues: 1,
         retention_ms: 86_400_000,
         retention_bytes: 1 << 30,
+        ttl_ms: 0,
+        on_expired: OnExpired::Skip,
     };
     Change::TopicCreated {
         topic: id,
@@ -220,7 +222,6 @@ fn written(state: &State, expected: &[u8]) -> Vec<u8> {
     out.finish().to_vec()
 }
 
-/// What a golden file's entries make.
 fn restored(golden: &[u8]) -> State {
     let (mut restored, mut from) = (State::default(), Reader::new(golden));
     while from.remaining() > 0 {
@@ -231,7 +232,7 @@ fn restored(golden: &[u8]) -> State {
 }
 
 fn path(name: &str) -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "golden", name].iter().collect()
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("golden").join(name)
 }
 
 #[test]
@@ -415,6 +416,75 @@ fn entries_of_lanes_are_written_and_read_as_ever() {
         "golden/entries-lanes-1.bin holds other bytes than are written now"
     );
     assert_eq!(restored(&golden), state);
+}
+
+/// What expiry adds: a topic whose messages live for a time, a queue in which some have a time of their own, deadlines of what nobody has and of
+/// what is handed out, and a message that is given up for it.
+fn expiry() -> Vec<Change> {
+    let cursor = CursorId {
+        group: GROUP,
+        queue: queue(TOPIC),
+    };
+    let lifetime = |mut change: Change| {
+        if let Change::TopicCreated { settings, .. } = &mut change {
+            (settings.ttl_ms, settings.on_expired) = (60_000, OnExpired::DeadLetter);
+        }
+        change
+    };
+    let deadline = |first, end, expires_ms| Deadline {
+        offsets: offsets(first, end),
+        expires_ms,
+    };
+    vec![
+        lifetime(topic(TOPIC, "orders")),
+        Change::Expiring {
+            queue: queue(TOPIC),
+            first: QueueOffset(2),
+            end: QueueOffset(12),
+        },
+        Change::Subscribed {
+            group: GROUP,
+            topic: TOPIC,
+            filter: Filter::All,
+            starts: vec![QueueStart {
+                queue: queue(TOPIC),
+                offset: QueueOffset(0),
+            }],
+        },
+        Change::DeadlinesFound {
+            cursor,
+            pass: Pass(1),
+            priority: 0,
+            deadlines: vec![deadline(0, 4, 1_700_000_060_000), deadline(4, 9, 1_700_000_060_500)],
+        },
+        Change::Granted {
+            cursor,
+            pass: Pass(1),
+            priority: 0,
+            holder: Holder::Receive { member: "m".to_owned() },
+            leases: vec![LeaseRange {
+                offsets: offsets(0, 2),
+                attempt: Attempt(1),
+            }],
+            frontier: QueueOffset(3),
+            expires_mono_ms: 60_000,
+        },
+        Change::Expired {
+            cursor,
+            pass: Pass(1),
+            priority: 0,
+            messages: vec![LeaseRange {
+                offsets: offsets(3, 4),
+                attempt: Attempt(0),
+            }],
+            fate: OnExpired::DeadLetter,
+        },
+    ]
+}
+
+#[test]
+fn entries_of_expiry_are_written_and_read_as_ever() {
+    check("entries-expiry-1.bin", &state(expiry()), &[1, 2, 3, 5, 6]);
 }
 
 #[test]

@@ -6,13 +6,15 @@ use harness::Harness;
 use sluice_core::effect::Answer;
 use sluice_core::input::{Admin, ConnectionId, Consume, Input};
 use sluice_core::limits::LISTED_MAX;
-use sluice_log::record::{Filter, TopicSettings};
+use sluice_log::record::{Filter, OnExpired, TopicSettings};
 use sluice_protocol::ids::{GroupId, TopicId};
 
 const SETTINGS: TopicSettings = TopicSettings {
     queues: 2,
     retention_ms: 0,
     retention_bytes: 0,
+    ttl_ms: 0,
+    on_expired: OnExpired::Skip,
 };
 
 fn with_topics(count: usize) -> Harness {

@@ -40,6 +40,13 @@ fn lease() -> impl Strategy<Value = LeaseRange> {
     })
 }
 
+fn range(first: u64, count: u64) -> OffsetRange {
+    OffsetRange {
+        first: QueueOffset(first),
+        end: QueueOffset(first + count),
+    }
+}
+
 fn priority() -> impl Strategy<Value = u8> {
     prop_oneof![3 => Just(0u8), 1 => 1u8..3]
 }
@@ -175,6 +182,8 @@ fn change() -> impl Strategy<Value = Change> {
         queues: 2,
         retention_ms: 0,
         retention_bytes: 0,
+        ttl_ms: 0,
+        on_expired: OnExpired::Skip,
     };
     let group = GroupSettings {
         attempts_max: 3,
@@ -194,6 +203,11 @@ fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         1 => Just(Change::Opened { epoch: Epoch(0) }),
         2 => "[tu]".prop_map(move |name| Change::TopicCreated { topic: TopicId(0), name, settings }),
+        1 => "[tu]".prop_map(move |name| Change::TopicCreated {
+            topic: TopicId(0),
+            name,
+            settings: TopicSettings { ttl_ms: 5, on_expired: OnExpired::DeadLetter, ..settings },
+        }),
         1 => (0u64..3).prop_map(|topic| Change::TopicDeleted { topic: TopicId(topic) }),
         2 => "[gh]".prop_map(move |name| Change::GroupCreated { group: GroupId(0), name, settings: group.clone() }),
         1 => (0u64..2).prop_map(|group| Change::GroupDeleted { group: GroupId(group) }),
@@ -232,6 +246,24 @@ fn change() -> impl Strategy<Value = Change> {
             first: QueueOffset(first),
             end: QueueOffset(first + count),
             priorities: priorities << 1,
+        }),
+        2 => (0u64..3, 0u16..2, 0u64..20, 1u64..4).prop_map(|(topic, index, first, count)| Change::Expiring {
+            queue: queue(topic, index),
+            first: QueueOffset(first),
+            end: QueueOffset(first + count),
+        }),
+        4 => (cursor(), 0u64..20, 1u64..4, priority(), -1i64..9).prop_map(|(cursor, first, count, priority, expires_ms)| Change::DeadlinesFound {
+            cursor,
+            priority,
+            pass: Pass(1),
+            deadlines: vec![Deadline { offsets: range(first, count), expires_ms }],
+        }),
+        3 => (cursor(), 0u64..20, 1u64..3, priority(), any::<bool>()).prop_map(|(cursor, first, count, priority, buries)| Change::Expired {
+            cursor,
+            priority,
+            pass: Pass(1),
+            messages: vec![LeaseRange { offsets: range(first, count), attempt: Attempt(1) }],
+            fate: if buries { OnExpired::DeadLetter } else { OnExpired::Skip },
         }),
         3 => (cursor(), 0u64..20, priority(), fate()).prop_map(|(cursor, offset, priority, fate)| Change::CulpritDecided {
             cursor,

@@ -10,7 +10,7 @@ use sluice_core::input::{
 };
 use sluice_core::limits::SURVEY_ENTRIES_MAX;
 use sluice_core::survey::{GroupReading, Survey, SurveyFrom, TopicReading};
-use sluice_log::record::{Filter, OnFailure, PluginLimits, TopicSettings};
+use sluice_log::record::{Filter, OnExpired, OnFailure, PluginLimits, TopicSettings};
 use sluice_protocol::ids::{Digest, QueueOffset};
 
 fn lag(unjudged: u64, matched: u64, leased: u64, retrying: u64) -> GroupReading {
@@ -195,6 +195,8 @@ fn a_survey_of_many_queues_comes_in_bounded_pieces_and_leaves_nothing_out() {
         queues: 700,
         retention_ms: 0,
         retention_bytes: 0,
+        ttl_ms: 0,
+        on_expired: OnExpired::Skip,
     };
     for name in ["t", "u", "v"] {
         let name = name.to_owned();

@@ -2,6 +2,7 @@
 
 mod codec;
 mod delay;
+mod expiry;
 mod failure;
 mod fields;
 mod flow;
@@ -15,6 +16,7 @@ use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, Qu
 use sluice_protocol::units::Now;
 
 pub use codec::{RECORD_HEADER_BYTES, RecordError, peek};
+pub use expiry::{Deadline, OnExpired, put_deadlines, put_lifetime, take_deadlines, take_lifetime};
 pub use kind::kind_name;
 pub use lanes::{OLDEST_EVERY, OnExhausted, Parked, put_extension, put_parked, take_extension, take_parked};
 pub use operated::{Operated, Operation, SentBack};
@@ -184,6 +186,32 @@ pub enum Change {
         end: QueueOffset,
         priorities: u16,
     },
+    /// Messages with a time to live of their own are about to be stored between the two offsets of a queue. Recorded before they are, so that
+    /// the groups that read them ask for it.
+    Expiring {
+        queue: QueueId,
+        first: QueueOffset,
+        end: QueueOffset,
+    },
+    /// Messages of one lane were found that expire. Recorded before any of them is handed out or parked.
+    DeadlinesFound {
+        cursor: CursorId,
+        pass: Pass,
+        /// Whose lane it is.
+        priority: u8,
+        deadlines: Vec<Deadline>,
+    },
+    /// Messages of one lane expired while nobody had them.
+    Expired {
+        cursor: CursorId,
+        pass: Pass,
+        /// Whose lane it is.
+        priority: u8,
+        /// The messages and how often each was delivered.
+        messages: Vec<LeaseRange>,
+        /// What becomes of them: settled, or to be dead-lettered.
+        fate: OnExpired,
+    },
     /// An operator interfered with a group.
     Operated(Operated),
 }
@@ -254,6 +282,8 @@ pub enum ReturnReason {
     ConnectionLost,
     /// The member left in good order; the attempt is not counted.
     Closed,
+    /// None of that: the message itself expired, and waits to be dead-lettered.
+    Outlived,
 }
 
 /// What a group asks of a message before it is delivered.
@@ -316,6 +346,10 @@ pub struct TopicSettings {
     pub retention_ms: u64,
     /// How many bytes of its messages are kept; 0 sets no bound.
     pub retention_bytes: u64,
+    /// How long a message lives once it is stored in its queue, unless it says that it lives shorter; 0 for ever.
+    pub ttl_ms: u64,
+    /// What becomes of a message that expired.
+    pub on_expired: OnExpired,
 }
 
 /// What belongs to a group.

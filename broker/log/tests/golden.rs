@@ -14,6 +14,7 @@ use sluice_log::record::{Change, OnFailure, Record};
 use sluice_log::{Ending, FaultyStorage, Storage, inspect};
 use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
 use sluice_protocol::wire::Reader;
+use support::expiry::of_expiry;
 use support::{append, appended, batch, calendar_kinds, each_kind, keyed_batch, numbered, of_lanes, of_topics, open, operated, queue};
 
 /// The first eight of the random bytes that `support::open` gives.
@@ -118,6 +119,17 @@ fn records_of_lanes_are_written_and_read_as_ever() {
     check("records-lanes-1.bin", &parts.collect::<Vec<_>>());
     let read: Vec<_> = encoded.iter().map(|bytes| Record::decode(bytes).unwrap()).collect();
     assert_eq!(read, of_lanes());
+}
+
+#[test]
+fn records_of_expiry_are_written_and_read_as_ever() {
+    let encoded: Vec<_> = of_expiry().iter().map(Record::encode).collect();
+    let parts = encoded
+        .iter()
+        .flat_map(|record| [&(record.len() as u32).to_le_bytes()[..], record].concat());
+    check("records-expiry-1.bin", &parts.collect::<Vec<_>>());
+    let read: Vec<_> = encoded.iter().map(|bytes| Record::decode(bytes).unwrap()).collect();
+    assert_eq!(read, of_expiry());
 }
 
 /// `records-1.bin` has the kinds that there were before `records-2.bin`, and a binding that does not say what becomes of failures.

@@ -9,10 +9,11 @@ use proptest::prelude::*;
 use sluice_log::record::*;
 use sluice_protocol::ids::*;
 use sluice_protocol::units::Now;
+use support::expiry::of_expiry;
 use support::{calendar_kinds, each_kind, operated};
 
 fn all() -> impl Iterator<Item = Record> {
-    each_kind().into_iter().chain(calendar_kinds()).chain(operated())
+    each_kind().into_iter().chain(calendar_kinds()).chain(operated()).chain(of_expiry())
 }
 
 #[test]
@@ -23,7 +24,7 @@ fn every_kind_survives_and_keeps_its_number() {
         assert!(kind_name(number).is_some());
         assert_eq!(Record::decode(&bytes), Ok(record));
     }
-    for (record, number) in operated().into_iter().zip(50..) {
+    for (record, number) in operated().into_iter().chain(of_expiry()).zip((50..57).chain([2])) {
         let bytes = record.encode();
         assert_eq!(peek(&bytes), Ok((number, record.at)));
         assert!(kind_name(number).is_some());
@@ -60,6 +61,10 @@ fn ranges() -> impl Strategy<Value = Vec<OffsetRange>> {
         end: QueueOffset(u64::from(first) + length),
     });
     prop::collection::vec(range, 0..6)
+}
+
+fn on_expired(buries: bool) -> OnExpired {
+    if buries { OnExpired::DeadLetter } else { OnExpired::Skip }
 }
 
 fn leases() -> impl Strategy<Value = Vec<LeaseRange>> {
@@ -227,6 +232,38 @@ fn changes() -> impl Strategy<Value = Change> {
                 priority,
                 frontier: QueueOffset(frontier),
                 parked,
+            }
+        }),
+        (any::<(u64, u16, u64, u64, u64, bool)>(), any::<String>()).prop_map(|(numbers, name)| {
+            let (topic, queues, retention_ms, retention_bytes, ttl_ms, buries) = numbers;
+            let settings = TopicSettings {
+                queues,
+                retention_ms,
+                retention_bytes,
+                ttl_ms,
+                on_expired: on_expired(buries),
+            };
+            Change::TopicCreated {
+                topic: TopicId(topic),
+                name,
+                settings,
+            }
+        }),
+        (cursor.clone(), any::<(u32, u8)>(), ranges(), any::<i64>()).prop_map(|(cursor, (pass, priority), ranges, expires_ms)| {
+            Change::DeadlinesFound {
+                cursor,
+                pass: Pass(pass),
+                priority,
+                deadlines: ranges.into_iter().map(|offsets| Deadline { offsets, expires_ms }).collect(),
+            }
+        }),
+        (cursor.clone(), any::<(u32, u8, bool)>(), leases()).prop_map(|(cursor, (pass, priority, buries), messages)| {
+            Change::Expired {
+                cursor,
+                pass: Pass(pass),
+                priority,
+                messages,
+                fate: on_expired(buries),
             }
         }),
         (queue.clone(), any::<(u64, u64, u16)>()).prop_map(|(queue, (first, end, priorities))| Change::Prioritized {

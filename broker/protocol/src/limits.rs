@@ -18,6 +18,8 @@ pub const PROPERTIES_MAX: usize = 128;
 pub const PRIORITY_MAX: u8 = 9;
 /// The longest delay of a message, in milliseconds: ten years of 366 days.
 pub const DELAY_MS_MAX: i64 = 10 * 366 * 24 * 60 * 60 * 1_000;
+/// The longest time to live of a message, in milliseconds: as long as the longest delay.
+pub const TTL_MS_MAX: u64 = DELAY_MS_MAX as u64;
 /// Bytes of the name of a message group.
 pub const MESSAGE_GROUP_BYTES_MAX: usize = 128;
 /// Properties that a stored message may have: those of its producer and those that the broker adds to a dead letter.

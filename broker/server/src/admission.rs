@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 
 use sluice_core::input::{Action, Admin, Consume, Numbers, SeekTo};
-use sluice_log::record::{Backoff, Filter, GroupSettings, OnExhausted, OnFailure, PluginLimits, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, Filter, GroupSettings, OnExhausted, OnExpired, OnFailure, PluginLimits, StartPoint, TopicSettings};
 use sluice_protocol::control;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{QueueIndex, QueueOffset};
-use sluice_protocol::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN};
+use sluice_protocol::limits::{INVISIBLE_MS_MAX, INVISIBLE_MS_MIN, TTL_MS_MAX};
 use sluice_protocol::names;
 
 use crate::config::Topics;
@@ -180,6 +180,8 @@ pub(crate) fn topic_settings(settings: Option<control::TopicSettings>, defaults:
             queues: defaults.queues,
             retention_ms: defaults.retention_ms,
             retention_bytes: defaults.retention_bytes,
+            ttl_ms: 0,
+            on_expired: OnExpired::Skip,
         });
     };
     let queues = match settings.queues {
@@ -187,10 +189,20 @@ pub(crate) fn topic_settings(settings: Option<control::TopicSettings>, defaults:
         1..=1_024 => settings.queues as u16,
         more => return Err(bad_setting(format!("a topic has 1 to 1024 queues, not {more}"))),
     };
+    if settings.ttl_ms > TTL_MS_MAX {
+        let text = format!("messages live {TTL_MS_MAX} ms at most, not {}", settings.ttl_ms);
+        return Err(bad_setting(text));
+    }
     Ok(TopicSettings {
         queues,
         retention_ms: settings.retention_ms,
         retention_bytes: settings.retention_bytes,
+        ttl_ms: settings.ttl_ms,
+        on_expired: if settings.dead_letter_expired {
+            OnExpired::DeadLetter
+        } else {
+            OnExpired::Skip
+        },
     })
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sluice_core::effect::{self, Answer};
-use sluice_log::record::{Backoff, Filter, GroupSettings, OnExhausted, OnFailure, PluginLimits, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, Filter, GroupSettings, OnExhausted, OnExpired, OnFailure, PluginLimits, StartPoint, TopicSettings};
 use sluice_protocol::control;
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::frame::{self, FrameKind};
@@ -125,6 +125,8 @@ fn topic_info(topic: effect::TopicInfo, queues: Vec<effect::QueueInfo>) -> contr
         queues: count,
         retention_ms,
         retention_bytes,
+        ttl_ms,
+        on_expired,
     } = topic.settings;
     let queue_info = |info: effect::QueueInfo| control::QueueInfo {
         queue: index(info.queue),
@@ -138,6 +140,8 @@ fn topic_info(topic: effect::TopicInfo, queues: Vec<effect::QueueInfo>) -> contr
             queues: count.into(),
             retention_ms,
             retention_bytes,
+            ttl_ms,
+            dead_letter_expired: on_expired == OnExpired::DeadLetter,
         }),
         created_wall_ms: topic.created_wall_ms,
         messages: topic.messages,
@@ -203,6 +207,7 @@ fn cursor_info(info: effect::CursorInfo) -> control::CursorInfo {
         parked: info.parked,
         matched: info.matched,
         failed: info.failed,
+        expired: info.expired,
         held: info.held.unwrap_or_default(),
         set_aside: info.set_aside,
         culprits_held: info.culprits_held,

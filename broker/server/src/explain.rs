@@ -175,6 +175,7 @@ impl Asked {
     fn verdict(&self, reader: &LogReader, plugins: &Plugins, filter: FilterHandle) -> Result<(Verdict, String), ExplainError> {
         let stretch = Stretch {
             among: Among::All,
+            ttl: None,
             queue: self.queue,
             from: self.offset,
             to: QueueOffset(self.offset.0 + 1),

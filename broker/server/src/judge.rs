@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-pub use sluice_core::effect::Among;
+pub use sluice_core::effect::{Among, TopicTtl};
 use sluice_core::input::Link;
 use sluice_core::limits::{CULPRIT_QUORUM, CULPRITS_MAX};
 use sluice_log::{BatchPlace, LogError, LogReader, ReadAhead};
@@ -36,12 +36,21 @@ pub struct Stretch {
     pub queue: QueueId,
     /// Which of them are meant.
     pub among: Among,
+    /// Whether it is asked until when each lives: then how long those of the topic do.
+    pub ttl: Option<TopicTtl>,
     /// The first.
     pub from: QueueOffset,
     /// One past the last.
     pub to: QueueOffset,
     /// The most that may be judged by a call; what a hint passes over does not count. At least 1.
     pub calls_max: u64,
+}
+
+impl Stretch {
+    /// Whether more is asked of each message than whether it matches.
+    pub(crate) fn has_links(&self) -> bool {
+        self.among == Among::Ordered || self.ttl.is_some()
+    }
 }
 
 /// Batches of which few messages are wanted that are read from the disk at once.
@@ -83,7 +92,7 @@ impl Judge {
     /// # Panics
     /// When the filters differ in their hints.
     pub fn stored(&mut self, reader: &LogReader, filters: &[FilterHandle], stretch: Stretch) -> Result<Outcomes, JudgeError> {
-        let mut together = Together::new(filters, stretch.among, stretch.calls_max);
+        let mut together = Together::new(filters, stretch);
         self.begin(&together);
         let to = match &together.pruning {
             Pruning::Tags { hashes, .. } => {
@@ -122,7 +131,7 @@ impl Judge {
                     if together.left == 0 {
                         return Ok(offset);
                     }
-                    self.row(&attributes, row, offset, together);
+                    self.row(&attributes, place, row, together);
                 }
             }
             from = to;
@@ -156,7 +165,7 @@ impl Judge {
                 let Some(attributes) = attributes else { continue };
                 self.slots.resolve(&attributes, &together.columns);
                 for offset in wanted {
-                    self.row(&attributes, (offset.0 - place.first.0) as u32, *offset, together);
+                    self.row(&attributes, &place, (offset.0 - place.first.0) as u32, together);
                 }
             }
         }
@@ -170,8 +179,8 @@ impl Judge {
     }
 
     #[inline]
-    fn row(&mut self, attributes: &Attributes, row: u32, offset: QueueOffset, together: &mut Together<'_>) {
-        let Some(row) = attributes.row(row).filter(|row| is_meant(together.among, row)) else {
+    fn row(&mut self, attributes: &Attributes, place: &BatchPlace, row: u32, together: &mut Together<'_>) {
+        let Some(row) = attributes.row(row).filter(|row| is_meant(together.stretch.among, row)) else {
             return;
         };
         if !together.pruning.may_match(&row) {
@@ -179,9 +188,9 @@ impl Judge {
             return;
         }
         self.slots.write(&row, &mut self.writer, &mut self.keys);
-        self.offsets.push(offset);
-        if together.among == Among::Ordered {
-            self.links.push(link_of(&row));
+        self.offsets.push(QueueOffset(place.first.0 + u64::from(row.index())));
+        if together.stretch.has_links() {
+            self.links.push(link_of(&row, &together.stretch, place.stored_wall_ms));
         }
         together.left -= 1;
         match self.writer.end_message() {

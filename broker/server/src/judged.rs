@@ -1,18 +1,18 @@
 //! What filters that judge the same messages together have made of them so far.
 
-use sluice_core::effect::Among;
 use sluice_core::input::{Culprit, CulpritKind, Link};
 use sluice_plugin_host::{Attribute, FilterHandle, RunFailure, Verdicts};
 use sluice_protocol::ids::QueueOffset;
 
 use crate::columns::Pruning;
+use crate::judge::Stretch;
 
 /// What became of a stretch of messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
     /// The offsets to deliver, ascending.
     pub deliver: Vec<QueueOffset>,
-    /// Where it was asked, what each of these is in the order of its queue.
+    /// Where it was asked, what else there is to know of each of these.
     pub links: Vec<Link>,
     /// How many of the others were evaluation errors.
     pub failed: u32,
@@ -32,8 +32,8 @@ pub type Outcomes = Vec<Result<Judged, RunFailure>>;
 /// The filters that judge a stretch together: one transposition serves them all.
 pub(crate) struct Together<'a> {
     pub(crate) pruning: Pruning<'a>,
-    /// Which messages are meant.
-    pub(crate) among: Among,
+    /// Which messages are meant, and what is asked of each.
+    pub(crate) stretch: Stretch,
     /// What any of them asks for, each once.
     pub(crate) columns: Vec<Attribute>,
     pub(crate) asked: Vec<Asked<'a>>,
@@ -80,7 +80,7 @@ impl Ended {
 impl<'a> Together<'a> {
     /// # Panics
     /// When the filters differ in their hints.
-    pub(crate) fn new(filters: &'a [FilterHandle], among: Among, calls_max: u64) -> Self {
+    pub(crate) fn new(filters: &'a [FilterHandle], stretch: Stretch) -> Self {
         let hint = filters.first().and_then(FilterHandle::hint);
         assert!(
             filters.iter().all(|filter| filter.hint() == hint),
@@ -102,10 +102,10 @@ impl<'a> Together<'a> {
         Self {
             asked: asked.collect(),
             pruning: Pruning::new(hint),
-            among,
+            stretch,
             columns,
             pruned: 0,
-            left: calls_max,
+            left: stretch.calls_max,
         }
     }
 

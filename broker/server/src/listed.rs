@@ -1,4 +1,4 @@
-//! What matches without a filter: of the messages at some offsets those that are meant, with what an ordered group must know of each.
+//! What matches without a filter: of the messages at some offsets those that are meant, with what else must be known of each.
 
 use sluice_core::effect::Among;
 use sluice_core::input::Link;
@@ -18,11 +18,13 @@ pub(crate) fn is_meant(among: Among, row: &Row<'_>) -> bool {
     }
 }
 
-/// What an ordered group must know of a message.
-pub(crate) fn link_of(row: &Row<'_>) -> Link {
+/// What must be known of a message that was stored then, beside that it matches.
+pub(crate) fn link_of(row: &Row<'_>, stretch: &Stretch, stored_wall_ms: i64) -> Link {
+    let ordered = stretch.among == Among::Ordered;
     Link {
-        group: row.group_hash(),
+        group: if ordered { row.group_hash() } else { 0 },
         priority: row.priority(),
+        expires_ms: stretch.ttl.and_then(|ttl| ttl.expires_ms(row.ttl_ms(), stored_wall_ms)),
     }
 }
 
@@ -53,8 +55,8 @@ pub(crate) fn listed(reader: &LogReader, stretch: Stretch) -> Result<Judged, Jud
                     return Ok(judged);
                 }
                 judged.deliver.push(offset);
-                if stretch.among == Among::Ordered {
-                    judged.links.push(link_of(&row));
+                if stretch.has_links() {
+                    judged.links.push(link_of(&row, &stretch, place.stored_wall_ms));
                 }
             }
         }

@@ -152,6 +152,7 @@ fn reason_of(reason: ReturnReason) -> control::ReturnReason {
         ReturnReason::Expired => control::ReturnReason::Expired,
         ReturnReason::ConnectionLost => control::ReturnReason::ConnectionLost,
         ReturnReason::Closed => control::ReturnReason::Closed,
+        ReturnReason::Outlived => control::ReturnReason::Outlived,
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use sluice_core::effect::{Among, JudgeId, Rule};
+use sluice_core::effect::{Among, JudgeId, Rule, TopicTtl};
 use sluice_protocol::ids::{Digest, QueueId, QueueOffset};
 
 use crate::limits;
@@ -16,6 +16,8 @@ pub(crate) struct JudgeWork {
     /// Without a rule all that is meant matches.
     pub(crate) rule: Option<Rule>,
     pub(crate) among: Among,
+    /// Whether it is asked until when each lives: then how long those of the topic do.
+    pub(crate) ttl: Option<TopicTtl>,
     pub(crate) from: QueueOffset,
     pub(crate) to: QueueOffset,
     /// The answer must end before more match.
@@ -26,7 +28,7 @@ pub(crate) struct JudgeWork {
 type Asked = (Digest, String);
 
 /// Which messages are to be judged.
-type Place = (QueueId, QueueOffset, QueueOffset, Among);
+type Place = (QueueId, QueueOffset, QueueOffset, Among, Option<TopicTtl>);
 
 /// What waits for a verdict thread.
 #[derive(Debug, Default)]
@@ -131,7 +133,7 @@ impl Waiting {
     }
 
     fn put(&mut self, work: JudgeWork) {
-        let place = (work.queue, work.from, work.to, work.among);
+        let place = (work.queue, work.from, work.to, work.among, work.ttl);
         let together = self.work.entry(place).or_default();
         if together.is_empty() {
             self.places.push_back(place);
@@ -179,6 +181,7 @@ mod tests {
             },
             rule: Some(rule(Digest([0; 32]))),
             among: Among::All,
+            ttl: None,
             from: QueueOffset(from),
             to: QueueOffset(from + 10),
             deliver_max: 10,

@@ -187,6 +187,7 @@ fn by_size(reader: &LogReader, settings: &Settings) -> Result<BTreeMap<QueueId, 
 
 #[cfg(test)]
 mod tests {
+    use sluice_log::record::OnExpired;
     use std::sync::Arc;
 
     use sluice_log::record::{Change, Record};
@@ -255,6 +256,8 @@ mod tests {
             queues: 1,
             retention_ms,
             retention_bytes,
+            ttl_ms: 0,
+            on_expired: OnExpired::Skip,
         };
         let starts = Starts {
             starts: BTreeMap::from([(QUEUE, QueueOffset(2))]),

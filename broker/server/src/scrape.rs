@@ -72,6 +72,11 @@ const CORE_COUNTS: &[CoreCount] = &[
     }),
     ("messages_settled", "Messages acknowledged.", |c| c.settled),
     ("messages_skipped", "Messages that operators skipped for a group.", |c| c.skipped),
+    (
+        "messages_expired",
+        "Messages that expired before a group took or settled them.",
+        |c| c.expired,
+    ),
     ("messages_dead_lettered", "Messages stored in a dead-letter topic.", |c| {
         c.dead_lettered
     }),

@@ -241,6 +241,7 @@ fn core_config(config: &Config) -> CoreConfig {
         queues: config.topics.queues,
         retention_ms: config.topics.retention_ms,
         retention_bytes: config.topics.retention_bytes,
+        ..CoreConfig::default().topic
     };
     CoreConfig {
         auto_create_topics: config.auto_create_topics,

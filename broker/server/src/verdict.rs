@@ -154,11 +154,17 @@ impl VerdictThread {
 /// The messages that these questions are about.
 fn stretch_of(work: &[JudgeWork]) -> Option<Stretch> {
     let &JudgeWork {
-        queue, from, to, among, ..
+        queue,
+        from,
+        to,
+        among,
+        ttl,
+        ..
     } = work.first()?;
     Some(Stretch {
         queue,
         among,
+        ttl,
         from,
         to,
         // Whatever is judged by a call may match.

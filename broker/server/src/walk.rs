@@ -251,6 +251,7 @@ impl<'a> Walk<'a> {
         let stretch = Stretch {
             queue,
             among: Among::All,
+            ttl: None,
             from: within.start,
             to: within.end,
             calls_max: limits::PAGE_PIECE_MESSAGES,

@@ -144,6 +144,7 @@ fn settings(retention_ms: u64, retention_bytes: u64) -> TopicSettings {
         queues: 1,
         retention_ms,
         retention_bytes,
+        ..TopicSettings::default()
     }
 }
 

@@ -72,6 +72,7 @@ fn judge(judge: &mut Judge, reader: &LogReader, filter: &FilterHandle, from: u64
     let stretch = Stretch {
         queue: QueueId::default(),
         among: Among::All,
+        ttl: None,
         from: QueueOffset(from),
         to: QueueOffset(30),
         calls_max: 30,

@@ -139,6 +139,7 @@ fn push(builder: &mut BatchBuilder, message: &NewMessage, body_bytes_max: u32, w
             .map_or(0, |after_ms| i64::try_from(after_ms).unwrap_or(i64::MAX)),
         priority: message.priority,
         group: message.group.as_deref(),
+        ttl_ms: message.ttl_ms.unwrap_or(0),
     };
     builder.push(&attributes, &message.body)
 }

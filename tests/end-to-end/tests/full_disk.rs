@@ -114,6 +114,7 @@ async fn when_the_reserve_is_used_up_consumers_are_refused_until_there_is_room()
         queues: 1_024,
         retention_ms: 0,
         retention_bytes: 0,
+        ..TopicSettings::default()
     };
     client.create_topic("wide", Some(settings)).await.unwrap();
     let consumer = client.consumer(ConsumerConfig::new("wide", "g"));

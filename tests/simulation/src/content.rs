@@ -17,6 +17,8 @@ pub struct Content {
     pub priority: u8,
     /// The message group.
     pub group: Option<String>,
+    /// How long it lives once it is stored, in milliseconds; 0 for as long as its topic says.
+    pub ttl_ms: u64,
     /// The body.
     pub body: Vec<u8>,
     /// When the producer made it (wall clock, milliseconds).
@@ -70,12 +72,19 @@ pub fn content(producer: ProducerId, sequence: Sequence) -> Content {
         1 => (true, random.chance(1, 2)),
         _ => (random.chance(1, 8), true),
     };
+    // Half of the producers give some of their messages a time to live.
+    let mortal = producer.0 >> 8 & 1 == 1 && random.chance(1, 4);
     Content {
         tag,
         keys,
         properties,
         priority: if ranked { *random.pick(&[0, 0, 1, 5, 9]) } else { 0 },
         group: grouped.then(|| format!("{:x}-{}", producer.0 as u16, random.below(2))),
+        ttl_ms: if mortal {
+            *random.pick(&[1, 40, 200, 600, 9_000, 3_600_000])
+        } else {
+            0
+        },
         body,
         born_ms: 1_700_000_000_000 + (sequence.0 as i64) * 7,
     }

@@ -1,12 +1,13 @@
 //! How the simulated plugin fails: on some messages always, for a while on all, or by running without end.
 
-use sluice_core::effect::{Among, JudgeId, Rule};
+use sluice_core::effect::JudgeId;
 use sluice_core::input::{Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Link, Verdicts};
 use sluice_protocol::batch::group_hash;
 use sluice_protocol::ids::QueueOffset;
 
 use crate::laws::Law;
 use crate::oracle::lanes::is_meant;
+use crate::stub::Question;
 use crate::world::World;
 
 /// The most messages that one answer names as failed on.
@@ -61,7 +62,9 @@ impl World {
     }
 
     /// Takes out of the verdicts on `from..to` what the plugin fails on; where that is much they end early.
-    pub(crate) fn fail_on_some(&mut self, rule: &Rule, among: Among, queue: sluice_protocol::ids::QueueId, verdicts: &mut Verdicts) {
+    pub(crate) fn fail_on_some(&mut self, question: Question<'_>, queue: sluice_protocol::ids::QueueId, verdicts: &mut Verdicts) {
+        let Question { rule, among, ttl } = question;
+        let Some(rule) = rule else { return };
         let Some(model) = self.oracle.book.queues.get(&queue) else { return };
         let fails = |offset: u64| match self.mood {
             Mood::Broken => true,
@@ -81,6 +84,7 @@ impl World {
                 link: Link {
                     group: model.group(offset).map_or(0, |group| group_hash(group.as_bytes())),
                     priority: model.priority(offset),
+                    expires_ms: ttl.and_then(|_| self.oracle.book.expires_ms(queue, offset)),
                 },
                 kind: CulpritKind::Trap,
                 reason: format!("the simulated plugin trapped on {offset}"),

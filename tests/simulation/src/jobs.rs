@@ -1,7 +1,7 @@
 //! What the shell does beside the disk, in any order that the contract allows: judge, deliver, fetch, locate.
 
 use bytes::Bytes;
-use sluice_core::effect::{Among, DeadLetter, Delivery, Effect, FetchId, JudgeId, LocateId, Rule, Taker};
+use sluice_core::effect::{DeadLetter, Delivery, Effect, FetchId, JudgeId, LocateId, Taker};
 use sluice_core::input::{Input, Verdicts};
 use sluice_log::record::CursorId;
 use sluice_protocol::batch::{Batch, BatchMerger, tag_hash};
@@ -12,7 +12,7 @@ use crate::laws::Law;
 use crate::network::Event;
 use crate::oracle::Book;
 use crate::shell::lane_of;
-use crate::stub;
+use crate::stub::{self, Question};
 use crate::world::World;
 
 impl World {
@@ -38,10 +38,15 @@ impl World {
                 cursor,
                 rule,
                 among,
+                ttl,
                 from,
                 to,
                 deliver_max,
-            } => self.judge(judge, cursor, rule.as_ref(), among, from, to.min(QueueOffset(from.0 + deliver_max))),
+            } => {
+                let rule = rule.as_ref();
+                let to = to.min(QueueOffset(from.0 + deliver_max));
+                self.judge(judge, cursor, Question { rule, among, ttl }, from, to);
+            }
             Effect::Deliver(delivery) => self.deliver(delivery),
             Effect::StreamReset { subscription, queue, .. } => self.push(
                 subscription,
@@ -71,7 +76,8 @@ impl World {
         }
     }
 
-    fn judge(&mut self, judge: JudgeId, cursor: CursorId, rule: Option<&Rule>, among: Among, from: QueueOffset, to: QueueOffset) {
+    fn judge(&mut self, judge: JudgeId, cursor: CursorId, question: Question<'_>, from: QueueOffset, to: QueueOffset) {
+        let rule = question.rule;
         if rule.is_some() && self.fails_to_judge(judge) {
             return;
         }
@@ -109,12 +115,12 @@ impl World {
         }
         for place in places {
             match shell.reader.attributes(&place) {
-                Ok(attributes) => stub::judge(rule, among, &attributes, place.first, &mut verdicts),
+                Ok(attributes) => stub::judge(question, &attributes, &place, &mut verdicts),
                 Err(error) => return self.broken(&format!("judge {cursor:?}: {error}")),
             }
         }
-        if let Some(rule) = rule {
-            self.fail_on_some(rule, among, cursor.queue, &mut verdicts);
+        if rule.is_some() {
+            self.fail_on_some(question, cursor.queue, &mut verdicts);
         }
         self.turn(vec![Input::Verdicts {
             judge,

@@ -177,12 +177,20 @@ pub enum Law {
     OrderOverGrowth,
     /// Situation: a topic that grew.
     TopicGrown,
+    /// Nothing is handed out that expired, and until when it lives is known.
+    ExpiredIsNotGranted,
+    /// Nothing is ended for its age before it expired, nor while somebody has it.
+    OnlyExpiredEnds,
+    /// What expired is skipped or dead-lettered as its topic says; counted where it is dead-lettered.
+    ExpiredGetsItsFate,
+    /// Situation: a message that expired while it waited for another delivery.
+    ExpiredAfterReturn,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 86] = [
+pub const LAWS: [(Law, u64); 90] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -269,6 +277,10 @@ pub const LAWS: [(Law, u64); 86] = [
     (ParkedBehind, 50),
     (OrderOverGrowth, 20),
     (TopicGrown, 50),
+    (ExpiredIsNotGranted, 100),
+    (OnlyExpiredEnds, 100),
+    (ExpiredGetsItsFate, 20),
+    (ExpiredAfterReturn, 10),
 ];
 
 /// How often each law was put to the test.

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 75] = [
+pub const BUGS: [Planted; 80] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -199,6 +199,15 @@ pub const BUGS: [Planted; 75] = [
         200,
         "a start forgets how topics grew, as far as its checkpoint says it",
     ),
+    core("expires-late", 100, "a message is handed out for 20 ms after it expired"),
+    core("expires-early", 50, "a message is ended 1 ms before it expires"),
+    core(
+        "expired-not-buried",
+        50,
+        "what expired is skipped though its topic wants it dead-lettered",
+    ),
+    core("retries-outlive", 50, "what waits for another delivery does not expire"),
+    core("deadlines-forgotten", 100, "a checkpoint leaves out until when messages live"),
 ];
 
 /// Lets a bug in on this thread, or none.

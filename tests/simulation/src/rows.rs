@@ -26,6 +26,7 @@ pub fn batch(producer: ProducerId, first: Sequence, count: u64, mut deliver_at_m
             deliver_at_ms: deliver_at_ms(),
             priority: message.priority,
             group: message.group.as_deref(),
+            ttl_ms: message.ttl_ms,
             ..NewMessage::default()
         };
         builder
@@ -64,6 +65,7 @@ pub fn difference(attributes: &Attributes, row: &Row<'_>, copy: bool) -> Option<
             .collect(),
         priority: row.priority(),
         group: row.group().map(str::to_owned),
+        ttl_ms: if copy && row.ttl_ms() == 0 { expected.ttl_ms } else { row.ttl_ms() },
         body: expected.body.clone(),
         born_ms: row.born_ms(),
     };

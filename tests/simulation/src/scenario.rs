@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use sluice_core::CoreConfig;
 use sluice_core::input::Admin;
-use sluice_log::record::{Backoff, GroupSettings, OnExhausted, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, GroupSettings, OnExhausted, OnExpired, StartPoint, TopicSettings};
 use sluice_protocol::ids::ProducerId;
 
 use crate::clients::{Client, Operator, Producer, Receiver, Stream, Wish, bind, on_failure};
@@ -45,6 +45,16 @@ impl Scenario {
                     queues: random.within(1..4) as u16,
                     retention_ms: 0,
                     retention_bytes: 0,
+                    ttl_ms: if random.chance(1, 5) {
+                        *random.pick(&[300, 5_000, 60_000])
+                    } else {
+                        0
+                    },
+                    on_expired: if random.chance(1, 2) {
+                        OnExpired::DeadLetter
+                    } else {
+                        OnExpired::Skip
+                    },
                 };
                 first.push_back(Admin::CreateTopic {
                     name: topic.to_owned(),

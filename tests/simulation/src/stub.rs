@@ -1,15 +1,28 @@
 //! The plugin of the simulation: evaluates its few expressions over stored rows, as a real one does over its columns.
 
-use sluice_core::effect::{Among, Rule};
+use sluice_core::effect::{Among, Rule, TopicTtl};
 use sluice_core::input::{Link, Verdicts};
+use sluice_log::BatchPlace;
 use sluice_protocol::batch::{Attributes, Row};
 use sluice_protocol::ids::QueueOffset;
 
 use crate::content::digest;
 
-/// Judges those rows of a stored batch, whose first message is at `first`, that `verdicts` are to speak of.
-pub fn judge(rule: Option<&Rule>, among: Among, attributes: &Attributes, first: QueueOffset, verdicts: &mut Verdicts) {
-    for (row, offset) in attributes.rows().zip(first.0..) {
+/// What the broker asks of messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// By which rule.
+    pub rule: Option<&'a Rule>,
+    /// Of which of them.
+    pub among: Among,
+    /// Whether it is to know until when they live.
+    pub ttl: Option<TopicTtl>,
+}
+
+/// Judges those rows of a stored batch that `verdicts` are to speak of.
+pub fn judge(question: Question<'_>, attributes: &Attributes, place: &BatchPlace, verdicts: &mut Verdicts) {
+    let Question { rule, among, ttl } = question;
+    for (row, offset) in attributes.rows().zip(place.first.0..) {
         if offset < verdicts.from.0 || offset >= verdicts.to.0 {
             continue;
         }
@@ -25,8 +38,9 @@ pub fn judge(rule: Option<&Rule>, among: Among, attributes: &Attributes, first: 
             None => verdicts.failed += 1,
             Some(true) => {
                 verdicts.deliver.push(QueueOffset(offset));
-                if among == Among::Ordered {
-                    verdicts.links.push(link(&row));
+                if among == Among::Ordered || ttl.is_some() {
+                    let expires_ms = ttl.and_then(|ttl| ttl.expires_ms(row.ttl_ms(), place.stored_wall_ms));
+                    verdicts.links.push(Link { expires_ms, ..link(&row) });
                 }
             }
             Some(false) => {}
@@ -39,6 +53,7 @@ pub fn link(row: &Row<'_>) -> Link {
     Link {
         group: row.group_hash(),
         priority: row.priority(),
+        expires_ms: None,
     }
 }
 

@@ -172,6 +172,7 @@ fn plugin_matches(judge: &mut Judge, reader: &LogReader, filters: &[FilterHandle
             let stretch = Stretch {
                 queue,
                 among: Among::All,
+                ttl: None,
                 from,
                 to: end.min(QueueOffset(from.0 + STRETCH)),
                 calls_max: STRETCH,

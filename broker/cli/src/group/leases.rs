@@ -68,6 +68,7 @@ pub(crate) fn reason(reason: i32) -> &'static str {
         Ok(ReturnReason::Expired) => "the consumer did not settle it in time",
         Ok(ReturnReason::ConnectionLost) => "the consumer's connection was lost",
         Ok(ReturnReason::Closed) => "the consumer left",
+        Ok(ReturnReason::Outlived) => "expired",
         Err(_) => "for a reason that this client does not know",
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Columns {
     /// The message group of messages that have none in a column.
     pub(super) group: Option<String>,
     pub(super) group_column: Option<String>,
+    /// How long the messages live.
+    pub(super) ttl: Option<Duration>,
 }
 
 /// A file being read.
@@ -112,6 +114,7 @@ impl Rows {
                 .columns
                 .deliver_after
                 .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+            ttl_ms: self.columns.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
             ..NewMessage::default()
         })
     }
@@ -179,6 +182,7 @@ mod tests {
             priority_column: None,
             group: None,
             group_column: None,
+            ttl: None,
         }
     }
 

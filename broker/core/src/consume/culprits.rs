@@ -238,7 +238,7 @@ impl Core {
         };
         let Some(to) = self.dead_letter_queue(cursor) else { return };
         let at_offset = self.state.queues.get(&to).map_or(QueueOffset(0), |queue| queue.end);
-        self.note_priorities_of(to, at_offset, &batch);
+        self.note_uses_of(to, at_offset, &batch);
         let fate = Fate::DeadLettered { to, at_offset, batch };
         let (groups, position) = self.record_fate(cursor, priority, offset, suspect, fate);
         self.ended(cursor, groups, position);

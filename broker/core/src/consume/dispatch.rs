@@ -112,6 +112,7 @@ impl Core {
             }
             if !paused {
                 lanes.iter_mut().for_each(|lane| self.extend_window(cursor, reading, lane));
+                self.expire_messages(cursor, &mut lanes);
                 self.ask_before(cursor, reading, &mut lanes);
                 while self.grant(cursor, reading, &mut lanes) {}
                 self.ask_after(cursor, reading, &mut lanes);

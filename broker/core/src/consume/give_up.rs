@@ -39,11 +39,12 @@ fn reason_text(reason: ReturnReason) -> &'static str {
         ReturnReason::Expired => "the consumer did not settle it in time",
         ReturnReason::ConnectionLost => "the consumer's connection was lost",
         ReturnReason::Closed => "the consumer left",
+        ReturnReason::Outlived => "expired",
     }
 }
 
 impl Core {
-    /// Asks for the messages of a lane that had their last attempt, some at a time. What fails in a group that reads a dead-letter topic
+    /// Asks for the messages of a lane that had their last attempt or expired, some at a time. What fails in a group that reads a dead-letter topic
     /// stays there, held.
     pub(super) fn give_up(&mut self, cursor: CursorId, lane: &mut LaneRun) {
         let Some(entry) = self.state.cursors.get(&cursor) else { return };
@@ -55,11 +56,15 @@ impl Core {
         let (Some(topic), Some(group)) = (self.state.topics.get(&cursor.queue.topic), self.state.groups.get(&cursor.group)) else {
             return;
         };
-        if topic.name.starts_with(DEAD_LETTER_PREFIX) || group.settings.on_exhausted == OnExhausted::Hold {
+        if topic.name.starts_with(DEAD_LETTER_PREFIX) {
             return;
         }
+        // What expired goes where its topic says, whatever the group does with what it failed on.
+        let holds = group.settings.on_exhausted == OnExhausted::Hold;
+        let given_up = |reason| !holds || reason == ReturnReason::Outlived;
         let (pass, priority) = (entry.pass, lane.priority);
-        for (offsets, retry) in durable.retries.due(NEVER_MONO_MS, NEVER_MONO_MS) {
+        let exhausted = durable.retries.due(NEVER_MONO_MS, NEVER_MONO_MS);
+        for (offsets, retry) in exhausted.filter(|(_, retry)| given_up(retry.reason)) {
             for offset in offsets.first.0..offsets.end.0 {
                 if lane.giving_up.len() >= FETCHES_MAX {
                     return;
@@ -139,7 +144,7 @@ impl Core {
         };
         let Some(to) = self.dead_letter_queue(cursor) else { return };
         let at_offset = self.state.queues.get(&to).map_or(QueueOffset(0), |queue| queue.end);
-        self.note_priorities_of(to, at_offset, &batch);
+        self.note_uses_of(to, at_offset, &batch);
         let position = self.record(Change::DeadLettered {
             cursor,
             pass,
@@ -186,6 +191,7 @@ impl Core {
                 let topic = self.state.meta.next_topic;
                 let settings = TopicSettings {
                     queues: 1,
+                    ttl_ms: 0,
                     ..self.config.topic
                 };
                 self.record(Change::TopicCreated { topic, name, settings });

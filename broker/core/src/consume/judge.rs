@@ -1,6 +1,6 @@
 //! Judging: what is asked of the filter plugins ahead of demand, and what becomes of their verdicts.
 
-use sluice_log::record::CursorId;
+use sluice_log::record::{CursorId, OffsetRange};
 use sluice_protocol::ids::{Position, QueueOffset};
 
 use super::lanes::Lanes;
@@ -23,16 +23,18 @@ pub(super) struct Asked {
     /// Whose lane it is.
     priority: u8,
     among: Among,
+    /// Whether the answer has a link for each message that matches.
+    has_links: bool,
     from: QueueOffset,
     to: QueueOffset,
     deliver_max: u64,
 }
 
 impl Core {
-    /// Without a rule every durable message matches, as far as none of them has a priority.
+    /// Without a rule every durable message matches, as far as none of them has a priority or expires.
     pub(super) fn extend_window(&self, cursor: CursorId, reading: &Reading, lane: &mut LaneRun) {
         let end = self.visible_end(cursor.queue);
-        // What is asked about is answered, though by now it may be known that none of it has a priority.
+        // What is asked about is answered, though by now it may be known that nothing of it need be asked.
         let asks = lane.asked.is_some() || reading.ordered || lane.priority > 0;
         if reading.rule.is_some() || lane.judged >= end || asks {
             return;
@@ -40,11 +42,14 @@ impl Core {
         let Some(queue) = self.state.queues.get(&cursor.queue) else {
             return;
         };
-        let end = match queue.prioritized() {
-            Some(prioritized) if lane.judged < prioritized.first => end.min(prioritized.first),
-            Some(prioritized) if lane.judged < prioritized.end => return,
-            Some(_) | None => end,
-        };
+        let mut end = end;
+        for asked in [queue.prioritized(), self.expiring(cursor.queue)].into_iter().flatten() {
+            if lane.judged < asked.first {
+                end = end.min(asked.first);
+            } else if lane.judged < asked.end {
+                return;
+            }
+        }
         match lane.matched.back_mut() {
             Some(last) if last.end == lane.judged => last.end = end,
             Some(_) | None => lane.matched.push_back(range(lane.judged.0, end.0)),
@@ -92,13 +97,19 @@ impl Core {
             }
             return Some((Among::Priority(lane.priority), end.min(offsets.end)));
         }
-        let within = queue.prioritized().filter(|prioritized| lane.judged < prioritized.end);
-        match (within, &reading.rule) {
-            (None, None) => None,
-            (None, Some(_)) => Some((Among::All, end)),
-            (Some(prioritized), Some(_)) if lane.judged < prioritized.first => Some((Among::All, end.min(prioritized.first))),
-            (Some(prioritized), None) if lane.judged < prioritized.first => None,
-            (Some(prioritized), _) => Some((Among::Priority(0), end.min(prioritized.end))),
+        let ahead = |offsets: &OffsetRange| lane.judged < offsets.end;
+        let prioritized = queue.prioritized().filter(ahead);
+        let expiring = self.expiring(cursor.queue).filter(ahead);
+        let is_within = |offsets: Option<OffsetRange>| offsets.is_some_and(|offsets| lane.judged >= offsets.first);
+        let before = |offsets: Option<OffsetRange>| offsets.map_or(end, |offsets| end.min(offsets.first));
+        match (is_within(prioritized), is_within(expiring), &reading.rule) {
+            (true, _, _) => Some((Among::Priority(0), prioritized.map_or(end, |offsets| end.min(offsets.end)))),
+            (false, true, None) => {
+                let end = before(prioritized);
+                Some((Among::All, expiring.map_or(end, |offsets| end.min(offsets.end))))
+            }
+            (false, _, Some(_)) => Some((Among::All, before(prioritized))),
+            (false, false, None) => None,
         }
     }
 
@@ -120,6 +131,8 @@ impl Core {
         let Some((among, end)) = self.asks_among(cursor, reading, lane) else {
             return;
         };
+        let expiring = self.expiring(cursor.queue).filter(|offsets| lane.judged < offsets.end);
+        let ttl = expiring.map(|_| self.topic_ttl(cursor.queue));
         let to = (lane.judged.0 + QUESTION_MESSAGES_MAX).min(lane.place.0 + JUDGED_AHEAD_MAX);
         let to = end.min(QueueOffset(to));
         let deliver_max = self.room_for(cursor, reading, lane);
@@ -145,6 +158,7 @@ impl Core {
                 cursor,
                 priority: lane.priority,
                 among,
+                has_links: among == Among::Ordered || ttl.is_some(),
                 from,
                 to,
                 deliver_max,
@@ -158,6 +172,7 @@ impl Core {
                 cursor,
                 rule: reading.rule.clone(),
                 among,
+                ttl,
                 from,
                 to,
                 deliver_max,
@@ -184,6 +199,8 @@ impl Core {
                 lane.take_verdicts(&asked, &verdicts);
                 self.counters.evaluation_errors += u64::from(verdicts.failed);
                 let ordered = asked.among == Among::Ordered;
+                // Deadlines first: a crash must not leave what is parked without.
+                self.keep_deadlines(asked.cursor, asked.priority, &verdicts);
                 let found = if ordered { self.found(asked.cursor, &verdicts) } else { Vec::new() };
                 self.set_aside(asked.cursor, asked.priority, verdicts);
                 if ordered {
@@ -248,8 +265,8 @@ impl LaneRun {
         );
         let ordered = asked.among == Among::Ordered;
         assert!(
-            !ordered || verdicts.links.len() == verdicts.deliver.len(),
-            "an ordered group is told the message group of each"
+            !asked.has_links || verdicts.links.len() == verdicts.deliver.len(),
+            "what was asked about each is told of each"
         );
         for &offset in &verdicts.deliver {
             assert!(

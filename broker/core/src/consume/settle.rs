@@ -381,6 +381,7 @@ impl Core {
             ReturnReason::Expired => &mut self.counters.returned_expired,
             ReturnReason::ConnectionLost => &mut self.counters.returned_lost,
             ReturnReason::Closed => &mut self.counters.returned_closed,
+            ReturnReason::Outlived => unreachable!("no lease ends because its message expired"),
         };
         *counted += held.iter().map(|lease| len(lease.offsets)).sum::<u64>();
         let mut by_due: BTreeMap<u64, Vec<LeaseRange>> = BTreeMap::new();

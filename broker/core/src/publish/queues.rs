@@ -1,8 +1,8 @@
-//! Which queue a message goes to, and what a queue is told of the priorities of what is stored there.
+//! Which queue a message goes to, and what a queue is told of what is about to be stored there.
 
 use bytes::Bytes;
 use sluice_log::record::Change;
-use sluice_protocol::batch::{Attributes, Row};
+use sluice_protocol::batch::{Attributes, Row, Uses};
 use sluice_protocol::ids::{ProducerId, QueueId, QueueOffset, Sequence, TopicId};
 
 use super::Span;
@@ -51,9 +51,10 @@ impl Span {
 }
 
 impl Core {
-    /// Says before messages are stored which priorities they have, unless that is none.
-    pub(crate) fn note_priorities(&mut self, queue: QueueId, first: QueueOffset, count: u64, priorities: u16) {
+    /// Says before messages are stored which priorities they have, unless that is none, and that some live for a time, unless none does.
+    pub(crate) fn note_uses(&mut self, queue: QueueId, first: QueueOffset, count: u64, uses: Uses) {
         let end = QueueOffset(first.0 + count);
+        let priorities = uses.priorities;
         if priorities > 1 && count > 0 {
             self.record(Change::Prioritized {
                 queue,
@@ -62,13 +63,17 @@ impl Core {
                 priorities,
             });
         }
+        if uses.ttls && count > 0 {
+            self.record(Change::Expiring { queue, first, end });
+        }
     }
 
     /// The same for a batch of which nobody knows what it uses.
-    pub(crate) fn note_priorities_of(&mut self, queue: QueueId, first: QueueOffset, batch: &Bytes) {
+    pub(crate) fn note_uses_of(&mut self, queue: QueueId, first: QueueOffset, batch: &Bytes) {
         if let Ok(attributes) = Attributes::parse_stored(batch.clone()) {
-            let priorities = attributes.rows().fold(0, |all, row| all | 1 << row.priority().min(15));
-            self.note_priorities(queue, first, attributes.count().into(), priorities);
+            let mut uses = Uses::default();
+            attributes.rows().for_each(|row| uses.add(&row));
+            self.note_uses(queue, first, attributes.count().into(), uses);
         }
     }
 }

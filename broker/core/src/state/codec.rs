@@ -26,10 +26,11 @@ use crate::planted::{self, Bug};
 /// The highest version of a kind of entry. Every version below it is read, too.
 fn version(kind: u8) -> u8 {
     match kind {
-        // Version 2 holds priorities (3), order (4), alarms (5), held messages (6) and what becomes of failures (8), version 3 where passes
-        // began (5) and lanes (6).
-        5 | 6 => 3,
-        3 | 4 | 8 => 2,
+        // Version 2 holds lifetimes (2), priorities (3), order (4), alarms (5), held messages (6) and what becomes of failures (8), version 3
+        // what expires (3), where passes began (5) and lanes (6), version 4 deadlines (6).
+        6 => 4,
+        3 | 5 => 3,
+        2 | 4 | 8 => 2,
         // Version 2 is written of a producer that has delayed messages in its window.
         7 => 2,
         _ => 1,
@@ -192,10 +193,14 @@ impl State {
         let mut to = Writer::with_capacity(128);
         match key {
             Key::Meta => self.meta.encode(begin(&mut to, 1)),
-            Key::Topic(id) => self.topics.get(id)?.encode(begin(&mut to, 2).u64(id.0)),
+            Key::Topic(id) => {
+                let topic = self.topics.get(id)?;
+                topic.encode(to.u8(2).u8(1 + u8::from(topic.settings.is_extended())).u64(id.0));
+            }
             Key::Queue(id) => {
                 let queue = self.queues.get(id)?;
-                queue.encode(queue_id(to.u8(3).u8(1 + u8::from(queue.is_extended())), *id));
+                let version = queue.version();
+                queue.encode(queue_id(to.u8(3).u8(version), *id), version);
             }
             Key::Group(id) => {
                 let group = self.groups.get(id)?;
@@ -207,8 +212,8 @@ impl State {
             }
             Key::Cursor(id) => {
                 let cursor = self.cursors.get(id)?;
-                let version = 2 + u8::from(cursor.is_extended());
-                cursor.encode(queue_id(to.u8(6).u8(version).u64(id.group.0), id.queue));
+                let version = cursor.version();
+                cursor.encode(queue_id(to.u8(6).u8(version).u64(id.group.0), id.queue), version);
             }
             Key::Producer(id) => {
                 let producer = self.producers.get(*id)?;
@@ -238,7 +243,7 @@ impl State {
         match kind {
             1 => self.meta = Meta::decode(&mut from)?,
             2 => {
-                let (id, topic) = (TopicId(from.u64()?), Topic::decode(&mut from)?);
+                let (id, topic) = (TopicId(from.u64()?), Topic::decode(&mut from, version)?);
                 add_name(&mut self.topic_names, &topic.name, id);
                 self.topics.insert(id, topic);
             }

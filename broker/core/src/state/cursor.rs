@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use sluice_log::record::{Fate, Holder, LeaseRange, OffsetRange, Parked, ReturnReason};
+use sluice_log::record::{Deadline, Fate, Holder, LeaseRange, OffsetRange, OnExpired, Parked, ReturnReason};
 use sluice_protocol::ids::{Pass, Position, QueueOffset};
 use sluice_protocol::units::Now;
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use super::lane::{Lane, Lease, Retry};
+use super::lifetimes::Lifetimes;
 use crate::planted::{self, Bug};
 use crate::ranges::OffsetSet;
 
@@ -139,6 +140,14 @@ impl Cursor {
         self.make(priority, QueueOffset(0)).decided(offset, fate, at);
     }
 
+    pub(super) fn deadlines_found(&mut self, priority: u8, deadlines: &[Deadline]) {
+        self.make(priority, QueueOffset(0)).deadlines_found(deadlines);
+    }
+
+    pub(super) fn expired(&mut self, priority: u8, messages: &[LeaseRange], fate: OnExpired) {
+        self.make(priority, QueueOffset(0)).expired(messages, fate);
+    }
+
     /// Each message is settled in the lane that has it. One that no lane has, since a crash forgot its lease, is settled ahead in all: where
     /// it does not belong that changes nothing.
     pub(super) fn settled(&mut self, first: QueueOffset, end: QueueOffset) {
@@ -186,42 +195,63 @@ impl Cursor {
         self.each().for_each(|lane| lane.extended(offsets, expires_mono_ms));
     }
 
-    /// Whether version 3 is needed to say it all: what knows no priority and no order is written as ever.
-    pub(super) fn is_extended(&self) -> bool {
-        !self.upper.is_empty() || !self.lane.order.is_empty()
+    /// The version that has room for all there is: what knows no priority and no order, and nothing that expires, is written as ever.
+    pub(super) fn version(&self) -> u8 {
+        if self.levels().any(|(_, lane)| lane.has_lifetimes()) {
+            4
+        } else if !self.upper.is_empty() || !self.lane.order.is_empty() {
+            3
+        } else {
+            2
+        }
     }
 
-    pub(super) fn encode(&self, to: &mut Writer) {
+    pub(super) fn encode(&self, to: &mut Writer, version: u8) {
         to.u64(self.reflects.0).u32(self.pass.0);
-        self.lane.encode(to);
-        if self.is_extended() {
-            self.lane.encode_order(to);
-            to.count(self.upper.len());
-            for (priority, lane) in &self.upper {
-                lane.encode(to.u8(*priority));
+        let put_lane = |to: &mut Writer, lane: &Lane| {
+            lane.encode(to);
+            if version > 2 {
                 lane.encode_order(to);
             }
+            if version > 3 {
+                lane.lifetimes.encode(to);
+            }
+        };
+        put_lane(to, &self.lane);
+        if version > 2 {
+            to.count(self.upper.len());
+            for (priority, lane) in &self.upper {
+                put_lane(to.u8(*priority), lane);
+            }
         }
     }
 
-    /// Version 2 knew one lane, without an order; version 1 held nothing.
+    /// Version 3 knew nothing that expires, version 2 one lane, without an order; version 1 held nothing.
     pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         let (reflects, pass) = (Position(from.u64()?), Pass(from.u32()?));
-        let mut cursor = Self {
-            reflects,
-            pass,
-            lane: Lane::decode(from, version)?,
-            upper: BTreeMap::new(),
+        let take_lane = |from: &mut Reader<'_>| {
+            let mut lane = Lane::decode(from, version)?;
+            if version > 2 {
+                lane.decode_order(from)?;
+            }
+            if version > 3 {
+                lane.lifetimes = Lifetimes::decode(from)?;
+            }
+            Ok::<_, WireError>(lane)
         };
+        let lane = take_lane(from)?;
+        let mut upper = BTreeMap::new();
         if version > 2 {
-            cursor.lane.decode_order(from)?;
             for _ in 0..from.count(29)? {
                 let priority = from.u8()?;
-                let mut lane = Lane::decode(from, version)?;
-                lane.decode_order(from)?;
-                cursor.upper.insert(priority, lane);
+                upper.insert(priority, take_lane(from)?);
             }
         }
-        Ok(cursor)
+        Ok(Self {
+            reflects,
+            pass,
+            lane,
+            upper,
+        })
     }
 }

@@ -1,12 +1,14 @@
 //! How far a group has come in a lane: the frontier, what is leased and retrying behind it, and what was settled ahead of it.
 
+mod codec;
+
 use std::sync::Arc;
 
-use sluice_log::record::{Fate, Holder, LeaseRange, OffsetRange, Parked, ReturnReason, put_parked, take_parked};
+use sluice_log::record::{Deadline, Fate, Holder, LeaseRange, OffsetRange, OnExpired, Parked, ReturnReason};
 use sluice_protocol::ids::{Attempt, Position, QueueOffset};
 use sluice_protocol::units::Now;
-use sluice_protocol::wire::{Reader, WireError, Writer};
 
+use super::lifetimes::Lifetimes;
 use super::order::Order;
 use crate::planted::{self, Bug};
 use crate::ranges::{OffsetSet, Spans, Timed, range};
@@ -66,6 +68,8 @@ pub struct Lane {
     pub held: OffsetSet,
     /// In an ordered group all that was found and is not over, by message group.
     pub order: Order,
+    /// Until when those live that expire.
+    pub lifetimes: Lifetimes,
 }
 
 impl Lane {
@@ -77,6 +81,7 @@ impl Lane {
             ahead: OffsetSet::default(),
             held: OffsetSet::default(),
             order: Order::default(),
+            lifetimes: Lifetimes::default(),
         }
     }
 
@@ -136,7 +141,11 @@ impl Lane {
         let end = QueueOffset(offset.0 + 1);
         match fate {
             Fate::DeadLettered { .. } | Fate::Skipped => self.settled(offset, end),
-            Fate::Held => self.held.insert(offset.0, end.0),
+            Fate::Held => {
+                // It is judged again when it is released, and its deadline found with that.
+                self.lifetimes.forget(OffsetRange { first: offset, end });
+                self.held.insert(offset.0, end.0);
+            }
             Fate::Delivered if self.order.get(offset.0).is_some() => self.accept(offset.0),
             Fate::Delivered => {
                 let due = Retry {
@@ -166,6 +175,11 @@ impl Lane {
     pub(super) fn move_frontier(&mut self, frontier: QueueOffset) {
         let before = self.frontier;
         self.frontier = self.frontier.max(frontier);
+        if before < self.frontier && !self.lifetimes.is_empty() {
+            let passed = range(before.0, self.frontier.0);
+            let over = self.taken_within(passed).gaps(passed);
+            over.into_iter().for_each(|piece| self.lifetimes.forget(piece));
+        }
         self.ahead.drop_below(self.frontier.0);
         let Self {
             order,
@@ -243,6 +257,7 @@ impl Lane {
                     holder: Arc::clone(&holder),
                 },
             );
+            self.lifetimes.lease(lease.offsets);
             self.refresh(lease.offsets);
         }
         self.move_frontier(frontier);
@@ -254,7 +269,32 @@ impl Lane {
         self.retries.take(offsets, |_, _| {});
         self.held.remove(first.0, end.0);
         self.ahead.insert(first.max(self.frontier).0, end.0);
+        self.lifetimes.forget(offsets);
         self.forget(first.0, end.0);
+    }
+
+    /// Messages expired that nobody has.
+    pub(super) fn expired(&mut self, messages: &[LeaseRange], fate: OnExpired) {
+        for LeaseRange { offsets, attempt } in messages {
+            match fate {
+                OnExpired::Skip => self.settled(offsets.first, offsets.end),
+                OnExpired::DeadLetter => {
+                    let given_up = Retry {
+                        attempts: *attempt,
+                        due_mono_ms: NEVER_MONO_MS,
+                        reason: ReturnReason::Outlived,
+                    };
+                    self.retries.insert(*offsets, given_up);
+                    self.lifetimes.forget(*offsets);
+                    self.refresh(*offsets);
+                }
+            }
+        }
+    }
+
+    /// Messages were found that expire.
+    pub(super) fn deadlines_found(&mut self, deadlines: &[Deadline]) {
+        self.lifetimes.found(deadlines);
     }
 
     pub(super) fn returned(&mut self, leases: &[LeaseRange], due_mono_ms: u64, reason: ReturnReason) {
@@ -263,7 +303,7 @@ impl Lane {
             let attempts = match reason {
                 ReturnReason::Expired if planted::is(Bug::AttemptNotCounted) => Attempt(lease.attempt.0.saturating_sub(1)),
                 ReturnReason::Closed => Attempt(lease.attempt.0.saturating_sub(1)),
-                ReturnReason::Nacked | ReturnReason::Expired | ReturnReason::ConnectionLost => lease.attempt,
+                ReturnReason::Nacked | ReturnReason::Expired | ReturnReason::ConnectionLost | ReturnReason::Outlived => lease.attempt,
             };
             self.retries.insert(
                 lease.offsets,
@@ -273,6 +313,11 @@ impl Lane {
                     reason,
                 },
             );
+            match due_mono_ms {
+                // What had its last attempt is given up for that reason.
+                NEVER_MONO_MS => self.lifetimes.forget(lease.offsets),
+                _ => self.lifetimes.give_back(lease.offsets),
+            }
             self.refresh(lease.offsets);
             let exhausted = due_mono_ms == NEVER_MONO_MS && planted::is(Bug::ExhaustedLetsPass);
             if planted::is(Bug::OrderLostOnRetry) || exhausted {
@@ -287,6 +332,7 @@ impl Lane {
             self.leases.take(*offsets, |_, _| {});
             self.held.remove(offsets.first.0, offsets.end.0);
             self.ahead.remove(offsets.first.0, offsets.end.0);
+            self.lifetimes.forget(*offsets);
             let due = Retry {
                 attempts: *attempt,
                 due_mono_ms: at.mono_ms,
@@ -326,126 +372,8 @@ impl Lane {
         self.leases.take(lost, |_, _| {});
         self.retries.take(lost, |_, _| {});
         self.held.drop_below(start.0);
+        self.lifetimes.forget(lost);
         self.ordering(|order, is_free| order.drop_below(start.0, is_free));
         self.move_frontier(start);
     }
-
-    pub(super) fn encode(&self, to: &mut Writer) {
-        to.u64(self.frontier.0).count(self.leases.ranges());
-        for (offsets, lease) in self.leases.iter() {
-            encode_range(offsets, to);
-            to.u16(lease.attempt.0).u64(lease.expires_mono_ms).u64(lease.granted.0);
-            match &*lease.holder {
-                Holder::Stream { member } => to.u8(0).text(member),
-                Holder::Receive { member } => to.u8(1).text(member),
-            };
-        }
-        let retries = self.retries.ranges() * usize::from(!planted::is(Bug::CheckpointForgetsRetries));
-        to.count(retries);
-        for (offsets, retry) in self.retries.iter().take(retries) {
-            encode_range(offsets, to);
-            to.u16(retry.attempts.0).u64(retry.due_mono_ms).u8(match retry.reason {
-                ReturnReason::Nacked => 0,
-                ReturnReason::Expired => 1,
-                ReturnReason::ConnectionLost => 2,
-                ReturnReason::Closed => 3,
-            });
-        }
-        to.count(self.ahead.iter().count());
-        for offsets in self.ahead.iter() {
-            encode_range(offsets, to);
-        }
-        to.count(self.held.iter().count());
-        for offsets in self.held.iter() {
-            encode_range(offsets, to);
-        }
-    }
-
-    /// Writes what version 3 of a cursor adds.
-    pub(super) fn encode_order(&self, to: &mut Writer) {
-        let mut parked = self.order.parked();
-        if planted::is(Bug::ParkedForgotten) {
-            parked.clear();
-        }
-        put_parked(to, &parked);
-    }
-
-    /// Reads what version 3 of a cursor adds.
-    pub(super) fn decode_order(&mut self, from: &mut Reader<'_>) -> Result<(), WireError> {
-        let mut parked = take_parked(from)?;
-        if planted::is(Bug::OrderLostAtRestart) {
-            parked.iter_mut().for_each(|message| message.group = 0);
-        }
-        self.park(&parked);
-        Ok(())
-    }
-
-    /// Version 1 held nothing.
-    pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
-        let mut lane = Self::starting_at(QueueOffset(from.u64()?));
-        for _ in 0..from.count(37)? {
-            let offsets = decode_range(from)?;
-            let (attempt, expires_mono_ms, granted) = (Attempt(from.u16()?), from.u64()?, Position(from.u64()?));
-            let holder = match from.u8()? {
-                0 => Holder::Stream {
-                    member: from.text()?.to_owned(),
-                },
-                1 => Holder::Receive {
-                    member: from.text()?.to_owned(),
-                },
-                _ => return Err(WireError::Impossible("holder")),
-            };
-            lane.leases.insert(
-                offsets,
-                Lease {
-                    attempt,
-                    expires_mono_ms,
-                    granted,
-                    holder: Arc::new(holder),
-                },
-            );
-        }
-        for _ in 0..from.count(27)? {
-            let offsets = decode_range(from)?;
-            let (attempts, due_mono_ms) = (Attempt(from.u16()?), from.u64()?);
-            let reason = match from.u8()? {
-                0 => ReturnReason::Nacked,
-                1 => ReturnReason::Expired,
-                2 => ReturnReason::ConnectionLost,
-                3 => ReturnReason::Closed,
-                _ => return Err(WireError::Impossible("reason")),
-            };
-            lane.retries.insert(
-                offsets,
-                Retry {
-                    attempts,
-                    due_mono_ms,
-                    reason,
-                },
-            );
-        }
-        for _ in 0..from.count(16)? {
-            let offsets = decode_range(from)?;
-            lane.ahead.insert(offsets.first.0, offsets.end.0);
-        }
-        if version > 1 {
-            for _ in 0..from.count(16)? {
-                let offsets = decode_range(from)?;
-                lane.held.insert(offsets.first.0, offsets.end.0);
-            }
-        }
-        Ok(lane)
-    }
-}
-
-fn encode_range(offsets: OffsetRange, to: &mut Writer) {
-    to.u64(offsets.first.0).u64(offsets.end.0);
-}
-
-fn decode_range(from: &mut Reader<'_>) -> Result<OffsetRange, WireError> {
-    let (first, end) = (from.u64()?, from.u64()?);
-    if first >= end {
-        return Err(WireError::Impossible("range"));
-    }
-    Ok(range(first, end))
 }

@@ -20,6 +20,8 @@ pub struct Queue {
     pub end: QueueOffset,
     /// For each priority but 0 that a message had, between which offsets those of that priority lie.
     pub priorities: BTreeMap<u8, OffsetRange>,
+    /// Between which offsets those lie that have a time to live of their own.
+    pub expiring: Option<OffsetRange>,
 }
 
 impl Queue {
@@ -29,6 +31,7 @@ impl Queue {
             start: QueueOffset(0),
             end: QueueOffset(0),
             priorities: BTreeMap::new(),
+            expiring: None,
         }
     }
 
@@ -52,6 +55,15 @@ impl Queue {
         }
     }
 
+    pub(super) fn expiring_within(&mut self, position: Position, offsets: OffsetRange) {
+        if self.reflects < position {
+            self.reflects = position;
+            let known = self.expiring.get_or_insert(offsets);
+            known.first = known.first.min(offsets.first);
+            known.end = known.end.max(offsets.end);
+        }
+    }
+
     pub(super) fn appended(&mut self, position: Position, first: QueueOffset, batch: &Bytes) {
         if self.reflects < position {
             self.reflects = position;
@@ -64,37 +76,50 @@ impl Queue {
             self.reflects = position;
             self.start = self.start.max(start);
             self.priorities.retain(|_, offsets| offsets.end > start);
+            self.expiring = self.expiring.filter(|offsets| offsets.end > start);
         }
     }
 
-    /// Whether version 2 is needed to say it all.
-    pub(super) fn is_extended(&self) -> bool {
-        !self.priorities.is_empty()
+    /// The version that has room for all there is.
+    pub(super) fn version(&self) -> u8 {
+        match (self.expiring, self.priorities.is_empty()) {
+            (Some(_), _) => 3,
+            (None, false) => 2,
+            (None, true) => 1,
+        }
     }
 
-    pub(super) fn encode(&self, to: &mut Writer) {
+    pub(super) fn encode(&self, to: &mut Writer, version: u8) {
         to.u64(self.reflects.0).u64(self.start.0).u64(self.end.0);
-        if self.is_extended() {
+        if version > 1 {
             to.count(self.priorities.len());
             for (priority, offsets) in &self.priorities {
                 to.u8(*priority).u64(offsets.first.0).u64(offsets.end.0);
             }
         }
+        if let (3, Some(offsets)) = (version, self.expiring) {
+            to.u64(offsets.first.0).u64(offsets.end.0);
+        }
     }
 
-    /// Version 1 knew no priorities.
+    /// Version 2 knew nothing that expires, version 1 no priorities.
     pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         let mut queue = Self {
             reflects: Position(from.u64()?),
             start: QueueOffset(from.u64()?),
             end: QueueOffset(from.u64()?),
             priorities: BTreeMap::new(),
+            expiring: None,
         };
         if version > 1 {
             for _ in 0..from.count(17)? {
                 let (priority, first, end) = (from.u8()?, QueueOffset(from.u64()?), QueueOffset(from.u64()?));
                 queue.priorities.insert(priority, OffsetRange { first, end });
             }
+        }
+        if version > 2 {
+            let (first, end) = (QueueOffset(from.u64()?), QueueOffset(from.u64()?));
+            queue.expiring = Some(OffsetRange { first, end });
         }
         Ok(queue)
     }

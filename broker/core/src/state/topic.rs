@@ -1,6 +1,6 @@
 //! The entry of one topic.
 
-use sluice_log::record::TopicSettings;
+use sluice_log::record::{OnExpired, TopicSettings, put_lifetime, take_lifetime};
 use sluice_protocol::ids::Position;
 use sluice_protocol::units::Now;
 use sluice_protocol::wire::{Reader, WireError, Writer};
@@ -41,6 +41,7 @@ impl Topic {
             queues,
             retention_ms,
             retention_bytes,
+            ..
         } = self.settings;
         to.u64(self.reflects.0)
             .text(&self.name)
@@ -48,18 +49,28 @@ impl Topic {
             .u64(retention_ms)
             .u64(retention_bytes)
             .i64(self.created_wall_ms);
+        if self.settings.is_extended() {
+            put_lifetime(to, &self.settings);
+        }
     }
 
-    pub(super) fn decode(from: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(Self {
+    /// In version 1 nothing expired.
+    pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
+        let mut topic = Self {
             reflects: Position(from.u64()?),
             name: from.text()?.to_owned(),
             settings: TopicSettings {
                 queues: from.u16()?,
                 retention_ms: from.u64()?,
                 retention_bytes: from.u64()?,
+                ttl_ms: 0,
+                on_expired: OnExpired::Skip,
             },
             created_wall_ms: from.i64()?,
-        })
+        };
+        if version > 1 {
+            take_lifetime(from, &mut topic.settings)?;
+        }
+        Ok(topic)
     }
 }

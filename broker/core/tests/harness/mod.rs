@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sluice_core::effect::{Answer, Delivery, Effect, Taker};
 use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, Numbers, RequestId, SubscriptionId};
 use sluice_core::{Core, CoreConfig};
-use sluice_log::record::{Change, Filter, OnFailure, PluginLimits, Record, TopicSettings};
+use sluice_log::record::{Change, Filter, OnExpired, OnFailure, PluginLimits, Record, TopicSettings};
 use sluice_log::{frame_bytes, record_positions};
 use sluice_protocol::batch::{Batch, BatchBuilder, NewMessage};
 use sluice_protocol::errors::{ErrorCode, Refusal};
@@ -34,6 +34,8 @@ impl Harness {
             queues: 1,
             retention_ms: 0,
             retention_bytes: 0,
+            ttl_ms: 0,
+            on_expired: OnExpired::Skip,
         };
         Self::with(CoreConfig {
             topic,

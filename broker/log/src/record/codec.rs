@@ -8,18 +8,21 @@ use sluice_protocol::units::Now;
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use super::delay::{put_delay, take_delay};
+use super::expiry::{put_expiry, put_lifetime, take_expiry, take_lifetime};
 use super::failure::{put_on_failure, take_on_failure};
 use super::fields::{put_filter, put_group_settings, put_queue, put_starts, take_filter, take_group_settings, take_queue, take_starts};
 use super::flow::{put_flow, take_flow};
 use super::lanes::{needs_version_2, put_extension, take_extension};
 use super::operated::{self, put_operated};
-use super::{Change, Fate, OnFailure, PluginLimits, Record, TopicSettings, kind};
+use super::{Change, Fate, OnExpired, OnFailure, PluginLimits, Record, TopicSettings, kind};
 
 /// The highest version of a kind. Every version below it is read, too.
 fn version(kind: u16) -> u16 {
     match kind {
         // Version 2 says what becomes of the messages that the plugin fails on.
         kind::PLUGIN_BOUND => 2,
+        // Version 2 says how long messages live.
+        kind::TOPIC_CREATED => 2,
         // Version 2 speaks of priorities and order.
         kind::GROUP_CREATED | kind::GRANTED | kind::FRONTIER_MOVED | kind::CULPRIT_DECIDED | operated::DEAD_LETTERS_DEALT => 2,
         _ => 1,
@@ -29,9 +32,12 @@ fn version(kind: u16) -> u16 {
 /// The version in which a change is written: the lowest that has room for what it says, where there is a choice.
 fn written_version(change: &Change) -> u16 {
     match number(change) {
-        kind::GROUP_CREATED | kind::GRANTED | kind::FRONTIER_MOVED | kind::CULPRIT_DECIDED | operated::DEAD_LETTERS_DEALT => {
-            1 + u16::from(needs_version_2(change))
-        }
+        kind::TOPIC_CREATED
+        | kind::GROUP_CREATED
+        | kind::GRANTED
+        | kind::FRONTIER_MOVED
+        | kind::CULPRIT_DECIDED
+        | operated::DEAD_LETTERS_DEALT => 1 + u16::from(needs_version_2(change)),
         kind => version(kind),
     }
 }
@@ -117,6 +123,7 @@ impl Record {
         put_definition(&self.change, out);
         put_flow(&self.change, out);
         put_delay(&self.change, out);
+        put_expiry(&self.change, out);
     }
 
     /// Reads a record that fills `bytes` whole. Batches share the memory of `bytes`.
@@ -161,6 +168,9 @@ fn number(change: &Change) -> u16 {
         Change::Released { .. } => kind::RELEASED,
         Change::Recalled { .. } => kind::RECALLED,
         Change::Prioritized { .. } => kind::PRIORITIZED,
+        Change::Expiring { .. } => kind::EXPIRING,
+        Change::DeadlinesFound { .. } => kind::DEADLINES_FOUND,
+        Change::Expired { .. } => kind::EXPIRED,
     }
 }
 
@@ -176,6 +186,9 @@ fn put_definition(change: &Change, out: &mut Writer) {
                 .u16(settings.queues)
                 .u64(settings.retention_ms)
                 .u64(settings.retention_bytes);
+            if settings.is_extended() {
+                put_lifetime(out, settings);
+            }
         }
         Change::TopicDeleted { topic } => {
             out.u64(topic.0);
@@ -255,7 +268,10 @@ fn put_definition(change: &Change, out: &mut Writer) {
         | Change::CulpritDecided { .. }
         | Change::Delayed { .. }
         | Change::Released { .. }
-        | Change::Recalled { .. } => {}
+        | Change::Recalled { .. }
+        | Change::Expiring { .. }
+        | Change::DeadlinesFound { .. }
+        | Change::Expired { .. } => {}
     }
 }
 
@@ -263,15 +279,20 @@ fn put_definition(change: &Change, out: &mut Writer) {
 fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) -> Result<Change, RecordError> {
     Ok(match number {
         kind::OPENED => Change::Opened { epoch: Epoch(from.u32()?) },
-        kind::TOPIC_CREATED => Change::TopicCreated {
-            topic: TopicId(from.u64()?),
-            name: from.text()?.to_string(),
-            settings: TopicSettings {
+        kind::TOPIC_CREATED => {
+            let (topic, name) = (TopicId(from.u64()?), from.text()?.to_string());
+            let mut settings = TopicSettings {
                 queues: from.u16()?,
                 retention_ms: from.u64()?,
                 retention_bytes: from.u64()?,
-            },
-        },
+                ttl_ms: 0,
+                on_expired: OnExpired::Skip,
+            };
+            if version > 1 {
+                take_lifetime(from, &mut settings)?;
+            }
+            Change::TopicCreated { topic, name, settings }
+        }
         kind::TOPIC_DELETED => Change::TopicDeleted {
             topic: TopicId(from.u64()?),
         },
@@ -340,6 +361,7 @@ fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) 
             priorities: from.u16()?,
         },
         kind::DELAYED | kind::RELEASED | kind::RECALLED => return take_delay(number, from, whole),
+        kind::EXPIRING | kind::DEADLINES_FOUND | kind::EXPIRED => return take_expiry(number, from),
         other => return take_flow(other, version, from, whole),
     })
 }

@@ -49,14 +49,16 @@ pub(super) fn take_starts(from: &mut Reader<'_>) -> Result<Vec<QueueStart>, Wire
         .collect()
 }
 
-pub(super) fn put_ranges(out: &mut Writer, ranges: &[OffsetRange]) {
-    out.count(ranges.len());
-    for range in ranges {
-        out.u64(range.first.0).u64(range.end.0);
-    }
+pub(super) fn put_range(out: &mut Writer, range: OffsetRange) {
+    out.u64(range.first.0).u64(range.end.0);
 }
 
-fn take_range(from: &mut Reader<'_>) -> Result<OffsetRange, WireError> {
+pub(super) fn put_ranges(out: &mut Writer, ranges: &[OffsetRange]) {
+    out.count(ranges.len());
+    ranges.iter().for_each(|range| put_range(out, *range));
+}
+
+pub(super) fn take_range(from: &mut Reader<'_>) -> Result<OffsetRange, WireError> {
     let range = OffsetRange {
         first: QueueOffset(from.u64()?),
         end: QueueOffset(from.u64()?),
@@ -140,6 +142,7 @@ pub(super) fn reason_number(reason: ReturnReason) -> u8 {
         ReturnReason::Expired => 2,
         ReturnReason::ConnectionLost => 3,
         ReturnReason::Closed => 4,
+        ReturnReason::Outlived => 5,
     }
 }
 
@@ -149,6 +152,7 @@ pub(super) fn take_reason(from: &mut Reader<'_>) -> Result<ReturnReason, WireErr
         2 => Ok(ReturnReason::Expired),
         3 => Ok(ReturnReason::ConnectionLost),
         4 => Ok(ReturnReason::Closed),
+        5 => Ok(ReturnReason::Outlived),
         _ => Err(WireError::Impossible("return reason")),
     }
 }

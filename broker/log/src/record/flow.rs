@@ -111,7 +111,10 @@ pub(super) fn put_flow(change: &Change, out: &mut Writer) {
         | Change::Delayed { .. }
         | Change::Released { .. }
         | Change::Recalled { .. }
-        | Change::Prioritized { .. } => {}
+        | Change::Prioritized { .. }
+        | Change::Expiring { .. }
+        | Change::DeadlinesFound { .. }
+        | Change::Expired { .. } => {}
     }
 }
 

@@ -24,6 +24,9 @@ pub(super) const DELAYED: u16 = 21;
 pub(super) const RELEASED: u16 = 22;
 pub(super) const RECALLED: u16 = 23;
 pub(super) const PRIORITIZED: u16 = 30;
+pub(super) const EXPIRING: u16 = 54;
+pub(super) const DEADLINES_FOUND: u16 = 55;
+pub(super) const EXPIRED: u16 = 56;
 
 /// What a kind's number stands for, for reports; `None` when it is not known.
 pub fn kind_name(number: u16) -> Option<&'static str> {
@@ -52,6 +55,9 @@ pub fn kind_name(number: u16) -> Option<&'static str> {
         RELEASED => "released",
         RECALLED => "recalled",
         PRIORITIZED => "prioritized",
+        EXPIRING => "expiring",
+        DEADLINES_FOUND => "deadlines-found",
+        EXPIRED => "expired",
         other => return super::operated::kind_name(other),
     })
 }

@@ -34,15 +34,15 @@ pub enum OnExhausted {
 /// Bytes of a parked message.
 const PARKED_BYTES: usize = 18;
 
-/// Whether a change says something that version 1 of its kind has no room for. What has no priority and no order is written as ever.
+/// Whether a change says something that version 1 of its kind has no room for. What has none of what came later is written as ever.
 pub(super) fn needs_version_2(change: &Change) -> bool {
     match change {
+        Change::TopicCreated { settings, .. } => settings.is_extended(),
         Change::GroupCreated { settings, .. } => is_extended(settings),
         Change::Granted { priority, .. } | Change::CulpritDecided { priority, .. } => *priority != 0,
         Change::FrontierMoved { priority, parked, .. } => *priority != 0 || !parked.is_empty(),
         Change::Operated(operated) => super::operated::needs_version_2(operated),
         Change::Opened { .. }
-        | Change::TopicCreated { .. }
         | Change::TopicDeleted { .. }
         | Change::GroupDeleted { .. }
         | Change::Subscribed { .. }
@@ -60,7 +60,10 @@ pub(super) fn needs_version_2(change: &Change) -> bool {
         | Change::Delayed { .. }
         | Change::Released { .. }
         | Change::Recalled { .. }
-        | Change::Prioritized { .. } => false,
+        | Change::Prioritized { .. }
+        | Change::Expiring { .. }
+        | Change::DeadlinesFound { .. }
+        | Change::Expired { .. } => false,
     }
 }
 

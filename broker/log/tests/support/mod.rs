@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod expiry;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -171,6 +173,8 @@ pub(crate) fn each_kind() -> Vec<Record> {
         queues: 4,
         retention_ms: 1,
         retention_bytes: 2,
+        ttl_ms: 0,
+        on_expired: OnExpired::Skip,
     };
     let table = GroupSettings {
         attempts_max: 16,

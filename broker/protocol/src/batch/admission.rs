@@ -4,10 +4,11 @@ use std::str;
 
 use bytes::Bytes;
 
+use super::builder::check_ttl;
 use super::layout::tag_hash;
 use super::merger::BatchMerger;
 use super::names::NameIndex;
-use super::row::{FLAG_DELIVER_AFTER, Row};
+use super::row::{FLAG_DELIVER_AFTER, Row, ttl_of};
 use super::whole::{Batch, Uses};
 use crate::errors::{ErrorCode, Refusal};
 use crate::ids::{ProducerId, Sequence};
@@ -137,9 +138,7 @@ impl Rules<'_> {
         for key in row.keys() {
             check_key(text("key", key)?)?;
         }
-        if let Some(group) = row.group_bytes() {
-            check_message_group(text("message group", group)?)?;
-        }
+        check_extensions(row)?;
         if row.priority() > PRIORITY_MAX {
             let text = format!("a priority is 0 to {PRIORITY_MAX}, not {}", row.priority());
             return Err(Refusal::new(ErrorCode::BadMessage, text));
@@ -217,6 +216,21 @@ impl Rules<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The rules for what a message has beside the ordinary.
+fn check_extensions(row: &Row<'_>) -> Result<(), Refusal> {
+    if row.extensions().is_empty() {
+        return Ok(());
+    }
+    if let Some(group) = row.group_bytes() {
+        check_message_group(text("message group", group)?)?;
+    }
+    match row.ttl_bytes().map(ttl_of) {
+        Some(Some(ttl_ms)) => check_ttl(ttl_ms),
+        Some(None) => Err(Refusal::new(ErrorCode::BadTimeToLive, "a time to live has 8 bytes")),
+        None => Ok(()),
     }
 }
 

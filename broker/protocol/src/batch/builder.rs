@@ -5,13 +5,14 @@ use bytes::{Bytes, BytesMut};
 use super::layout::{HEADER_BYTES, Header, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, tag_hash};
 use super::names::Interner;
 use super::row::{
-    BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, DELIVER_AT_AT, EXTENSION_GROUP, FLAG_DELIVER_AFTER, FLAGS_AT, PRIORITY_AT, PROPERTY_COUNT_AT,
+    BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, DELIVER_AT_AT, EXTENSION_GROUP, EXTENSION_TTL, FLAG_DELIVER_AFTER, FLAGS_AT, PRIORITY_AT,
+    PROPERTY_COUNT_AT,
 };
 use crate::errors::{ErrorCode, Refusal};
 use crate::ids::{ProducerId, Sequence};
 use crate::limits::{
     ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, BATCH_NAMES_MAX, BORN_MS_MAX, KEYS_MAX, PRIORITY_MAX, PROPERTIES_MAX,
-    PROPERTY_VALUE_BYTES_MAX,
+    PROPERTY_VALUE_BYTES_MAX, TTL_MS_MAX,
 };
 use crate::names::{check_key, check_message_group, check_property_name, check_tag};
 
@@ -34,6 +35,8 @@ pub struct NewMessage<'a, S = &'a str> {
     pub priority: u8,
     /// The message group, 1 to 128 bytes: its messages share a queue, and an ordered group gets them one after the other.
     pub group: Option<&'a str>,
+    /// How long it lives once it is stored in its queue, in milliseconds, up to ten years; 0 for as long as its topic says.
+    pub ttl_ms: u64,
 }
 
 impl<S> Default for NewMessage<'_, S> {
@@ -47,6 +50,7 @@ impl<S> Default for NewMessage<'_, S> {
             deliver_after_ms: 0,
             priority: 0,
             group: None,
+            ttl_ms: 0,
         }
     }
 }
@@ -228,6 +232,10 @@ impl BatchBuilder {
             check_message_group(group)?;
             push_extension(&mut self.rows, EXTENSION_GROUP, group.as_bytes());
         }
+        if message.ttl_ms > 0 {
+            check_ttl(message.ttl_ms)?;
+            push_extension(&mut self.rows, EXTENSION_TTL, &message.ttl_ms.to_le_bytes());
+        }
         let row_bytes = self.rows.len() - row_at;
         if row_bytes > ATTRIBUTES_BYTES_MAX {
             let text = format!("the attributes have {row_bytes} bytes, the limit is {ATTRIBUTES_BYTES_MAX}");
@@ -308,6 +316,15 @@ impl BatchBuilder {
     }
 }
 
+/// Demands that a message may live so long.
+pub(super) fn check_ttl(ttl_ms: u64) -> Result<(), Refusal> {
+    if (1..=TTL_MS_MAX).contains(&ttl_ms) {
+        return Ok(());
+    }
+    let text = format!("a message lives 1 to {TTL_MS_MAX} ms, not {ttl_ms}");
+    Err(Refusal::new(ErrorCode::BadTimeToLive, text))
+}
+
 /// A message is delivered at once, at a time, or after a time.
 fn check_delivery<S>(message: &NewMessage<'_, S>) -> Result<(), Refusal> {
     let refuse = |text| Err(Refusal::new(ErrorCode::BadMessage, text));
@@ -327,7 +344,7 @@ fn check_delivery<S>(message: &NewMessage<'_, S>) -> Result<(), Refusal> {
 }
 
 /// Writes an extension of a row: its kind, its length, its bytes.
-fn push_extension(row: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
+pub(super) fn push_extension(row: &mut Vec<u8>, kind: u8, bytes: &[u8]) {
     let [l0, l1] = (bytes.len() as u16).to_le_bytes();
     row.extend_from_slice(&[kind, l0, l1]);
     row.extend_from_slice(bytes);
@@ -370,12 +387,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_keeps_its_time_of_delivery_its_priority_and_its_group_when_it_is_merged() {
+    fn a_message_keeps_its_times_its_priority_and_its_group_when_it_is_merged() {
         let message = NewMessage {
             properties: &[("name", "value")],
             deliver_at_ms: 1_800_000_000_123,
             priority: 9,
             group: Some("order-17"),
+            ttl_ms: 60_000,
             ..NewMessage::default()
         };
         let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(0));
@@ -387,10 +405,24 @@ mod tests {
         for batch in [batch, Batch::parse(merger.take().into_bytes()).unwrap()] {
             let read = |row| {
                 let row: Row<'_> = batch.row(row).unwrap();
-                (row.deliver_at_ms(), row.priority(), row.group())
+                (row.deliver_at_ms(), row.priority(), row.group(), row.ttl_ms())
             };
-            assert_eq!(read(0), (1_800_000_000_123, 9, Some("order-17")));
-            assert_eq!(read(1), (0, 0, None));
+            assert_eq!(read(0), (1_800_000_000_123, 9, Some("order-17"), 60_000));
+            assert_eq!(read(1), (0, 0, None, 0));
+        }
+    }
+
+    #[test]
+    fn a_message_lives_ten_years_at_most() {
+        let mut builder = BatchBuilder::new(0, ProducerId(1), Sequence(0));
+        for (ttl_ms, is_refused) in [(TTL_MS_MAX, false), (TTL_MS_MAX + 1, true)] {
+            let message = NewMessage::<&str> {
+                ttl_ms,
+                ..NewMessage::default()
+            };
+            let refused =
+                matches!(builder.push(&message, b""), Err(MessageError::Refused(refusal)) if refusal.code == ErrorCode::BadTimeToLive);
+            assert_eq!(refused, is_refused, "{ttl_ms}");
         }
     }
 

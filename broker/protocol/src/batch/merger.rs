@@ -5,9 +5,11 @@ use std::ops::Range;
 use bytes::{Bytes, BytesMut};
 
 use super::attributes::Attributes;
+use super::builder::push_extension;
 use super::layout::{HEADER_BYTES, Header, RUN_BYTES, Run};
 use super::names::{Interner, NameIndex};
-use super::row::{BODY_OFFSET_AT, BORN_HIGH_AT, BORN_LOW_AT, HEAD_BYTES, PROPERTY_COUNT_AT, Row};
+
+use super::row::{BODY_OFFSET_AT, BORN_HIGH_AT, BORN_LOW_AT, EXTENSION_TTL, HEAD_BYTES, PROPERTY_COUNT_AT, Row, each_extension};
 use super::whole::Batch;
 use crate::ids::{ProducerId, Sequence};
 use crate::limits::{
@@ -178,7 +180,7 @@ impl BatchMerger {
     }
 
     /// Adds one row with further properties, which take the place of its own of the same name: a dead letter says so where it
-    /// comes from. Producer and sequence stay its own.
+    /// comes from. Producer and sequence stay its own; a time to live does not.
     ///
     /// # Errors
     /// [`MergeError`]; nothing was added then.
@@ -216,7 +218,10 @@ impl BatchMerger {
         }
         kept.iter().for_each(|(_, value)| self.rows.extend_from_slice(value));
         further.iter().for_each(|(_, value)| self.rows.extend_from_slice(value.as_bytes()));
-        self.rows.extend_from_slice(row.extensions());
+        // A time to live was one in the queue that the message leaves.
+        for (kind, bytes) in each_extension(row.extensions()).filter(|(kind, _)| *kind != EXTENSION_TTL) {
+            push_extension(&mut self.rows, kind, bytes);
+        }
 
         let row_bytes = (self.rows.len() - row_at) as u32;
         self.rows[row_at..row_at + 4].copy_from_slice(&row_bytes.to_le_bytes());

@@ -20,6 +20,8 @@ pub(super) const PRIORITY_AT: usize = 35;
 pub(super) const BORN_HIGH_AT: usize = 38;
 /// The kind of the extension that holds the message group. A kind is never used again for another.
 pub(super) const EXTENSION_GROUP: u8 = 1;
+/// The kind of the extension that holds the time to live in milliseconds, u64.
+pub(super) const EXTENSION_TTL: u8 = 3;
 /// The flag of a message whose time of delivery counts from its admission: the broker, whose clock decides, writes the time in its place.
 pub const FLAG_DELIVER_AFTER: u16 = 1;
 pub(super) const FLAGS_AT: usize = 36;
@@ -181,17 +183,32 @@ impl<'a> Row<'a> {
         self.group_bytes().map_or(0, group_hash)
     }
 
+    /// How long the message lives once it is stored in its queue, in milliseconds; 0 without an end of its own.
+    pub fn ttl_ms(&self) -> u64 {
+        self.ttl_bytes().and_then(ttl_of).unwrap_or(0)
+    }
+
+    /// The time to live as bytes, if the message has one.
+    pub(super) fn ttl_bytes(&self) -> Option<&'a [u8]> {
+        self.extension(EXTENSION_TTL)
+    }
+
     /// The first extension of a kind.
     fn extension(&self, kind: u8) -> Option<&'a [u8]> {
-        let mut extensions = self.extensions();
-        while let Some((&[found, l0, l1], rest)) = extensions.split_first_chunk() {
-            let (bytes, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([l0, l1])))?;
-            if found == kind {
-                return Some(bytes);
+        each_extension(self.extensions())
+            .find(|(found, _)| *found == kind)
+            .map(|(_, bytes)| bytes)
+    }
+
+    /// Whether the message has extensions of these kinds.
+    pub(super) fn has_extensions<const N: usize>(&self, kinds: [u8; N]) -> [bool; N] {
+        let mut found = [false; N];
+        for (kind, _) in each_extension(self.extensions()) {
+            for (nth, wanted) in kinds.iter().enumerate() {
+                found[nth] |= *wanted == kind;
             }
-            extensions = rest;
         }
-        None
+        found
     }
 
     /// The producer that sent the message.
@@ -263,6 +280,21 @@ impl<'a> Row<'a> {
         let born = -BORN_MS_MAX..=BORN_MS_MAX;
         extensions.is_empty() && (self.tag_length() == 0) == (self.tag_hash() == 0) && born.contains(&self.born_ms())
     }
+}
+
+/// The time to live that an extension holds, if it can be one.
+pub(super) fn ttl_of(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// Extensions one by one: the kind and the bytes of each.
+pub(super) fn each_extension(mut extensions: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
+    std::iter::from_fn(move || {
+        let (&[kind, l0, l1], rest) = extensions.split_first_chunk()?;
+        let (bytes, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([l0, l1])))?;
+        extensions = rest;
+        Some((kind, bytes))
+    })
 }
 
 /// The time of delivery in a row's fixed part.

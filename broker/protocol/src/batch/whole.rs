@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::attributes::Attributes;
 use super::layout::{BatchError, crc32c};
-use super::row::{DELIVER_AT_AT, FLAG_DELIVER_AFTER, FLAGS_AT, Row};
+use super::row::{DELIVER_AT_AT, EXTENSION_GROUP, EXTENSION_TTL, FLAG_DELIVER_AFTER, FLAGS_AT, Row};
 
 /// What the messages of a batch use beyond the ordinary, so that nobody looks at the rows of a batch that uses nothing. It may name more than
 /// there is, never less.
@@ -14,13 +14,24 @@ pub struct Uses {
     pub priorities: u16,
     /// Whether any message has a message group.
     pub groups: bool,
+    /// Whether any message has a time to live.
+    pub ttls: bool,
 }
 
 impl Uses {
+    /// Takes in all that another batch uses.
+    pub fn join(&mut self, other: Self) {
+        self.priorities |= other.priorities;
+        self.groups |= other.groups;
+        self.ttls |= other.ttls;
+    }
+
     /// Takes in a message.
     pub fn add(&mut self, row: &Row<'_>) {
         self.priorities |= 1 << row.priority().min(15);
-        self.groups |= row.group_bytes().is_some();
+        let [groups, ttls] = row.has_extensions([EXTENSION_GROUP, EXTENSION_TTL]);
+        self.groups |= groups;
+        self.ttls |= ttls;
     }
 }
 

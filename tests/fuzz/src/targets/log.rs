@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_log::record::{
-    Change, CursorId, Due, Fate, Filter, Holder, LeaseRange, OffsetRange, OnFailure, Operated, Operation, Parked, PluginLimits, QueueStart,
-    Record, ReturnReason, SentBack,
+    Change, CursorId, Deadline, Due, Fate, Filter, Holder, LeaseRange, OffsetRange, OnExpired, OnFailure, Operated, Operation, Parked,
+    PluginLimits, QueueStart, Record, ReturnReason, SentBack,
 };
 use sluice_log::{FaultyStorage, Log, LogConfig, Start, Storage, formats};
 use sluice_protocol::batch::{BatchBuilder, NewMessage, crc32c};
@@ -296,6 +296,24 @@ fn records() -> Vec<Record> {
             priority: 0,
             frontier: QueueOffset(20),
             parked: vec![parked; 3],
+        },
+        Change::Expiring {
+            queue,
+            first: QueueOffset(7),
+            end: QueueOffset(9),
+        },
+        Change::DeadlinesFound {
+            cursor,
+            pass,
+            priority: 9,
+            deadlines: vec![Deadline { offsets, expires_ms: 7 }; 3],
+        },
+        Change::Expired {
+            cursor,
+            pass,
+            priority: 1,
+            messages: leases.clone(),
+            fate: OnExpired::DeadLetter,
         },
         Change::Prioritized {
             queue,

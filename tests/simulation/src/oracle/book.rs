@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Filter, GroupSettings, OnExhausted, OnFailure, QueueStart, Record, ReturnReason};
+use sluice_log::record::{Change, CursorId, Filter, GroupSettings, OnExhausted, OnExpired, OnFailure, QueueStart, Record, ReturnReason};
 use sluice_protocol::ids::{Digest, GroupId, ProducerId, QueueId, Sequence, TopicId};
 use sluice_protocol::units::Now;
 
@@ -23,6 +23,8 @@ const WINDOW: u64 = 1_024;
 pub struct Book {
     /// Every topic that exists.
     pub topics: BTreeMap<TopicId, String>,
+    /// How long the messages of each topic live, and what becomes of those that expired.
+    pub lifetimes: BTreeMap<TopicId, (u64, OnExpired)>,
     /// Every queue that exists.
     pub queues: BTreeMap<QueueId, Queue>,
     /// Every group that exists.
@@ -85,6 +87,8 @@ pub struct Row {
     pub frame: u64,
     /// Whether it is a copy in a dead-letter topic.
     pub copy: bool,
+    /// When it was stored, by the stamp of its record.
+    pub stored_wall_ms: i64,
 }
 
 /// A consumer group.
@@ -134,6 +138,7 @@ impl Book {
                     format!("{name} exists twice")
                 });
                 self.topics.insert(*topic, name.clone());
+                self.lifetimes.insert(*topic, (settings.ttl_ms, settings.on_expired));
                 let queues = (0..settings.queues).map(|index| QueueId {
                     topic: *topic,
                     index: sluice_protocol::ids::QueueIndex(index),
@@ -250,6 +255,8 @@ impl Book {
             Change::CulpritDecided { .. } | Change::SubscriptionHeld { .. } | Change::SubscriptionResumed { .. } => {
                 self.failed(frame, record, asked, court);
             }
+            // So does what it knows of expiry.
+            Change::Expiring { .. } => {}
             // What a queue knows of priorities shows in what its groups are given.
             Change::Prioritized { queue, .. } => {
                 if let Some(model) = self.queues.get_mut(queue) {
@@ -259,6 +266,8 @@ impl Book {
             Change::Operated(operated) => self.operated(frame, operated, &asked.orders, court),
             Change::Granted { cursor, pass, .. }
             | Change::FrontierMoved { cursor, pass, .. }
+            | Change::DeadlinesFound { cursor, pass, .. }
+            | Change::Expired { cursor, pass, .. }
             | Change::Settled { cursor, pass, .. }
             | Change::Returned { cursor, pass, .. }
             | Change::Extended { cursor, pass, .. } => self.of_cursor(frame, *cursor, *pass, record, asked, court),
@@ -310,6 +319,7 @@ impl Book {
     }
 
     pub(super) fn appended(&mut self, frame: u64, queue: QueueId, first: u64, batch: &Bytes, court: &mut Court) {
+        let stored_wall_ms = self.stamp.wall_ms;
         let Some(model) = self.queues.get_mut(&queue) else {
             court.demand(Law::NoFailureOfItsOwn, false, || {
                 format!("messages were stored in {queue}, which does not exist")
@@ -327,6 +337,7 @@ impl Book {
                 sequence,
                 frame,
                 copy: false,
+                stored_wall_ms,
             });
             self.growth.stored(queue, place.1, model.group(place.1));
             let (before, of_frame, highest) = self.highest.entry(producer).or_default();
@@ -355,6 +366,7 @@ impl Book {
             .get(&from.queue)
             .and_then(|queue| queue.rows.get(offset as usize))
             .cloned();
+        let stored_wall_ms = self.stamp.wall_ms;
         let Some(model) = self.queues.get_mut(&to) else { return };
         let end = model.rows.len() as u64;
         court.demand(Law::OffsetsAreContiguous, at == end, || {
@@ -371,6 +383,7 @@ impl Book {
             sequence,
             frame,
             copy: true,
+            stored_wall_ms,
         }));
         let attempts = rows::origin(batch).into_iter().find(|(name, _)| name == "attempts");
         let attempts = attempts.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
@@ -379,25 +392,30 @@ impl Book {
 
     /// A dead letter says where it comes from, after how many attempts, and why the last was not settled.
     fn demand_origin(&self, from: CursorId, offset: u64, attempts_max: u16, batch: &Bytes, court: &mut Court) {
-        let reason = match self.cursors.get(&from).and_then(|cursor| cursor.held.get(&offset)) {
-            Some(Held::Waiting { reason, .. }) => Some(*reason),
-            Some(Held::Leased { .. }) | None => None,
+        let (reason, attempts) = match self.cursors.get(&from).and_then(|cursor| cursor.held.get(&offset)) {
+            Some(Held::Waiting { reason, attempt, .. }) => (Some(*reason), attempt - 1),
+            Some(Held::Leased { .. }) | None => (None, 0),
+        };
+        let base = self.cursors.get(&from).map_or(0, |cursor| cursor.base(offset));
+        let attempts = match reason {
+            Some(ReturnReason::Outlived) => attempts,
+            Some(_) | None => base + attempts_max,
         };
         let reason = match reason {
             Some(ReturnReason::Nacked) => "the consumer asked for another delivery",
             Some(ReturnReason::Expired) => "the consumer did not settle it in time",
             Some(ReturnReason::ConnectionLost) => "the consumer's connection was lost",
             Some(ReturnReason::Closed) => "the consumer left",
+            Some(ReturnReason::Outlived) => "expired",
             None => "nothing",
         };
         let name = |name: Option<&String>| name.cloned().unwrap_or_default();
-        let base = self.cursors.get(&from).map_or(0, |cursor| cursor.base(offset));
         let expected = [
             ("origin-topic", name(self.topics.get(&from.queue.topic))),
             ("origin-queue", from.queue.index.0.to_string()),
             ("origin-offset", offset.to_string()),
             ("origin-group", name(self.groups.get(&from.group).map(|group| &group.name))),
-            ("attempts", (base + attempts_max).to_string()),
+            ("attempts", attempts.to_string()),
             ("reason", reason.to_owned()),
         ];
         let found = rows::origin(batch);

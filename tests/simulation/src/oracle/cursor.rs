@@ -75,9 +75,9 @@ pub enum Held {
 }
 
 impl Held {
-    /// Whether it had its last attempt.
+    /// Whether it had its last attempt, and not only expired.
     pub fn is_exhausted(&self) -> bool {
-        matches!(self, Self::Waiting { due_mono_ms: u64::MAX, .. })
+        matches!(self, Self::Waiting { due_mono_ms: u64::MAX, reason, .. } if *reason != ReturnReason::Outlived)
     }
 }
 
@@ -155,7 +155,8 @@ impl Cursor {
                     // What the plugin once failed on comes when it is decided about or judged again.
                     let late = asked.trials.was_reported(id, offset);
                     self.granted(id, *priority, offset, lease, late, granted_mono_ms, book, court);
-                    asked.known.granted(id, self, offset, granted_mono_ms, book, court);
+                    self.lives(id, offset, record.at.wall_ms, book, court);
+                    asked.known.granted(id, self, offset, record.at, book, court);
                     let key = Key {
                         cursor: id,
                         pass: self.pass,
@@ -176,6 +177,8 @@ impl Cursor {
                 }
                 self.moved(frame, id, *priority, frontier.0, record.at.mono_ms, book, asked, court);
             }
+            Change::DeadlinesFound { deadlines, .. } => Self::dated(id, deadlines, book, court),
+            Change::Expired { messages, fate, .. } => self.expired(frame, id, messages, *fate, record.at.wall_ms, book, court),
             Change::Settled { offsets, .. } => {
                 for offset in offsets_of(offsets) {
                     let key = Key {
@@ -242,7 +245,8 @@ impl Cursor {
             | Change::Delayed { .. }
             | Change::Released { .. }
             | Change::Recalled { .. }
-            | Change::Prioritized { .. } => {}
+            | Change::Prioritized { .. }
+            | Change::Expiring { .. } => {}
         }
     }
 
@@ -471,7 +475,7 @@ impl Cursor {
             format!("dead-lettered in {pass:?} instead of {:?}", self.pass)
         });
         let last = match self.held.remove(&offset) {
-            Some(Held::Waiting { attempt, .. }) => attempt > self.base(offset) + attempts_max,
+            Some(Held::Waiting { attempt, reason, .. }) => reason == ReturnReason::Outlived || attempt > self.base(offset) + attempts_max,
             Some(Held::Leased { .. }) | None => false,
         };
         court.demand(Law::AttemptsAreBounded, last, || {

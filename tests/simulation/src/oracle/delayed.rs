@@ -141,6 +141,7 @@ impl Book {
                 sequence,
                 frame,
                 copy: false,
+                stored_wall_ms: at.wall_ms,
             });
             self.growth.stored(queue, offset, model.group(offset));
         }

@@ -6,6 +6,7 @@ use sluice_core::effect::{Among, Delivery, JudgeId};
 use sluice_core::input::Verdicts;
 use sluice_log::record::CursorId;
 use sluice_protocol::ids::Pass;
+use sluice_protocol::units::Now;
 
 use super::book::Book;
 use super::cursor::{Cursor, Held, each};
@@ -64,13 +65,13 @@ impl Known {
     }
 
     /// One message was handed out by a record: was there one of a higher priority to go first, and had the longest waiting its turn?
-    pub fn granted(&mut self, id: CursorId, model: &Cursor, offset: u64, mono_ms: u64, book: &Book, court: &mut Court) {
+    pub fn granted(&mut self, id: CursorId, model: &Cursor, offset: u64, at: Now, book: &Book, court: &mut Court) {
         let Some(group) = book.groups.get(&id.group) else { return };
         let every = u64::from(group.settings.oldest_every);
         let priority = book.priority(id, offset);
         let mut higher = None;
         let mut older = false;
-        for other in self.deliverable(id, model, mono_ms, book) {
+        for other in self.deliverable(id, model, at, book) {
             let its = book.priority(id, other);
             if its > priority {
                 higher = Some(other);
@@ -99,7 +100,8 @@ impl Known {
     }
 
     /// What could be handed out just before this time.
-    fn deliverable<'a>(&'a self, id: CursorId, model: &'a Cursor, mono_ms: u64, book: &'a Book) -> impl Iterator<Item = u64> + 'a {
+    fn deliverable<'a>(&'a self, id: CursorId, model: &'a Cursor, at: Now, book: &'a Book) -> impl Iterator<Item = u64> + 'a {
+        let mono_ms = at.mono_ms;
         let start = book.queues.get(&id.queue).map_or(0, |queue| queue.start);
         let known = self.found.get(&id).into_iter().flatten();
         let fresh = known.filter(move |(_, since_ms)| **since_ms < mono_ms && mono_ms < **since_ms + KNOWN_MS);
@@ -114,7 +116,8 @@ impl Known {
         let first = move |offset: &u64| {
             model.is_head(id, *offset, book) && model.follows(id, *offset, book.frames.0, book) && book.gate_is_open(id, *offset)
         };
-        untouched.chain(retries).filter(first)
+        let lives = move |offset: &u64| !model.has_expired(id, *offset, at.wall_ms, book);
+        untouched.chain(retries).filter(first).filter(lives)
     }
 }
 

@@ -4,6 +4,7 @@ pub mod asked;
 pub mod book;
 pub mod cursor;
 mod delayed;
+mod expiry;
 mod failed;
 mod growth;
 pub mod lanes;

@@ -331,7 +331,10 @@ impl Seen {
             | Change::Delayed { .. }
             | Change::Released { .. }
             | Change::Recalled { .. }
-            | Change::Prioritized { .. } => {}
+            | Change::Prioritized { .. }
+            | Change::Expiring { .. }
+            | Change::DeadlinesFound { .. }
+            | Change::Expired { .. } => {}
         }
     }
 

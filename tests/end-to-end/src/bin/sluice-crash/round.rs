@@ -173,6 +173,7 @@ pub(crate) async fn make_keeps_little(client: &Client) -> Result<()> {
         queues: 4,
         retention_ms: 0,
         retention_bytes: KEEPS_LITTLE_BYTES,
+        ..TopicSettings::default()
     };
     Ok(client.create_topic(KEEPS_LITTLE, Some(settings)).await?)
 }
