@@ -277,8 +277,10 @@ fn pick_heads(durable: &Lane, lane: &mut LaneRun, gate: &Gate<'_>, every: u8, ma
     let mut heads: BTreeMap<u64, (u8, Attempt)> = BTreeMap::new();
     for (offsets, retry) in durable.retries.due(0, now_mono_ms) {
         for offset in offsets.first.0..offsets.end.0 {
-            if durable.order.is_head(offset) {
-                let priority = durable.order.get(offset).map_or(0, |row| row.priority);
+            let row = durable.order.get(offset);
+            // One before it may have been judged anew since it was handed out, and passed over by a record that is not durable yet.
+            if durable.order.is_head(offset) && !row.is_some_and(|row| lane.awaits(row.group)) {
+                let priority = row.map_or(0, |row| row.priority);
                 heads.insert(offset, (priority, Attempt(retry.attempts.0 + 1)));
             }
         }
