@@ -6,6 +6,7 @@ use sluice_protocol::batch::{Attributes, key_hash};
 use sluice_protocol::ids::{MessageId, Position, QueueId, QueueIndex, QueueOffset, Sequence};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 
+use crate::dealings::Dealings;
 use crate::keys::{KeyEntry, KeyIndex};
 use crate::limits::SUMMARY_PRODUCERS_MAX;
 use crate::planted::{self, Bug};
@@ -130,12 +131,22 @@ impl Producers {
     }
 }
 
+/// Under what a message that has no place in a consumed queue yet is indexed: an id means the message's place there, so the bits of the
+/// producer, which are random, are inverted.
+pub(crate) fn waiting(id: MessageId) -> MessageId {
+    MessageId {
+        producer: !id.producer,
+        ..id
+    }
+}
+
 /// The index of one segment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SegmentIndex {
     pub(crate) queues: BTreeMap<QueueId, QueueEntries>,
     pub(crate) runs: BTreeMap<RunKey, ProducerRun>,
     pub(crate) keys: KeyIndex,
+    pub(crate) dealings: Dealings,
     /// When the first and the last batch were stored: wall clock, milliseconds.
     pub(crate) stored_wall_ms: Option<(i64, i64)>,
 }
@@ -172,10 +183,15 @@ impl SegmentIndex {
             Origin::Producer if planted::is(Bug::IdNotIndexed) && place.first.0 % 16 == 9 => {}
             // A copy keeps the id of its source, and the id means the source.
             Origin::Queue => {}
-            Origin::Producer => {
+            Origin::Producer | Origin::Waiting => {
                 let mut first = place.first;
                 for run in attributes.runs() {
-                    let producer = MessageId::new(run.producer, run.first_sequence).producer;
+                    let id = MessageId::new(run.producer, run.first_sequence);
+                    let producer = if origin == Origin::Waiting {
+                        waiting(id).producer
+                    } else {
+                        id.producer
+                    };
                     let place = ProducerRun {
                         rows: run.rows,
                         queue: place.queue,

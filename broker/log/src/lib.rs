@@ -3,6 +3,7 @@
 mod ahead;
 mod cache;
 mod checkpoint;
+mod dealings;
 mod error;
 mod format;
 pub mod formats;
@@ -31,7 +32,7 @@ pub use frame::{FRAME_HEADER_BYTES, RECORD_LENGTH_BYTES, frame_bytes, record_pos
 pub use index::BatchPlace;
 pub use inspect::{CheckpointReport, Damage, Ending, Report, SegmentReport, SidecarState, inspect};
 pub use keys::KeyedRange;
-pub use reader::{LogReader, StoredQueue};
+pub use reader::{History, LogReader, StoredQueue};
 pub use recovery::{Log, Opened, Recovery, Start};
 pub use replay::Replay;
 pub use storage::{Entry, FaultyStorage, FileStorage, SECTOR_BYTES, Storage, StorageFile, StorageLock, conformance};

@@ -40,6 +40,10 @@ pub const KEY_FILTER_BITS: usize = 10;
 pub const KEY_FILTERS_BYTES_MAX: usize = 64 << 20;
 /// The newest keys of the active segment are kept unsorted until there are so many.
 pub const KEYS_UNSORTED_MAX: usize = 1_024;
+/// What a cursor deals with within so many bytes of the log is one entry of the index: about as much as is read to find one record in it.
+pub const DEALING_BYTES: u64 = 64 << 10;
+/// How much of the log is read for the history of one message.
+pub const HISTORY_BYTES_MAX: u64 = 64 << 20;
 /// How much is read at once of neighbouring batches' attributes.
 pub const AHEAD_BYTES_MAX: u64 = 128 << 10;
 /// Bytes between the attributes of two batches (bodies, frame and record headers) that are rather read than left out: about what one more

@@ -12,6 +12,7 @@ pub enum Bug {
     TagsShifted,
     IdNotIndexed,
     KeyNotIndexed,
+    DealingNotIndexed,
     NeighbourRead,
     RetentionTooFar,
     CheckpointUnsynced,
@@ -23,7 +24,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 15] = [
+    pub const ALL: [(&str, Self); 16] = [
         ("checksum-unverified", Self::ChecksumUnverified),
         ("stale-frame", Self::StaleFrame),
         ("sync-skipped", Self::SyncSkipped),
@@ -32,6 +33,7 @@ impl Bug {
         ("tags-shifted", Self::TagsShifted),
         ("id-not-indexed", Self::IdNotIndexed),
         ("key-not-indexed", Self::KeyNotIndexed),
+        ("dealing-not-indexed", Self::DealingNotIndexed),
         ("neighbour-read", Self::NeighbourRead),
         ("retention-too-far", Self::RetentionTooFar),
         ("checkpoint-unsynced", Self::CheckpointUnsynced),

@@ -1,5 +1,6 @@
 //! Reading the log by queue and offset, by time and by message id, from any thread while it is written.
 
+mod history;
 mod kept;
 mod parts;
 mod search;
@@ -17,12 +18,13 @@ use sluice_protocol::ids::{MessageId, Position, QueueId, QueueOffset};
 use crate::cache::{Recent, Tail};
 use crate::error::LogError;
 use crate::frame::FrameSecret;
-use crate::index::{BatchPlace, QueueEntries, SegmentIndex};
+use crate::index::{BatchPlace, QueueEntries, SegmentIndex, waiting};
 use crate::limits::{INDEX_CACHE_BYTES_MAX, OPEN_SEGMENTS_MAX, OPEN_SIDECARS_MAX, SPARSE_BATCHES_MAX, SPARSE_BYTES_MAX};
 use crate::segment::{Segment, segment_name};
 use crate::sidecar::Sidecar;
 use crate::storage::{Storage, StorageFile};
 
+pub use self::history::History;
 pub use self::kept::StoredQueue;
 use self::search::KeyFilters;
 
@@ -256,6 +258,14 @@ impl LogReader {
             }
         }
         Ok(None)
+    }
+
+    /// Where a message is that has no place in a consumed queue yet, or had none when it was stored; it may have one, or be gone, by now.
+    ///
+    /// # Errors
+    /// As for [`LogReader::find`].
+    pub fn find_waiting(&self, id: MessageId) -> Result<Option<(QueueId, QueueOffset)>, LogError> {
+        self.find(waiting(id))
     }
 
     /// The attributes of a batch.

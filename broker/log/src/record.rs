@@ -1,6 +1,7 @@
 //! What the log's frames hold: one record for each change of state, and nothing that is not one.
 
 mod codec;
+mod dealt;
 mod delay;
 mod expiry;
 mod failure;
@@ -16,6 +17,7 @@ use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, Qu
 use sluice_protocol::units::Now;
 
 pub use codec::{RECORD_HEADER_BYTES, RecordError, peek};
+pub(crate) use dealt::{concerns, dealt};
 pub use expiry::{Deadline, OnExpired, put_deadlines, put_lifetime, take_deadlines, take_lifetime};
 pub use kind::kind_name;
 pub use lanes::{OLDEST_EVERY, OnExhausted, Parked, put_extension, put_parked, take_extension, take_parked};

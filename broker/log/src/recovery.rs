@@ -150,6 +150,7 @@ impl Before {
             spares: self.spares,
             next_number: self.next_segment,
             pending: Vec::new(),
+            pending_dealings: Vec::new(),
             last_stamp: opened_at,
             checkpoint: facts,
             next_checkpoint: self.next_checkpoint,

@@ -9,10 +9,10 @@ use sluice_protocol::ids::{Epoch, Position};
 
 use crate::error::LogError;
 use crate::frame::{FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FRAME_MAGIC, FrameHeader, FrameSecret, records};
-use crate::index::BatchPlace;
+use crate::index::{BatchPlace, SegmentIndex};
 use crate::limits::SCAN_BYTES;
 use crate::planted::{self, Bug};
-use crate::record::{Origin, StoredBatch, peek, stored};
+use crate::record::{Origin, StoredBatch, dealt, peek, stored};
 use crate::segment::{SEGMENT_HEADER_BYTES, SegmentHeader, segment_name};
 use crate::storage::{Storage, StorageFile};
 
@@ -226,6 +226,17 @@ pub(crate) fn indexed(position: Position, record: &Bytes) -> Result<Option<Index
         origin,
         batch,
     }))
+}
+
+impl SegmentIndex {
+    /// Takes in a record of a verified frame.
+    pub(crate) fn take(&mut self, frame: Position, position: Position, record: &Bytes) -> Result<(), LogError> {
+        if let Some(found) = indexed(position, record)? {
+            self.add(found.place, &found.attributes, found.origin);
+        }
+        let noted = dealt(record, |cursor, offsets| self.dealings.note(frame, cursor, offsets));
+        noted.map_err(|source| LogError::Unreadable { position, source })
+    }
 }
 
 /// The records of a verified frame.

@@ -1,5 +1,6 @@
 //! The file beside a sealed segment that holds its index, laid out so that a few small reads, each verified, answer for one queue or one id.
 
+mod dealings;
 mod decode;
 mod encode;
 mod lookup;
@@ -8,6 +9,7 @@ use crc_fast::CrcAlgorithm::Crc32Iscsi;
 use sluice_protocol::ids::{Position, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
 use sluice_protocol::wire::{Reader, WireError};
 
+use self::dealings::{DealingKey, take_dealing_key};
 pub(crate) use self::decode::decode;
 pub(crate) use self::encode::encode;
 pub(crate) use self::lookup::{Sidecar, lost};
@@ -16,17 +18,19 @@ use crate::keys::{KeyEntry, KeyFilter};
 use crate::limits::SUMMARY_PRODUCERS_MAX;
 
 /// The size of a sidecar's header.
-pub(crate) const SIDECAR_HEADER_BYTES: usize = 68;
+pub(crate) const SIDECAR_HEADER_BYTES: usize = 72;
 /// Queues of the directory that share a checksum and are read together.
 pub(crate) const BLOCK_QUEUES: usize = 64;
 /// Runs that share a checksum and are read together.
 pub(crate) const BLOCK_RUNS: usize = 128;
 /// Keys that share a checksum and are read together.
 pub(crate) const BLOCK_KEYS: usize = 128;
+/// Entries of what groups dealt with that share a checksum and are read together.
+const BLOCK_DEALINGS: usize = 64;
 
 const MAGIC: [u8; 4] = *b"SLX1";
-const VERSION: u16 = 3;
-const CHECKSUM_AT: usize = 64;
+const VERSION: u16 = 4;
+const CHECKSUM_AT: usize = 68;
 const PRODUCER_BYTES: usize = 24;
 const QUEUE_FENCE_BYTES: usize = 14;
 const RUN_FENCE_BYTES: usize = 20;
@@ -36,6 +40,8 @@ const TAG_BYTES: usize = 4;
 const RUN_BYTES: usize = 32;
 const KEY_FENCE_BYTES: usize = 26;
 const KEY_BYTES: usize = 22;
+const DEALING_FENCE_BYTES: usize = 30;
+const DEALING_BYTES: usize = 50;
 const CHECKSUM_BYTES: usize = 4;
 /// Stands for the number of producers where there are too many to be told.
 const PRODUCERS_UNTOLD: u32 = u32::MAX;
@@ -67,6 +73,7 @@ pub(crate) struct SidecarHeader {
     runs: u32,
     producers: u32,
     pub(crate) keys: u32,
+    dealings: u32,
     checksum: u32,
 }
 
@@ -87,6 +94,7 @@ impl SidecarHeader {
             runs: from.u32()?,
             producers: from.u32()?,
             keys: from.u32()?,
+            dealings: from.u32()?,
             checksum: from.u32()?,
         };
         if header.producers != PRODUCERS_UNTOLD && header.producers as usize > SUMMARY_PRODUCERS_MAX {
@@ -120,9 +128,16 @@ impl SidecarHeader {
         (self.keys as usize).div_ceil(BLOCK_KEYS)
     }
 
+    fn dealing_blocks(&self) -> usize {
+        (self.dealings as usize).div_ceil(BLOCK_DEALINGS)
+    }
+
     /// The size of all before the directory.
     pub(crate) fn head_bytes(&self) -> u64 {
-        let fences = self.queue_blocks() * QUEUE_FENCE_BYTES + self.run_blocks() * RUN_FENCE_BYTES + self.key_blocks() * KEY_FENCE_BYTES;
+        let fences = self.queue_blocks() * QUEUE_FENCE_BYTES
+            + self.run_blocks() * RUN_FENCE_BYTES
+            + self.key_blocks() * KEY_FENCE_BYTES
+            + self.dealing_blocks() * DEALING_FENCE_BYTES;
         (SIDECAR_HEADER_BYTES + self.producers() * PRODUCER_BYTES + fences) as u64
     }
 
@@ -154,9 +169,14 @@ impl SidecarHeader {
         }
     }
 
+    /// Where the dealings begin.
+    fn dealings_at(&self) -> u64 {
+        self.filter_at() + self.filter_bytes() as u64
+    }
+
     /// The size of the whole file.
     pub(crate) fn file_bytes(&self) -> u64 {
-        self.filter_at() + self.filter_bytes() as u64
+        self.dealings_at() + u64::from(self.dealings) * DEALING_BYTES as u64
     }
 }
 
@@ -171,6 +191,8 @@ pub(crate) struct Head {
     runs: Vec<(RunKey, u32)>,
     /// The first key of each block of keys, and the block's checksum.
     keys: Vec<(KeyEntry, u32)>,
+    /// The first entry of each block of dealings, and the block's checksum.
+    dealings: Vec<(DealingKey, u32)>,
 }
 
 impl Head {
@@ -195,6 +217,10 @@ impl Head {
         let runs = (0..header.run_blocks()).map(|_| run(&mut from)).collect::<Result<_, WireError>>()?;
         let key = |from: &mut Reader<'_>| Ok((take_key(from)?, from.u32()?));
         let keys = (0..header.key_blocks()).map(|_| key(&mut from)).collect::<Result<_, WireError>>()?;
+        let dealing = |from: &mut Reader<'_>| Ok((take_dealing_key(from)?, from.u32()?));
+        let dealings = (0..header.dealing_blocks())
+            .map(|_| dealing(&mut from))
+            .collect::<Result<_, WireError>>()?;
         from.finish()?;
         Ok(Self {
             producers: Producers::told((header.producers != PRODUCERS_UNTOLD).then_some(producers)),
@@ -202,6 +228,7 @@ impl Head {
             queues,
             runs,
             keys,
+            dealings,
         })
     }
 

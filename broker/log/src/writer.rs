@@ -16,7 +16,7 @@ use crate::limits::{
 };
 use crate::planted::{self, Bug};
 use crate::reader::Shared;
-use crate::record::peek;
+use crate::record::{CursorId, OffsetRange, dealt, peek};
 use crate::reserve::Spare;
 use crate::scan::{Indexed, indexed};
 use crate::segment::{Segment, checkpoint_name, file_offset, segment_name, sidecar_name};
@@ -78,6 +78,8 @@ pub struct LogWriter {
     pub(crate) next_number: u64,
     /// Appended and not yet shown to readers.
     pub(crate) pending: Vec<Indexed>,
+    /// The same of what groups did, with the frame that says it.
+    pub(crate) pending_dealings: Vec<(Position, CursorId, OffsetRange)>,
     pub(crate) last_stamp: Now,
     /// The newest checkpoint that counts.
     pub(crate) checkpoint: Option<CheckpointFacts>,
@@ -141,6 +143,7 @@ impl LogWriter {
     /// Shows readers what was appended though it is not durable: for `durability = "async"`, which says so.
     pub fn expose(&mut self) {
         let pending = std::mem::take(&mut self.pending);
+        let dealings = self.pending_dealings.drain(..);
         let mut tail = self.shared.tail();
         let mut view = self.shared.view_mut();
         for Indexed {
@@ -152,6 +155,9 @@ impl LogWriter {
         {
             tail.push(place.position, batch);
             view.active_index.add(place, &attributes, origin);
+        }
+        for (frame, cursor, offsets) in dealings {
+            view.active_index.dealings.note(frame, cursor, offsets);
         }
         view.visible = self.end;
     }
@@ -270,10 +276,8 @@ impl LogWriter {
             .zip(records)
             .map(|(position, record)| indexed(position, record));
         let stored: Vec<_> = stored.filter_map(Result::transpose).collect::<Result<_, _>>()?;
-        let unreadable = |source| LogError::Unreadable {
-            position: self.end,
-            source,
-        };
+        let position = self.end;
+        let unreadable = |source| LogError::Unreadable { position, source };
         let stamp = records.last().map(|last| peek(last)).transpose().map_err(unreadable)?;
         if file_offset(self.active.base, self.end) + bytes > self.active.bytes {
             self.roll(bytes)?;
@@ -283,6 +287,10 @@ impl LogWriter {
             written => written?,
         }
         self.pending.extend(stored);
+        for record in records {
+            let noted = dealt(record, |cursor, offsets| self.pending_dealings.push((self.end, cursor, offsets)));
+            noted.map_err(unreadable)?;
+        }
         self.last_stamp = stamp.map_or(self.last_stamp, |(_, stamp)| stamp);
         self.end.0 += bytes;
         Ok(self.end)

@@ -25,7 +25,7 @@ const FILES: [(&str, &str); 5] = [
     ("format-1.bin", "format"),
     ("segment-1.bin", "segment-0000000000000000"),
     ("segment-1-active.bin", "segment-0000000000000003"),
-    ("index-3.bin", "index-0000000000000000"),
+    ("index-4.bin", "index-0000000000000000"),
     ("checkpoint-1.bin", "checkpoint-0000000000000000"),
 ];
 
@@ -78,7 +78,42 @@ fn a_sidecar_with_keys_is_written_as_ever() {
         append(&mut writer, &[appended(2_000, (number % 2) as u16, number, batch)]);
         writer.sync().unwrap();
     }
-    check("index-3-keys.bin", &storage.contents("index-0000000000000000").unwrap());
+    check("index-4-keys.bin", &storage.contents("index-0000000000000000").unwrap());
+}
+
+/// The sidecar of a segment in which groups dealt with messages, and some wait for their time.
+#[test]
+fn a_sidecar_of_what_groups_did_is_written_as_ever() {
+    let storage = FaultyStorage::new(1);
+    let mut writer = open(&storage).unwrap().writer;
+    let delayed = Change::Delayed {
+        topic: queue(0).topic,
+        first: QueueOffset(0),
+        due_ms: vec![9_000],
+        batch: batch(7, &["late"]),
+    };
+    let records = [each_kind(), operated(), of_lanes()].concat();
+    // The batches of the others are none.
+    let has_none = |record: &&Record| {
+        let stores = matches!(
+            record.change,
+            Change::Appended { .. } | Change::DeadLettered { .. } | Change::CulpritDecided { .. }
+        );
+        !stores
+    };
+    let mut encoded: Vec<Bytes> = records.iter().filter(has_none).map(Record::encode).collect();
+    let delayed = Record {
+        at: records[0].at,
+        change: delayed,
+    };
+    encoded.push(delayed.encode());
+    while storage.contents("index-0000000000000000").is_none() {
+        append(&mut writer, &encoded);
+        writer.sync().unwrap();
+    }
+    let sidecar = storage.contents("index-0000000000000000").unwrap();
+    check("index-4-dealings.bin", &sidecar);
+    assert_eq!(formats::sidecar(&sidecar).unwrap(), sidecar);
 }
 
 #[test]
@@ -195,14 +230,14 @@ fn lay_out(storage: &FaultyStorage, files: impl IntoIterator<Item = (&'static st
 
 #[test]
 fn a_sidecar_of_an_older_version_is_made_again() {
-    for older in ["index-1.bin", "index-2.bin"] {
+    for older in ["index-1.bin", "index-2.bin", "index-3.bin"] {
         let storage = FaultyStorage::new(1);
         lay_out(
             &storage,
-            FILES.map(|(file, name)| (if file == "index-3.bin" { older } else { file }, name)),
+            FILES.map(|(file, name)| (if file == "index-4.bin" { older } else { file }, name)),
         );
         open(&storage).unwrap();
-        assert!(storage.contents("index-0000000000000000").unwrap() == golden("index-3.bin"));
+        assert!(storage.contents("index-0000000000000000").unwrap() == golden("index-4.bin"));
     }
 }
 
@@ -212,9 +247,9 @@ fn each_format_is_read_and_written_again_byte_by_byte() {
     assert_eq!(formats::segment_header(SECRET, &segment).unwrap(), segment[..64]);
     let frame = formats::frame(SECRET, &segment[64..].to_vec().into()).unwrap();
     assert_eq!(frame, segment[64..64 + frame.len()]);
-    let index = golden("index-3.bin");
+    let index = golden("index-4.bin");
     assert_eq!(formats::sidecar(&index).unwrap(), index);
-    let index = golden("index-3-keys.bin");
+    let index = golden("index-4-keys.bin");
     assert_eq!(formats::sidecar(&index).unwrap(), index);
     let checkpoint = golden("checkpoint-1.bin");
     assert_eq!(formats::checkpoint(SECRET, &checkpoint.clone().into()).unwrap(), checkpoint);

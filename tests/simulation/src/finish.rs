@@ -51,6 +51,7 @@ impl World {
         self.describe_groups();
         self.read_everything();
         self.search_everything();
+        self.compare_histories();
     }
 
     /// Whether nothing is under way anywhere but time.

@@ -55,6 +55,8 @@ pub enum Law {
     FoundById,
     /// A search by key finds exactly the stored messages that have it.
     FoundByKey,
+    /// What a group did with a stored message is found, all of it, in the order in which it was done.
+    HistoryIsTold,
     /// The tag index names exactly the messages that have a tag.
     TagsAreIndexed,
     /// An extension that was confirmed is in the synced log.
@@ -190,7 +192,7 @@ pub enum Law {
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 90] = [
+pub const LAWS: [(Law, u64); 91] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -216,6 +218,7 @@ pub const LAWS: [(Law, u64); 90] = [
     (RecoveryIsExact, 100),
     (FoundById, 2_500),
     (FoundByKey, 2_500),
+    (HistoryIsTold, 1_000),
     (TagsAreIndexed, 5_000),
     (ExtensionIsKept, 200),
     (ForgedHandleIsRefused, 50),

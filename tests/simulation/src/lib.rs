@@ -7,6 +7,7 @@ pub mod disk;
 pub mod failing;
 pub mod finish;
 pub mod fleet;
+pub mod histories;
 pub mod history;
 pub mod jobs;
 pub mod laws;

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 80] = [
+pub const BUGS: [Planted; 81] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -109,6 +109,7 @@ pub const BUGS: [Planted; 80] = [
     ),
     log("id-not-indexed", 20, "some batches cannot be found by message id"),
     log("key-not-indexed", 20, "some messages cannot be found by their keys"),
+    log("dealing-not-indexed", 20, "some of what groups did cannot be found"),
     log("neighbour-read", 20, "of the batches kept in memory the one before is read"),
     log("retention-too-far", 50, "retention takes segments of which something is still kept"),
     log(

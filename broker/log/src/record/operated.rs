@@ -56,7 +56,7 @@ pub struct SentBack {
 
 const PAUSED: u16 = 50;
 const UNPAUSED: u16 = 51;
-const SKIPPED: u16 = 52;
+pub(super) const SKIPPED: u16 = 52;
 pub(super) const DEAD_LETTERS_DEALT: u16 = 53;
 const TOPIC_GROWN: u16 = 57;
 

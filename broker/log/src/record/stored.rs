@@ -26,6 +26,8 @@ pub(crate) enum Origin {
     Producer,
     /// Another queue.
     Queue,
+    /// Its producer, and it has no place in a queue that is consumed yet.
+    Waiting,
 }
 
 /// The batch that an encoded record stores; `None` for a record that stores none.
@@ -54,8 +56,7 @@ pub(crate) fn stored(record: &Bytes) -> Result<Option<StoredBatch>, RecordError>
             queue: topic.calendar(),
             first,
             batch,
-            // A message is found by its id where it is delivered.
-            origin: Origin::Queue,
+            origin: Origin::Waiting,
         })),
         Change::Released { queue, first, batch, .. } => Ok(Some(StoredBatch {
             queue,

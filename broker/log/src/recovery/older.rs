@@ -11,7 +11,7 @@ use crate::format::Secrets;
 use crate::index::{Producers, SegmentIndex};
 use crate::limits::{SPARE_SEGMENTS_MAX, SUMMARY_QUEUES_MAX};
 use crate::reserve::Spare;
-use crate::scan::{Scan, frame_records, indexed};
+use crate::scan::{Scan, frame_records};
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment, SegmentHeader, file_offset, segment_name};
 use crate::sidecar::Sidecar;
 use crate::storage::{Storage, StorageFile};
@@ -95,9 +95,7 @@ fn index_of(storage: &dyn Storage, secrets: &Secrets, number: u64, header: &Segm
     let (mut index, mut end, mut floor) = (SegmentIndex::default(), header.base, header.epoch);
     while let Some((frame, payload)) = scan.next(file_offset(header.base, end), end, floor)? {
         for (position, record) in frame_records(&frame, &payload)? {
-            if let Some(found) = indexed(position, &record)? {
-                index.add(found.place, &found.attributes, found.origin);
-            }
+            index.take(frame.position, position, &record)?;
         }
         (end, floor) = (frame.end(), frame.epoch);
     }

@@ -14,7 +14,7 @@ use crate::format::Secrets;
 use crate::index::{Producers, SegmentIndex};
 use crate::reader::Unwritten;
 use crate::record::peek;
-use crate::scan::{Scan, frame_records, indexed};
+use crate::scan::{Scan, frame_records};
 use crate::segment::{Segment, file_offset};
 use crate::sidecar::{self, Sidecar};
 use crate::storage::Storage;
@@ -138,20 +138,17 @@ impl Walk {
                 self.replay = Some((self.chain.len() - 1, frame.position));
             }
             for (position, record) in frame_records(&frame, &payload)? {
-                self.take(position, &record)?;
+                self.take(frame.position, position, &record)?;
             }
             self.floor = frame.epoch;
             self.end = frame.end();
         }
     }
 
-    fn take(&mut self, position: Position, record: &Bytes) -> Result<(), LogError> {
+    fn take(&mut self, frame: Position, position: Position, record: &Bytes) -> Result<(), LogError> {
         let (_, stamp) = peek(record).map_err(|source| LogError::Unreadable { position, source })?;
         self.stamp = Some(stamp);
-        if let Some(found) = indexed(position, record)? {
-            self.index.add(found.place, &found.attributes, found.origin);
-        }
-        Ok(())
+        self.index.take(frame, position, record)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use sluice_protocol::wire::WireError;
 
-use super::{Head, SidecarError, SidecarHeader};
+use super::{Head, SidecarError, SidecarHeader, dealings};
 use crate::index::{ProducerRun, SegmentIndex};
 use crate::keys::{KeyFilter, KeyIndex};
 
@@ -61,6 +61,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<(SidecarHeader, SegmentIndex), Side
         }
     }
     index.keys = keys(&head, bytes)?;
+    index.dealings = dealings::decode(&head, bytes)?;
     let spans_fit = index.spans().eq(directory.iter().map(|entry| entry.span));
     if part_at != header.runs_at() - header.parts_at() || !spans_fit || index.producers() != head.producers {
         return Err(WireError::Impossible("sums").into());
@@ -90,18 +91,19 @@ fn keys(head: &Head, bytes: &[u8]) -> Result<KeyIndex, SidecarError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use sluice_protocol::ids::{Position, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
+    use sluice_protocol::ids::{GroupId, Position, QueueId, QueueIndex, QueueOffset, Sequence, TopicId};
 
     use super::super::encode;
     use super::*;
     use crate::index::{BatchPlace, QueueEntries};
     use crate::keys::KeyEntry;
+    use crate::record::{CursorId, OffsetRange};
 
     /// For a queue: its number, the offset of its first message, its batches each with the tags of its messages and a run's first sequence.
     type QueuePlan = (u16, u32, Vec<(Vec<u32>, u64)>);
 
     fn index(queues: Vec<QueuePlan>) -> SegmentIndex {
-        let mut index = SegmentIndex::default();
+        let (mut index, mut frame) = (SegmentIndex::default(), 64);
         for (number, first, batches) in queues {
             let queue = QueueId {
                 topic: TopicId(5),
@@ -137,6 +139,16 @@ mod tests {
                         offset,
                     });
                 }
+                let cursor = CursorId {
+                    group: GroupId(first_sequence % 3),
+                    queue,
+                };
+                let offsets = OffsetRange {
+                    first: place.first,
+                    end: place.end(),
+                };
+                index.dealings.note(Position(frame), cursor, offsets);
+                frame += 40_000;
                 next = place.end().0;
                 index.stored_wall_ms = Some((-1, -1));
             }

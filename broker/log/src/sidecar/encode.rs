@@ -5,10 +5,10 @@ use sluice_protocol::ids::{Position, QueueId};
 use sluice_protocol::wire::Writer;
 
 use super::{
-    BATCH_BYTES, BLOCK_KEYS, BLOCK_QUEUES, BLOCK_RUNS, KEY_BYTES, MAGIC, PRODUCERS_UNTOLD, QUEUE_BYTES, RUN_BYTES, SIDECAR_HEADER_BYTES,
-    TAG_BYTES,
+    BATCH_BYTES, BLOCK_KEYS, BLOCK_QUEUES, BLOCK_RUNS, DEALING_BYTES, KEY_BYTES, MAGIC, PRODUCERS_UNTOLD, QUEUE_BYTES, RUN_BYTES,
+    SIDECAR_HEADER_BYTES, TAG_BYTES,
 };
-use super::{VERSION, checksum_of};
+use super::{VERSION, checksum_of, dealings};
 use crate::index::{QueueEntries, SegmentIndex};
 use crate::keys::{KeyEntry, KeyFilter};
 
@@ -22,6 +22,7 @@ pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Byt
     let sorted = index.keys.sorted();
     let keys = keys(&sorted);
     let filter = filter(&sorted);
+    let (dealings, dealing_fences) = dealings::encode(&index.dealings);
     let mut rest = Writer::new();
     let producers = index.producers();
     for (producer, first, end) in producers.all().unwrap_or_default() {
@@ -42,10 +43,12 @@ pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Byt
         put_key(&mut rest, first);
         rest.u32(checksum_of(&[block]));
     }
+    rest.bytes(&dealing_fences);
     let rest = rest.finish();
     let told = producers.all().map_or(PRODUCERS_UNTOLD, |producers| producers.len() as u32);
-    let mut out =
-        Writer::with_capacity(SIDECAR_HEADER_BYTES + rest.len() + directory.len() + parts.len() + runs.len() + keys.len() + filter.len());
+    let pieces = [&directory, &parts, &runs, &keys, &filter, &dealings];
+    let bytes = SIDECAR_HEADER_BYTES + rest.len() + pieces.iter().map(|piece| piece.len()).sum::<usize>();
+    let mut out = Writer::with_capacity(bytes);
     out.bytes(&MAGIC).u16(VERSION).u16(0).u64(base.0).u64(end.0);
     let (first_ms, last_ms) = index.stored_wall_ms.unwrap_or_default();
     out.i64(first_ms).i64(last_ms);
@@ -54,17 +57,14 @@ pub(crate) fn encode(index: &SegmentIndex, base: Position, end: Position) -> Byt
         .count(rows)
         .count(index.runs.len())
         .u32(told)
-        .count(sorted.len());
+        .count(sorted.len())
+        .count(dealings.len() / DEALING_BYTES);
     let header = out.take();
     let sum = checksum_of(&[&header, &rest]);
-    out.bytes(&header)
-        .u32(sum)
-        .bytes(&rest)
-        .bytes(&directory)
-        .bytes(&parts)
-        .bytes(&runs)
-        .bytes(&keys)
-        .bytes(&filter);
+    out.bytes(&header).u32(sum).bytes(&rest);
+    for piece in pieces {
+        out.bytes(piece);
+    }
     out.finish()
 }
 

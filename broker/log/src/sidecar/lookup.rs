@@ -144,13 +144,13 @@ impl Sidecar {
         self.head.entries(nth, &self.read(at, length)?).map_err(|_| self.changed())
     }
 
-    fn read(&self, at: u64, length: usize) -> Result<Vec<u8>, LogError> {
+    pub(super) fn read(&self, at: u64, length: usize) -> Result<Vec<u8>, LogError> {
         let mut bytes = vec![0; length];
         self.file.read_at(at, &mut bytes).map_err(LogError::io("reading", &self.name))?;
         Ok(bytes)
     }
 
-    fn changed(&self) -> LogError {
+    pub(super) fn changed(&self) -> LogError {
         changed(&self.name, self.head.header.base)
     }
 }

@@ -3,6 +3,7 @@
 pub mod asked;
 pub mod book;
 pub mod cursor;
+pub mod dealings;
 mod delayed;
 mod expiry;
 mod failed;
