@@ -64,6 +64,7 @@ mod session;
 mod settle;
 mod stream;
 mod tls;
+mod transaction;
 mod wire;
 
 pub use client::Client;
@@ -78,3 +79,4 @@ pub use reading::{Page, Pages, ReadFrom, ReadTo, Reading};
 pub use sluice_protocol::errors::{Advice, ErrorCode, Refusal};
 pub use sluice_protocol::ids::MessageId;
 pub use stream::{MessageStream, Settler, StreamConfig, StreamMessage};
+pub use transaction::{BadTransactionHandle, Decision, Transaction, TransactionHandle, TransactionInfo};

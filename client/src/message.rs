@@ -9,6 +9,8 @@ use bytes::Bytes;
 use sluice_protocol::batch::{Batch, Row};
 use sluice_protocol::ids::MessageId;
 
+use crate::transaction::TransactionHandle;
+
 /// A message to be sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewMessage {
@@ -28,6 +30,8 @@ pub struct NewMessage {
     pub deliver_after_ms: Option<u64>,
     /// 0 to 9: among the messages of a queue the larger goes first.
     pub priority: u8,
+    /// Whether it is only prepared: it is delivered if and when it is committed ([`Producer::prepare`](crate::Producer::prepare)).
+    pub prepared: bool,
     /// The message group, 1 to 128 bytes: its messages share a queue, and an ordered group gets them one after the other.
     pub group: Option<String>,
     /// How long it lives once it is stored in its queue, in milliseconds, up to ten years; `None` or 0 for as long as its topic says. Where both
@@ -108,14 +112,16 @@ impl NewMessage {
 pub struct Receipt {
     /// Its identity, by which `message get` finds it.
     pub id: MessageId,
-    /// Its queue within the topic; 0 for a delayed message, which has none yet.
+    /// Its queue within the topic; 0 for a delayed or a prepared message, which has none yet.
     pub queue: u16,
-    /// Its number within the queue; 0 for a delayed message, which has none yet.
+    /// Its number within the queue; 0 for a delayed or a prepared message, which has none yet.
     pub offset: u64,
     /// Whether an earlier try had stored it already; it is stored once.
     pub duplicate: bool,
     /// What a delayed message waits for, and what recalls it.
     pub delayed: Option<Delayed>,
+    /// What commits a prepared message or rolls it back.
+    pub transaction: Option<TransactionHandle>,
 }
 
 /// A message that waits for its time.
@@ -133,8 +139,23 @@ pub struct RecallHandle(pub Bytes);
 
 impl fmt::Display for RecallHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        write_digits(&self.0, f)
     }
+}
+
+/// Writes bytes as hexadecimal digits.
+pub(crate) fn write_digits(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// Reads bytes from hexadecimal digits; `None` when the text is something else.
+pub(crate) fn read_digits(text: &str) -> Option<Bytes> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+        return None;
+    };
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let byte = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4 | digit(*low)?) as u8);
+    pairs.iter().map(byte).collect::<Option<Vec<u8>>>().map(Bytes::from)
 }
 
 /// A text that is no recall handle.
@@ -146,17 +167,7 @@ impl FromStr for RecallHandle {
     type Err = BadRecallHandle;
 
     fn from_str(text: &str) -> Result<Self, BadRecallHandle> {
-        let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
-            return Err(BadRecallHandle);
-        };
-        let digit = |byte: u8| char::from(byte).to_digit(16);
-        let byte = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4 | digit(*low)?) as u8);
-        pairs
-            .iter()
-            .map(byte)
-            .collect::<Option<Vec<u8>>>()
-            .map(|bytes| Self(bytes.into()))
-            .ok_or(BadRecallHandle)
+        read_digits(text).map(Self).ok_or(BadRecallHandle)
     }
 }
 

@@ -21,6 +21,7 @@ mod serve;
 mod signals;
 mod times;
 mod topic;
+mod transaction;
 mod wanted;
 
 use std::process::ExitCode;
@@ -69,6 +70,9 @@ enum Command {
     /// Load, list and describe plugins
     #[command(subcommand)]
     Plugin(plugin::Plugin),
+    /// List, commit and roll back prepared messages
+    #[command(subcommand)]
+    Transaction(transaction::Transaction),
     /// Look up stored messages
     #[command(subcommand)]
     Message(message::Message),
@@ -101,6 +105,7 @@ fn run(command: Command, broker: &Broker, output: &mut Output) -> Result<(), Fai
         Command::Consume(consume) => on_runtime(consume.run(broker, output)),
         Command::Filter(filter) => filter.run(output),
         Command::Plugin(plugin) => on_runtime(plugin.run(broker, output)),
+        Command::Transaction(transaction) => on_runtime(transaction.run(broker, output)),
         Command::Message(message) => on_runtime(message.run(broker, output)),
         Command::Inspect(inspect) => inspect.run(output),
         Command::Bench(bench) => on_runtime(bench.run(output)),

@@ -22,8 +22,8 @@ use rows::{Columns, Rows};
 
 /// Messages under way before the oldest is waited for.
 const UNDER_WAY_MAX: usize = 4_096;
-/// Delayed messages that are told one by one, with what recalls each.
-const DELAYED_TOLD: usize = 1_000;
+/// Delayed and prepared messages that are told one by one, with what recalls or decides about each.
+const WAITING_TOLD: usize = 1_000;
 /// Refused messages that are named one by one.
 const REFUSALS_NAMED: u64 = 10;
 
@@ -49,6 +49,9 @@ pub(crate) struct Produce {
     /// Have the messages delivered at this time: milliseconds since 1970, or a time from now such as +15m
     #[arg(long, value_name = "TIME", value_parser = times::time_ahead)]
     deliver_at: Option<i64>,
+    /// Only prepare the messages: each is delivered when it is committed by the handle that is printed for it
+    #[arg(long)]
+    prepare: bool,
     /// Priority of every message, 0 to 9, larger first
     #[arg(long, default_value_t = 0, value_name = "P", value_parser = clap::value_parser!(u8).range(0..=9))]
     priority: u8,
@@ -89,8 +92,8 @@ struct Tally {
     stored: u64,
     duplicates: u64,
     failed: u64,
-    /// The first of those that wait for their time, each to be told with what recalls it.
-    delayed: Vec<sluice_client::Receipt>,
+    /// The first of those that wait, each to be told with what recalls it or decides about it.
+    waiting: Vec<sluice_client::Receipt>,
     first_failure: Option<SendError>,
 }
 
@@ -103,6 +106,7 @@ impl Produce {
             properties: self.properties,
             deliver_after: self.deliver_after,
             deliver_at_ms: self.deliver_at,
+            prepared: self.prepare,
             priority: self.priority,
             priority_column: self.priority_column,
             group: self.message_group,
@@ -121,8 +125,8 @@ impl Produce {
         let started = Instant::now();
         let mut tally = Tally::default();
         let read = publish(&mut rows, &producer, &mut tally, &bar).await;
-        for receipt in &tally.delayed {
-            tell_delayed(receipt, output)?;
+        for receipt in &tally.waiting {
+            tell_waiting(receipt, output)?;
         }
         bar.finish_and_clear();
         producer.close().await?;
@@ -195,8 +199,9 @@ impl Tally {
             Ok(receipt) => {
                 self.stored += 1;
                 self.duplicates += u64::from(receipt.duplicate);
-                if receipt.delayed.is_some() && self.delayed.len() < DELAYED_TOLD {
-                    self.delayed.push(receipt);
+                let waits = receipt.delayed.is_some() || receipt.transaction.is_some();
+                if waits && self.waiting.len() < WAITING_TOLD {
+                    self.waiting.push(receipt);
                 }
             }
             Err(error) => {
@@ -214,14 +219,26 @@ impl Tally {
     }
 }
 
-/// A delayed message: when it is due, and what recalls it.
-fn tell_delayed(receipt: &sluice_client::Receipt, output: &mut Output) -> Result<(), Failure> {
-    let Some(delayed) = &receipt.delayed else { return Ok(()) };
-    let (id, recall) = (receipt.id.to_string(), delayed.recall.to_string());
-    output.show(
-        || json!({ "id": id, "deliver_at_ms": delayed.deliver_at_ms, "recall": recall }),
-        || vec![format!("{id} due {} recall {recall}", times::shown(delayed.deliver_at_ms))],
-    )
+/// A delayed or prepared message: when it is due and what recalls it, or what decides about it.
+fn tell_waiting(receipt: &sluice_client::Receipt, output: &mut Output) -> Result<(), Failure> {
+    let id = receipt.id.to_string();
+    let (mut json, mut human) = (json!({ "id": id }), id.clone());
+    if let Some(delayed) = &receipt.delayed {
+        json["deliver_at_ms"] = json!(delayed.deliver_at_ms);
+        human += &format!(" due {}", times::shown(delayed.deliver_at_ms));
+    }
+    match (&receipt.transaction, &receipt.delayed) {
+        (Some(handle), _) => {
+            json["transaction"] = json!(handle.to_string());
+            human += &format!(" transaction {handle}");
+        }
+        (None, Some(delayed)) => {
+            json["recall"] = json!(delayed.recall.to_string());
+            human += &format!(" recall {}", delayed.recall);
+        }
+        (None, None) => {}
+    }
+    output.show(|| json, || vec![human])
 }
 
 fn tell(topic: &str, tally: &Tally, took: Duration, output: &mut Output) -> Result<(), Failure> {

@@ -133,6 +133,7 @@ fn describe(topic: &TopicInfo, output: &mut Output) -> Result<(), Failure> {
         let queue = |queue: &sluice_client::admin::QueueInfo| json!({ "queue": queue.queue, "start": queue.start, "end": queue.end });
         let json = json!({
             "topic": topic.name, "id": topic.id, "created_ms": topic.created_wall_ms, "messages": topic.messages, "delayed": topic.delayed,
+            "undecided": topic.undecided,
             "retention_ms": settings.retention_ms, "retention_bytes": settings.retention_bytes,
             "ttl_ms": settings.ttl_ms, "dead_letter_expired": settings.dead_letter_expired,
             "queues": topic.queues.iter().map(queue).collect::<Vec<_>>(),
@@ -153,6 +154,7 @@ fn describe(topic: &TopicInfo, output: &mut Output) -> Result<(), Failure> {
     output.line(format!("lives      {lives}; what expired is {fate}"))?;
     output.line(format!("messages   {}", topic.messages))?;
     output.line(format!("delayed    {}", topic.delayed))?;
+    output.line(format!("undecided  {}", topic.undecided))?;
     let rows: Vec<Vec<Value>> = topic
         .queues
         .iter()

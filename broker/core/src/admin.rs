@@ -69,6 +69,7 @@ impl Core {
                 offset,
                 priority,
             } => Ok((shown, self.explain(&group, queue, offset, priority))),
+            Admin::ListTransactions { topic, from } => self.list_transactions(&topic, from).map(|answer| (shown, answer)),
             Admin::ListPlugins => Ok((shown, self.list_plugins())),
         };
         match outcome {
@@ -106,6 +107,7 @@ impl Core {
         let topic = self.topic_id(name)?;
         let groups: Vec<GroupId> = self.state.readers_of(topic).collect();
         self.counters.delays_dropped += self.state.calendars.get(topic).map_or(0, |calendar| calendar.len() as u64);
+        self.counters.undecided_dropped += self.state.transactions.get(topic).map_or(0, |waiting| waiting.len() as u64);
         self.releasing.forget(topic);
         let depends = self.record(Change::TopicDeleted { topic });
         let refusal = Refusal::new(ErrorCode::TopicDeleted, format!("topic {name} was deleted"));

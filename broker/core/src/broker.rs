@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use sluice_log::record::{Change, Fate, Record};
+use sluice_log::record::{Change, Fate, Record, Transaction};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{Epoch, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 use sluice_protocol::units::Now;
@@ -149,6 +149,12 @@ impl Core {
             }
             Input::SettleHandles { request, handles, action } => self.settle_handles(request, &handles, action),
             Input::Recall { request, handle } => self.recall(request, &handle),
+            Input::Decide {
+                request,
+                handles,
+                decision,
+                operator,
+            } => self.decide_transactions(request, &handles, decision, operator),
             Input::Undelivered { handles } => self.undelivered(&handles),
             Input::Cancelled { request } => self.cancel(request),
             Input::Disconnected { connection } => self.disconnect(connection),
@@ -322,6 +328,13 @@ impl Core {
 fn grown_by(change: &Change) -> Option<QueueId> {
     if let Change::Delayed { topic, .. } = change {
         Some(topic.calendar())
+    } else if let Change::Transaction(transaction) = change {
+        match transaction {
+            Transaction::Prepared { topic, .. } => Some(topic.calendar()),
+            Transaction::Revived { message, .. } => Some(message.topic.calendar()),
+            Transaction::GivenUp { to, .. } => Some(*to),
+            Transaction::Committed { .. } | Transaction::RolledBack { .. } | Transaction::Asked { .. } => None,
+        }
     } else if let Change::Appended { queue, .. }
     | Change::Released { queue, .. }
     | Change::DeadLettered { to: queue, .. }

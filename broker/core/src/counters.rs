@@ -7,7 +7,7 @@ pub struct Counters {
     pub published: u64,
     /// Messages taken that wait for their time.
     pub delayed: u64,
-    /// Of these, messages that were due and were released.
+    /// Of these, and of those that were committed, messages that were due and were released.
     pub released: u64,
     /// Messages recalled before they were due.
     pub recalled: u64,
@@ -15,6 +15,14 @@ pub struct Counters {
     pub delays_dropped: u64,
     /// Messages that were due and could not be read; each is tried again.
     pub due_unreadable: u64,
+    /// Messages taken that wait for a decision.
+    pub prepared: u64,
+    /// Of these, messages that were committed.
+    pub committed: u64,
+    /// Messages that were rolled back.
+    pub rolled_back: u64,
+    /// Messages that waited for a decision in a topic that was deleted.
+    pub undecided_dropped: u64,
     /// Messages that a retried send found stored already.
     pub duplicates: u64,
     /// Messages handed out, every attempt counted.

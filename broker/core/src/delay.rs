@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sluice_log::record::{Change, Due};
 use sluice_protocol::batch::{Batch, BatchMerger, Uses};
 use sluice_protocol::errors::{ErrorCode, Refusal};
-use sluice_protocol::ids::{Position, QueueId, QueueOffset, TopicId};
+use sluice_protocol::ids::{Position, QueueId, TopicId};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 
 use crate::broker::Core;
@@ -17,6 +17,7 @@ use crate::limits::{
 };
 use crate::planted::{self, Bug};
 use crate::publish::queue_of_row;
+use crate::state::transaction::Known;
 
 /// What is read ahead of the calendars.
 #[derive(Debug, Default)]
@@ -60,13 +61,9 @@ impl Releasing {
         }
     }
 
-    /// Messages come into a calendar, from this number on.
-    pub(crate) fn came(&mut self, topic: TopicId, first: QueueOffset, due_ms: &[i64]) {
+    /// Messages come into a calendar.
+    pub(crate) fn came(&mut self, topic: TopicId, due: impl Iterator<Item = Due>) {
         let Some(ahead) = self.topics.get_mut(&topic) else { return };
-        let due = due_ms.iter().zip(first.0..).map(|(&at_ms, number)| Due {
-            at_ms,
-            number: QueueOffset(number),
-        });
         let looked = ahead.looked;
         let late = due.filter(|due| Some(*due) < looked && !planted::is(Bug::DueForgotten));
         ahead.unasked.extend(late);
@@ -256,10 +253,14 @@ impl Core {
             return self.refuse_after(self.journal.last(), request, Refusal::plain(ErrorCode::TopicDeleted));
         }
         if !self.state.calendars.get(topic).is_some_and(|calendar| calendar.holds(due)) {
-            let what = if due.at_ms <= self.now.wall_ms {
+            let transactions = self.state.transactions.get(topic);
+            let undecided = transactions.is_some_and(|transactions| matches!(transactions.known(due.number), Known::Undecided(_)));
+            let what = if undecided {
+                "the message was not committed yet: roll it back instead"
+            } else if due.at_ms <= self.now.wall_ms {
                 "the message was due and was released, unless it was recalled before"
             } else {
-                "the message was recalled before"
+                "the message was recalled or rolled back before"
             };
             return self.refuse_after(self.journal.last(), request, Refusal::new(ErrorCode::NotWaiting, what));
         }

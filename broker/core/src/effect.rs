@@ -8,8 +8,9 @@ use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueOffset, Sequence, TopicId};
 
 use crate::input::{LeasePlace, RequestId, SubscriptionId};
-use crate::receipt::RECALL_BYTES;
+use crate::receipt::{RECALL_BYTES, TRANSACTION_BYTES};
 use crate::standing::Standing;
+use crate::state::transaction::Undecided;
 
 /// Names one `Effect::Judge` until its verdicts come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -214,6 +215,12 @@ pub enum Answer {
     LettersDealt { back: u64, under_way: u64, gone: u64, left: u64 },
     /// So many dead letters were discarded, and from where there are more.
     LettersDiscarded { letters: u64, next: Option<QueueOffset> },
+    /// Messages of a topic that wait for a decision, and those that were given up; from where there are more.
+    Transactions {
+        topic: TopicId,
+        transactions: Vec<TransactionInfo>,
+        next: Option<QueueOffset>,
+    },
     /// What a group holds, in the order of queues and offsets, and from where there is more.
     Leases { leases: Vec<LeaseInfo>, next: Option<LeasePlace> },
     /// What a message is for a group.
@@ -279,6 +286,8 @@ pub struct StoredRun {
     pub duplicate: bool,
     /// Of a delayed message, which is a run of its own, what recalls it: then queue and offset are those of the calendar.
     pub recall: Option<Recall>,
+    /// Of a prepared message, which is a run of its own, what commits it or rolls it back: then, too, they are those of the calendar.
+    pub transaction: Option<[u8; TRANSACTION_BYTES]>,
 }
 
 /// What a delayed message is answered with.
@@ -288,6 +297,19 @@ pub struct Recall {
     pub due_ms: i64,
     /// What recalls it.
     pub handle: [u8; RECALL_BYTES],
+}
+
+/// A prepared message as operators see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TransactionInfo {
+    /// Its number, from which a page goes on.
+    pub number: QueueOffset,
+    /// What commits it or rolls it back.
+    pub handle: [u8; TRANSACTION_BYTES],
+    /// Where it is stored.
+    pub place: (QueueId, QueueOffset),
+    /// What is known of it while it waits; `None` when it was given up.
+    pub undecided: Option<Undecided>,
 }
 
 /// A topic as operators see it.
@@ -305,6 +327,8 @@ pub struct TopicInfo {
     pub messages: u64,
     /// Messages that wait for their time.
     pub delayed: u64,
+    /// Prepared messages that wait for a decision.
+    pub undecided: u64,
 }
 
 /// A topic as retention sees it.

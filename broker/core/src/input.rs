@@ -69,6 +69,14 @@ pub enum Input {
     },
     /// Do not release the delayed message that this handle names. Answered by `Answer::Done`.
     Recall { request: RequestId, handle: Bytes },
+    /// Commit or roll back the prepared messages that these handles name: all of them or none. Answered by `Answer::Done`. `operator` is the
+    /// name of an operator who does it: he may commit what was given up.
+    Decide {
+        request: RequestId,
+        handles: Vec<Bytes>,
+        decision: Decision,
+        operator: Option<String>,
+    },
     /// What a receive was handed and its answer had no room for: returned at once, the attempt not counted. Wants no answer.
     Undelivered { handles: Vec<Bytes> },
     /// The client gave up waiting for this receive.
@@ -124,6 +132,15 @@ pub enum Numbers {
     UpTo(u64),
     /// Just these.
     Each(Vec<u64>),
+}
+
+/// What is decided about prepared messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// They are delivered.
+    Commit,
+    /// They are not.
+    RollBack,
 }
 
 /// What becomes of leased messages.
@@ -296,6 +313,8 @@ pub enum Admin {
         offset: QueueOffset,
         priority: u8,
     },
+    /// A page of a topic's messages that wait for a decision or were given up, from this number on; answered by `Answer::Transactions`.
+    ListTransactions { topic: String, from: QueueOffset },
     /// List bindings.
     ListPlugins,
 }

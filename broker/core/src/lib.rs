@@ -23,9 +23,10 @@ mod shown;
 pub mod standing;
 pub mod state;
 pub mod survey;
+mod transaction;
 
 pub use broker::Core;
 pub use config::CoreConfig;
 pub use counters::Counters;
 pub use ranges::{OffsetSet, Spans, Timed};
-pub use receipt::RECALL_BYTES;
+pub use receipt::{RECALL_BYTES, TRANSACTION_BYTES};

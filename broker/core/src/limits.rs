@@ -103,6 +103,12 @@ pub const EXPIRED_MAX: u64 = 8_192;
 pub const RELEASED_MAX: usize = 8_192;
 /// After so long, in milliseconds, a topic is gone on with in which a message that is due could not be read.
 pub const DUE_AGAIN_MS: u64 = 1_000;
+/// Prepared messages that one request may decide about.
+pub const DECIDE_MAX: usize = 1_000;
+/// Of each topic the decisions about the last so many times 64 prepared or delayed messages are remembered.
+pub const DECIDED_WORDS_MAX: usize = 16_384;
+/// Of each topic so many messages that were rolled back because nobody decided can be committed by an operator, the newest.
+pub const GIVEN_UP_MAX: usize = 100_000;
 /// After so long without a write the last frame is covered by an empty one, in milliseconds.
 pub const IDLE_MS: u64 = 100;
 /// A frame is closed, and the next begun, when it holds so many bytes of records.

@@ -69,11 +69,19 @@ pub enum Bug {
     ExpiredNotBuried,
     RetriesOutlive,
     DeadlinesForgotten,
+    PreparedReleased,
+    CommitForgotten,
+    CommitTwice,
+    RolledBackReleased,
+    DecisionReversed,
+    CheckpointForgetsUndecided,
+    UndecidedNotKept,
+    TransactionHandleUnverified,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 65] = [
+    pub const ALL: [(&str, Self); 73] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -139,6 +147,14 @@ impl Bug {
         ("expired-not-buried", Self::ExpiredNotBuried),
         ("retries-outlive", Self::RetriesOutlive),
         ("deadlines-forgotten", Self::DeadlinesForgotten),
+        ("prepared-released", Self::PreparedReleased),
+        ("commit-forgotten", Self::CommitForgotten),
+        ("commit-twice", Self::CommitTwice),
+        ("rolled-back-released", Self::RolledBackReleased),
+        ("decision-reversed", Self::DecisionReversed),
+        ("checkpoint-forgets-undecided", Self::CheckpointForgetsUndecided),
+        ("undecided-not-kept", Self::UndecidedNotKept),
+        ("transaction-handle-unverified", Self::TransactionHandleUnverified),
     ];
 }
 

@@ -7,7 +7,7 @@ mod queues;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use sluice_log::record::{Change, Due};
+use sluice_log::record::Change;
 use sluice_protocol::batch::{Attributes, Batch, BatchMerger, MergeError, Run as BatchRun, Uses};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Position, ProducerId, QueueId, QueueOffset, Sequence, TopicId};
@@ -18,7 +18,7 @@ use self::checks::{check_runs, too_old};
 use self::delayed::Waiting;
 pub(crate) use self::queues::queue_of_row;
 use crate::broker::Core;
-use crate::effect::{Answer, Recall, StoredRun};
+use crate::effect::{Answer, StoredRun};
 use crate::input::RequestId;
 use crate::limits::{MERGED_BATCH_BYTES_MAX, WHOLE_BATCH_BYTES_MIN, WHOLE_BATCH_MESSAGES_MIN};
 use crate::planted::{self, Bug};
@@ -303,7 +303,7 @@ impl Core {
                 pending.refused.push(refused);
                 continue;
             }
-            if attributes.has_delays() {
+            if attributes.has_delays() || uses.prepared {
                 if let Some(full) = span.take() {
                     self.plan_span(plan, pending.topic, &full, None, &mut runs);
                 }
@@ -369,13 +369,13 @@ impl Core {
             let (sequence, rest) = (Sequence(span.first.0 + u64::from(at)), span.count - at);
             let known = self.known(plan, span.producer);
             let seen = known.seen(sequence);
-            let (queue, first_offset, count, due_ms) = match seen {
+            let (queue, first_offset, count, waits) = match seen {
                 Seen::Stored {
                     queue,
                     offset,
                     count,
-                    due_ms,
-                } => (queue, offset, if due_ms.is_some() { 1 } else { count.min(rest) }, due_ms),
+                    waits,
+                } => (queue, offset, if waits.is_some() { 1 } else { count.min(rest) }, waits),
                 Seen::New | Seen::TooOld => {
                     let (queue, neighbours) = span.queue_of(topic, &slots, at, grouped);
                     let count = known.new_run(sequence, rest.min(neighbours));
@@ -385,7 +385,7 @@ impl Core {
                         count,
                         queue,
                         first_offset,
-                        due_ms: None,
+                        waits: None,
                     };
                     plan.windows.entry(span.producer).or_default().store(sequence, run);
                     (queue, first_offset, count, None)
@@ -398,7 +398,8 @@ impl Core {
                 queue,
                 first_offset,
                 duplicate,
-                recall: self.recall_of(queue.topic, first_offset, due_ms),
+                recall: self.recall_of(queue.topic, first_offset, waits),
+                transaction: self.transaction_of(queue.topic, first_offset, waits),
             };
             push_run(runs, run);
             let counted = match duplicate {
@@ -408,14 +409,6 @@ impl Core {
             *counted += u64::from(count);
             at += count;
         }
-    }
-
-    /// What a delayed message is answered with.
-    fn recall_of(&self, topic: TopicId, number: QueueOffset, due_ms: Option<i64>) -> Option<Recall> {
-        due_ms.map(|due_ms| Recall {
-            due_ms,
-            handle: self.receipts.recall(topic, Due { at_ms: due_ms, number }),
-        })
     }
 
     /// Appends a planned batch, as one record unless the merged batch would be too large.
@@ -482,12 +475,13 @@ impl Core {
 }
 
 fn push_run(runs: &mut Vec<StoredRun>, next: StoredRun) {
+    let is_plain = |run: &StoredRun| run.recall.is_none() && run.transaction.is_none();
     match runs.last_mut() {
         Some(last)
             if last.queue == next.queue
                 && last.duplicate == next.duplicate
-                && last.recall.is_none()
-                && next.recall.is_none()
+                && is_plain(last)
+                && is_plain(&next)
                 && last.first_sequence.0 + u64::from(last.count) == next.first_sequence.0
                 && last.first_offset.0 + u64::from(last.count) == next.first_offset.0 =>
         {

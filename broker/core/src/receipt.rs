@@ -1,5 +1,5 @@
-//! Receipt and recall handles: which lease of which message, or which delayed message, under a MAC, so that a client can neither make nor
-//! change one.
+//! Receipt, recall and transaction handles: which lease of which message, or which delayed or prepared message, under a MAC, so that a
+//! client can neither make nor change one.
 
 use std::hash::Hasher;
 
@@ -18,6 +18,11 @@ const VERSION: u8 = 1;
 /// The size of a recall handle: its fields and 16 bytes of MAC.
 pub const RECALL_BYTES: usize = RECALL_FIELDS_BYTES + 16;
 const RECALL_FIELDS_BYTES: usize = 25;
+/// The size of a transaction handle: its fields and 16 bytes of MAC.
+pub const TRANSACTION_BYTES: usize = TRANSACTION_FIELDS_BYTES + 16;
+const TRANSACTION_FIELDS_BYTES: usize = 17;
+/// What a transaction handle begins with.
+const TRANSACTION_VERSION: u8 = 66;
 /// What a recall handle begins with: no receipt handle does, so neither passes for the other.
 const RECALL_VERSION: u8 = 65;
 /// The version's byte holds the priority in its upper half.
@@ -117,6 +122,28 @@ impl Receipts {
         sound.then_some((topic, due))
     }
 
+    /// The handle that commits or rolls back a prepared message.
+    pub(crate) fn transaction(&self, topic: TopicId, number: QueueOffset) -> [u8; TRANSACTION_BYTES] {
+        let mut handle = [0; TRANSACTION_BYTES];
+        handle[0] = TRANSACTION_VERSION;
+        handle[1..9].copy_from_slice(&topic.0.to_le_bytes());
+        handle[9..17].copy_from_slice(&number.0.to_le_bytes());
+        let mac = self.mac(&handle[..TRANSACTION_FIELDS_BYTES]);
+        handle[TRANSACTION_FIELDS_BYTES..].copy_from_slice(&mac.to_le_bytes());
+        handle
+    }
+
+    /// Which prepared message a handle names; `None` when it is not one of this broker's.
+    pub(crate) fn read_transaction(&self, handle: &[u8]) -> Option<(TopicId, QueueOffset)> {
+        let mut from = Reader::new(handle);
+        let version = from.u8().ok()?;
+        let (topic, number) = (TopicId(from.u64().ok()?), QueueOffset(from.u64().ok()?));
+        let mac = from.u128().ok()?;
+        let is_ours = mac == self.mac(&handle[..TRANSACTION_FIELDS_BYTES]) || planted::is(Bug::TransactionHandleUnverified);
+        let sound = version == TRANSACTION_VERSION && from.remaining() == 0 && is_ours;
+        sound.then_some((topic, number))
+    }
+
     /// SipHash-2-4 with 128 bits (Aumasson, Bernstein 2012): a keyed function, so a MAC for short inputs.
     fn mac(&self, fields: &[u8]) -> u128 {
         let mut hasher = SipHasher24::new_with_key(&self.secret);
@@ -188,5 +215,21 @@ mod tests {
         assert_eq!(receipts.read_recall(&handle(&receipts)), None);
         assert_eq!(receipts.read_recall(&[&recall[..], b"x"].concat()), None);
         assert_eq!(receipts.read(&Bytes::copy_from_slice(&recall)), None);
+    }
+
+    #[test]
+    fn a_transaction_handle_names_its_message_and_nothing_else_passes_for_one() {
+        let receipts = Receipts::new([7; 16]);
+        let transaction = receipts.transaction(TopicId(3), QueueOffset(77));
+        assert_eq!(receipts.read_transaction(&transaction), Some((TopicId(3), QueueOffset(77))));
+        for place in 0..TRANSACTION_BYTES {
+            let mut changed = transaction;
+            changed[place] ^= 1;
+            assert_eq!(receipts.read_transaction(&changed), None);
+        }
+        assert_eq!(Receipts::new([8; 16]).read_transaction(&transaction), None);
+        assert_eq!(receipts.read_transaction(&handle(&receipts)), None);
+        assert_eq!(receipts.read_recall(&transaction), None);
+        assert_eq!(receipts.read_transaction(&[&transaction[..], b"x"].concat()), None);
     }
 }

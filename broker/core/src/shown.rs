@@ -11,7 +11,6 @@ use crate::consume::LaneRun;
 use crate::effect::{AlarmInfo, Answer, CursorInfo, GroupInfo, KeptTopic, MemberInfo, PauseInfo, PluginInfo, QueueInfo, TopicInfo};
 use crate::limits::{LISTED_MAX, LISTED_SUBSCRIPTIONS_MAX, PAGE_MEMBERS_MAX, PAGE_WEIGHT_MAX};
 use crate::ranges::{OffsetSet, len, range};
-use crate::state::calendar::Calendar;
 use crate::state::cursor::Cursor;
 use crate::state::lane::Lane;
 
@@ -40,7 +39,7 @@ impl Core {
             id,
             settings: topic.settings,
             starts: self.state.queues_of(id).map(|(_, queue)| queue.start).collect(),
-            calendar_start: self.state.calendars.get(id).map_or(QueueOffset(0), Calendar::start),
+            calendar_start: self.state.calendar_start(id).unwrap_or_default(),
         });
         let topics = kept.collect();
         Answer::Kept {
@@ -185,6 +184,7 @@ impl Core {
             created_wall_ms,
             messages,
             delayed: self.state.calendars.get(id).map_or(0, |calendar| calendar.len() as u64),
+            undecided: self.state.transactions.get(id).map_or(0, |waiting| waiting.len() as u64),
         })
     }
 

@@ -14,11 +14,13 @@ pub mod meta;
 mod operated;
 pub mod order;
 pub mod pause;
+mod prepared;
 pub mod producer;
 pub mod queue;
 mod readers;
 pub mod subscription;
 pub mod topic;
+pub mod transaction;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,11 +38,12 @@ use self::growth::Growth;
 use self::letters::Letters;
 use self::meta::Meta;
 use self::pause::{Pause, PauseId};
-use self::producer::Producers;
+use self::producer::{Producers, Waiting};
 use self::queue::Queue;
 use self::readers::Readers;
 use self::subscription::Subscription;
 use self::topic::Topic;
+use self::transaction::AllTransactions;
 
 /// All durable state of one shard.
 ///
@@ -72,6 +75,8 @@ pub struct State {
     pub growths: BTreeMap<TopicId, Growth>,
     /// The messages that wait for their time.
     pub calendars: Calendars,
+    /// The messages that wait for a decision, and what was decided.
+    pub transactions: AllTransactions,
     topic_names: Names<TopicId>,
     group_names: Names<GroupId>,
     readers: Readers,
@@ -214,7 +219,7 @@ impl State {
             } => Binding::new(position, *digest, *limits, *on_failure, at).bind(&mut self.bindings, name),
             Change::Appended { queue, first, batch } => {
                 self.append(position, *queue, *first, batch);
-                self.producers.stored(position, *queue, *first, batch, &[]);
+                self.producers.stored(position, *queue, *first, batch, None);
             }
             Change::DeadLettered {
                 cursor,
@@ -253,6 +258,7 @@ impl State {
                 if let Some(entry) = self.queues.get_mut(queue) {
                     entry.trimmed(position, *start);
                 }
+                self.transactions.trimmed(*queue, *start);
                 if let Some(letters) = self.letters.get_mut(&queue.topic) {
                     letters.trimmed(position, *start);
                 }
@@ -270,7 +276,8 @@ impl State {
                 batch,
             } => {
                 self.calendars.delayed(position, *topic, *first, due_ms);
-                self.producers.stored(position, topic.calendar(), *first, batch, due_ms);
+                let waits = Waiting { due_ms, prepared: false };
+                self.producers.stored(position, topic.calendar(), *first, batch, Some(waits));
             }
             Change::Released { queue, first, due, batch } => {
                 self.calendars.left(queue.topic, due);
@@ -304,6 +311,7 @@ impl State {
                 self.apply_failure(position, record);
             }
             Change::Operated(operated) => self.apply_operated(position, at, operated),
+            Change::Transaction(transaction) => self.apply_transaction(position, at, transaction),
         }
     }
 
@@ -391,6 +399,7 @@ impl State {
             | Change::SubscriptionHeld { .. }
             | Change::SubscriptionResumed { .. }
             | Change::Operated(_)
+            | Change::Transaction(_)
             | Change::Delayed { .. }
             | Change::Released { .. }
             | Change::Recalled { .. }
@@ -444,6 +453,7 @@ impl State {
             self.queues.remove(&queue);
         }
         self.calendars.delete(id);
+        self.transactions.delete(id);
         let groups: Vec<GroupId> = self.readers_of(id).collect();
         for group in groups {
             self.forget_reading(group, id);

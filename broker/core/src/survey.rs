@@ -58,6 +58,8 @@ pub struct Totals {
     pub producer_bytes: u64,
     /// Messages that wait for their time.
     pub delayed: u64,
+    /// Prepared messages that wait for a decision.
+    pub undecided: u64,
     /// Open stream subscriptions.
     pub streams: u64,
     /// Receives that wait.
@@ -133,6 +135,7 @@ impl Core {
             producers: self.state.producers.count() as u64,
             producer_bytes: self.state.producers.memory_bytes(),
             delayed: self.state.calendars.count(),
+            undecided: self.state.transactions.count(),
             streams: self.consuming.streams.len() as u64,
             receives: self.consuming.receives.len() as u64,
         }

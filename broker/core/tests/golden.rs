@@ -1,10 +1,13 @@
 //! The checked-in entries of a checkpoint, added and never edited: what is written today must be these bytes, and they must still be read.
 
+#[path = "golden/changes.rs"]
+mod changes;
 mod harness;
 
 use std::path::PathBuf;
 use std::{env, fs};
 
+use changes::{expiry, lanes, transactions};
 use harness::batch;
 use sluice_core::state::State;
 use sluice_log::record::*;
@@ -194,7 +197,6 @@ fn delays() -> Vec<Change> {
         },
     ]
 }
-
 fn state(changes: Vec<Change>) -> State {
     let mut state = State::default();
     for (nth, change) in changes.into_iter().enumerate() {
@@ -239,6 +241,7 @@ fn path(name: &str) -> PathBuf {
 fn every_kind_of_entry_is_written_and_read_as_ever() {
     check("entries-2.bin", &state([history(), failures()].concat()), &[1, 2, 3, 4, 5, 6, 7, 8]);
     check("entries-calendar-1.bin", &state(delays()), &[1, 2, 3, 7, 9, 10]);
+    check("entries-transaction-1.bin", &state(transactions()), &[1, 2, 3, 7, 9, 10, 13, 14]);
 }
 
 /// What operators paused, and the dead letters that they dealt with.
@@ -318,84 +321,6 @@ fn check(name: &str, state: &State, kinds: &[u8]) {
     assert!(golden == entries, "golden/{name} holds other bytes than are written now");
     assert_eq!(restored(&golden), *state);
 }
-
-/// What priorities and order add: a queue that knows some, lanes, a group with an order, and what it parked.
-fn lanes() -> Vec<Change> {
-    let cursor = CursorId {
-        group: GROUP,
-        queue: queue(TOPIC),
-    };
-    let ordered = CursorId {
-        group: GroupId(8),
-        queue: queue(TOPIC),
-    };
-    let subscribed = |group| Change::Subscribed {
-        group,
-        topic: TOPIC,
-        filter: Filter::All,
-        starts: vec![QueueStart {
-            queue: queue(TOPIC),
-            offset: QueueOffset(0),
-        }],
-    };
-    let group = |group, settings| Change::GroupCreated {
-        group,
-        name: format!("group-{}", group.0),
-        settings,
-    };
-    let settings = |ordered| GroupSettings {
-        attempts_max: 16,
-        backoff: Backoff::Fixed { wait_ms: 5 },
-        start: StartPoint::Earliest,
-        ordered,
-        on_exhausted: if ordered { OnExhausted::Hold } else { OnExhausted::DeadLetter },
-        oldest_every: if ordered { 0 } else { OLDEST_EVERY },
-    };
-    let parked = |offset, judged| Parked {
-        offset: QueueOffset(offset),
-        group: 0xfeed,
-        priority: 3,
-        judged,
-    };
-    vec![
-        topic(TOPIC, "orders"),
-        group(GROUP, settings(false)),
-        group(GroupId(8), settings(true)),
-        subscribed(GROUP),
-        subscribed(GroupId(8)),
-        Change::Prioritized {
-            queue: queue(TOPIC),
-            first: QueueOffset(2),
-            end: QueueOffset(12),
-            priorities: 0b1000,
-        },
-        Change::Appended {
-            queue: queue(TOPIC),
-            first: QueueOffset(0),
-            batch: batch(9, 0, 12),
-        },
-        Change::Granted {
-            cursor,
-            pass: Pass(1),
-            priority: 3,
-            holder: Holder::Receive { member: "m".to_owned() },
-            leases: vec![LeaseRange {
-                offsets: offsets(2, 4),
-                attempt: Attempt(1),
-            }],
-            frontier: QueueOffset(4),
-            expires_mono_ms: 60_000,
-        },
-        Change::FrontierMoved {
-            cursor: ordered,
-            pass: Pass(1),
-            priority: 0,
-            frontier: QueueOffset(6),
-            parked: vec![parked(4, true), parked(5, true), parked(7, false)],
-        },
-    ]
-}
-
 #[test]
 fn entries_of_lanes_are_written_and_read_as_ever() {
     let path = path("entries-lanes-1.bin");
@@ -417,71 +342,6 @@ fn entries_of_lanes_are_written_and_read_as_ever() {
     );
     assert_eq!(restored(&golden), state);
 }
-
-/// What expiry adds: a topic whose messages live for a time, a queue in which some have a time of their own, deadlines of what nobody has and of
-/// what is handed out, and a message that is given up for it.
-fn expiry() -> Vec<Change> {
-    let cursor = CursorId {
-        group: GROUP,
-        queue: queue(TOPIC),
-    };
-    let lifetime = |mut change: Change| {
-        if let Change::TopicCreated { settings, .. } = &mut change {
-            (settings.ttl_ms, settings.on_expired) = (60_000, OnExpired::DeadLetter);
-        }
-        change
-    };
-    let deadline = |first, end, expires_ms| Deadline {
-        offsets: offsets(first, end),
-        expires_ms,
-    };
-    vec![
-        lifetime(topic(TOPIC, "orders")),
-        Change::Expiring {
-            queue: queue(TOPIC),
-            first: QueueOffset(2),
-            end: QueueOffset(12),
-        },
-        Change::Subscribed {
-            group: GROUP,
-            topic: TOPIC,
-            filter: Filter::All,
-            starts: vec![QueueStart {
-                queue: queue(TOPIC),
-                offset: QueueOffset(0),
-            }],
-        },
-        Change::DeadlinesFound {
-            cursor,
-            pass: Pass(1),
-            priority: 0,
-            deadlines: vec![deadline(0, 4, 1_700_000_060_000), deadline(4, 9, 1_700_000_060_500)],
-        },
-        Change::Granted {
-            cursor,
-            pass: Pass(1),
-            priority: 0,
-            holder: Holder::Receive { member: "m".to_owned() },
-            leases: vec![LeaseRange {
-                offsets: offsets(0, 2),
-                attempt: Attempt(1),
-            }],
-            frontier: QueueOffset(3),
-            expires_mono_ms: 60_000,
-        },
-        Change::Expired {
-            cursor,
-            pass: Pass(1),
-            priority: 0,
-            messages: vec![LeaseRange {
-                offsets: offsets(3, 4),
-                attempt: Attempt(0),
-            }],
-            fate: OnExpired::DeadLetter,
-        },
-    ]
-}
-
 #[test]
 fn entries_of_expiry_are_written_and_read_as_ever() {
     check("entries-expiry-1.bin", &state(expiry()), &[1, 2, 3, 5, 6]);

@@ -11,6 +11,7 @@ mod kind;
 mod lanes;
 mod operated;
 mod stored;
+mod transaction;
 
 use bytes::Bytes;
 use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, QueueId, QueueOffset, TopicId};
@@ -23,6 +24,7 @@ pub use kind::kind_name;
 pub use lanes::{OLDEST_EVERY, OnExhausted, Parked, put_extension, put_parked, take_extension, take_parked};
 pub use operated::{Operated, Operation, SentBack};
 pub(crate) use stored::{Origin, StoredBatch, stored};
+pub use transaction::{Asked, Prepared, Transaction};
 
 /// One change of state. `State::apply(position, &record)` in the core is the only reader that acts on it.
 ///
@@ -216,6 +218,8 @@ pub enum Change {
     },
     /// An operator interfered with a group.
     Operated(Operated),
+    /// Something happened to prepared messages.
+    Transaction(Transaction),
 }
 
 /// A message in the calendar of a topic, in the order of release.

@@ -15,6 +15,7 @@ use sluice_log::{Ending, FaultyStorage, Storage, inspect};
 use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
 use sluice_protocol::wire::Reader;
 use support::expiry::of_expiry;
+use support::transaction::transaction_kinds;
 use support::{append, appended, batch, calendar_kinds, each_kind, keyed_batch, numbered, of_lanes, of_topics, open, operated, queue};
 
 /// The first eight of the random bytes that `support::open` gives.
@@ -120,6 +121,7 @@ fn a_sidecar_of_what_groups_did_is_written_as_ever() {
 fn every_kind_of_record_is_written_as_ever() {
     check("records-2.bin", &side_by_side(&each_kind()));
     check("records-calendar-1.bin", &side_by_side(&calendar_kinds()));
+    check("records-transaction-1.bin", &side_by_side(&transaction_kinds()));
 }
 
 /// Encoded records, each behind its length.

@@ -10,15 +10,23 @@ use sluice_log::record::*;
 use sluice_protocol::ids::*;
 use sluice_protocol::units::Now;
 use support::expiry::of_expiry;
+use support::transaction::transaction_kinds;
 use support::{calendar_kinds, each_kind, operated};
 
 fn all() -> impl Iterator<Item = Record> {
-    each_kind().into_iter().chain(calendar_kinds()).chain(operated()).chain(of_expiry())
+    let transactions = transaction_kinds();
+    each_kind()
+        .into_iter()
+        .chain(calendar_kinds())
+        .chain(transactions)
+        .chain(operated())
+        .chain(of_expiry())
 }
 
 #[test]
 fn every_kind_survives_and_keeps_its_number() {
-    for (number, record) in (1..).zip(each_kind()).chain((21..).zip(calendar_kinds())) {
+    let numbered = (1..).zip(each_kind()).chain((21..).zip(calendar_kinds()));
+    for (number, record) in numbered.chain((40..).zip(transaction_kinds())) {
         let bytes = record.encode();
         assert_eq!(peek(&bytes), Ok((number, record.at)));
         assert!(kind_name(number).is_some());
@@ -316,6 +324,7 @@ fn changes() -> impl Strategy<Value = Change> {
             reason,
         }),
         (operation(), ".{0,40}").prop_map(|(operation, by)| Change::Operated(Operated { by, operation })),
+        transactions(queue.clone(), batch.clone()).prop_map(Change::Transaction),
         (any::<(u64, u64)>(), prop::collection::vec(any::<i64>(), 0..9), batch.clone()).prop_map(|((topic, first), due_ms, batch)| {
             Change::Delayed {
                 topic: TopicId(topic),
@@ -337,6 +346,49 @@ fn changes() -> impl Strategy<Value = Change> {
                 pass: Pass(pass),
                 starts,
             }
+        }),
+    ]
+}
+
+fn transactions(queue: impl Strategy<Value = QueueId>, batch: impl Strategy<Value = Bytes> + Clone) -> impl Strategy<Value = Transaction> {
+    let prepared = any::<(u64, i64, u64)>().prop_map(|(topic, at_ms, number)| Prepared {
+        topic: TopicId(topic),
+        due: Due {
+            at_ms,
+            number: QueueOffset(number),
+        },
+    });
+    let asked = any::<(u64, u16)>().prop_map(|(number, asks)| Asked {
+        number: QueueOffset(number),
+        asks,
+    });
+    let messages = prop::collection::vec(prepared.clone(), 0..9);
+    prop_oneof![
+        (any::<(u64, u64)>(), prop::collection::vec(any::<i64>(), 0..9), batch.clone()).prop_map(|((topic, first), due_ms, batch)| {
+            Transaction::Prepared {
+                topic: TopicId(topic),
+                first: QueueOffset(first),
+                due_ms,
+                batch,
+            }
+        }),
+        (messages.clone(), ".{0,9}").prop_map(|(messages, by)| Transaction::Committed { messages, by }),
+        (messages, ".{0,9}").prop_map(|(messages, by)| Transaction::RolledBack { messages, by }),
+        (any::<u64>(), prop::collection::vec(asked, 0..9)).prop_map(|(topic, asked)| Transaction::Asked {
+            topic: TopicId(topic),
+            asked,
+        }),
+        (prepared.clone(), queue, any::<u64>(), batch.clone()).prop_map(|(message, to, at, batch)| Transaction::GivenUp {
+            message,
+            to,
+            at_offset: QueueOffset(at),
+            batch,
+        }),
+        (prepared, any::<u64>(), batch, ".{0,9}").prop_map(|(message, number, batch, by)| Transaction::Revived {
+            message,
+            number: QueueOffset(number),
+            batch,
+            by,
         }),
     ]
 }

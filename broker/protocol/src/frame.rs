@@ -57,6 +57,13 @@ pub enum FrameKind {
     /// `Settled`: one result for each handle, or one for a stream's settlement.
     Settled = 52,
 
+    /// `Decide`: commits or rolls back prepared messages; answered by `Done`.
+    Decide = 53,
+    /// `ListTransactions`; answered by `Transactions`.
+    ListTransactions = 54,
+    /// `Transactions`.
+    Transactions = 55,
+
     /// `CreateTopic`; answered by `Done`.
     CreateTopic = 64,
     /// `Named`; answered by `Done`.
@@ -164,6 +171,9 @@ impl FrameKind {
         Self::NothingReceived,
         Self::SettleHandles,
         Self::Settled,
+        Self::Decide,
+        Self::ListTransactions,
+        Self::Transactions,
         Self::CreateTopic,
         Self::DeleteTopic,
         Self::ListTopics,

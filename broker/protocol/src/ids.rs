@@ -24,7 +24,7 @@ pub struct GroupId(pub u64);
 pub struct QueueIndex(pub u16);
 
 impl QueueIndex {
-    /// The index of a topic's calendar queue, in which messages are numbered that wait for their time. Nobody consumes it.
+    /// The index of a topic's calendar queue, in which messages are numbered that wait for their time or for a decision. Nobody consumes it.
     pub const CALENDAR: Self = Self(u16::MAX);
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn frame_of(answer: Answer, built_in: impl Fn(&effect::PluginInfo) ->
         Answer::OpenLetters { .. } | Answer::LettersDealt { .. } | Answer::LettersDiscarded { .. } => {
             unreachable!("those who ask for dead letters put their answers together")
         }
+        Answer::Transactions { .. } => unreachable!("those who ask for transactions put their answers together"),
         Answer::Kept { .. } | Answer::TopicName { .. } => unreachable!("no client asks for these"),
     }
 }
@@ -77,17 +78,19 @@ pub(crate) fn stored(run: &effect::StoredRun) -> control::Stored {
         duplicate: run.duplicate,
         deliver_at_ms: 0,
         recall: Bytes::new(),
+        transaction: Bytes::new(),
     };
-    match run.recall {
-        None => stored,
-        // Its queue and offset are those of the calendar, which is the broker's affair.
-        Some(effect::Recall { due_ms, handle }) => control::Stored {
-            queue: 0,
-            first_offset: 0,
-            deliver_at_ms: due_ms,
-            recall: Bytes::copy_from_slice(&handle),
-            ..stored
-        },
+    if run.recall.is_none() && run.transaction.is_none() {
+        return stored;
+    }
+    // Its queue and offset are those of the calendar, which is the broker's affair.
+    control::Stored {
+        queue: 0,
+        first_offset: 0,
+        deliver_at_ms: run.recall.map_or(0, |recall| recall.due_ms),
+        recall: run.recall.map_or_else(Bytes::new, |recall| Bytes::copy_from_slice(&recall.handle)),
+        transaction: run.transaction.map_or_else(Bytes::new, |handle| Bytes::copy_from_slice(&handle)),
+        ..stored
     }
 }
 
@@ -146,6 +149,7 @@ fn topic_info(topic: effect::TopicInfo, queues: Vec<effect::QueueInfo>) -> contr
         created_wall_ms: topic.created_wall_ms,
         messages: topic.messages,
         delayed: topic.delayed,
+        undecided: topic.undecided,
         queues: queues.into_iter().map(queue_info).collect(),
     }
 }

@@ -150,11 +150,16 @@ fn append(confirm: &mut Confirm, out: &mut BytesMut) {
 }
 
 /// Adds a run, to the one before if it continues that.
+/// Whether a run is of messages that are in a queue.
+fn is_plain(run: &Stored) -> bool {
+    run.recall.is_empty() && run.transaction.is_empty()
+}
+
 fn push_stored(stored: &mut Vec<Stored>, run: Stored) {
     match stored.last_mut() {
         Some(last)
-            if last.recall.is_empty()
-                && run.recall.is_empty()
+            if is_plain(last)
+                && is_plain(&run)
                 && (last.topic, last.queue, last.duplicate) == (run.topic, run.queue, run.duplicate)
                 && last.first_sequence + u64::from(last.count) == run.first_sequence
                 && last.first_offset + u64::from(last.count) == run.first_offset =>
@@ -380,6 +385,7 @@ mod tests {
             first_offset: QueueOffset(first_offset),
             duplicate: false,
             recall: None,
+            transaction: None,
         }
     }
 

@@ -272,6 +272,8 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::GetMessage
         | FrameKind::ResumeGroup
         | FrameKind::Recall
+        | FrameKind::Decide
+        | FrameKind::ListTransactions
         | FrameKind::PauseGroup
         | FrameKind::SkipMessage
         | FrameKind::PurgeGroup
@@ -307,6 +309,7 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::Received
         | FrameKind::NothingReceived
         | FrameKind::Settled
+        | FrameKind::Transactions
         | FrameKind::Skipped
         | FrameKind::Purged
         | FrameKind::Leases

@@ -44,6 +44,7 @@ mod shard;
 mod start;
 mod subscription;
 mod survey;
+mod transactions;
 mod turn;
 mod verdict;
 mod walk;

@@ -59,6 +59,8 @@ pub const LETTERS_OF_PAGE_MAX: usize = 256;
 
 /// Dead letters, from the newest on, among which a copy is looked for.
 pub const LETTERS_LOOKED_THROUGH_MAX: u64 = 1_024;
+/// Prepared messages on one page of a list.
+pub const TRANSACTIONS_OF_PAGE_MAX: usize = 256;
 
 /// A delivery frame carries at most so many messages.
 pub const DELIVERY_MESSAGES_MAX: usize = 256;

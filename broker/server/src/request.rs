@@ -20,7 +20,7 @@ use crate::frames::{Broken, FrameReader};
 use crate::outgoing::Part;
 use crate::serving::{Serving, shutting_down};
 use crate::shard::Outcome;
-use crate::{admission, answers, explain, letters, limits, operate, pages};
+use crate::{admission, answers, explain, letters, limits, operate, pages, transactions};
 
 /// Room for the answer to a request that may be answered by much, waiting for it; `None` where the answer is small, or is read only when
 /// there are messages. May be cancelled.
@@ -59,6 +59,8 @@ pub(crate) async fn answer(
         FrameKind::Receive => return receive(client, message(frame, kind)?, reader, part).await,
         FrameKind::SettleHandles => return settle(client, message(frame, kind)?).await.map(one),
         FrameKind::Recall => return recall(client, message(frame, kind)?).await.map(one),
+        FrameKind::Decide => return transactions::decide(client, message(frame, kind)?).await.map(one),
+        FrameKind::ListTransactions => return transactions::list(client, message(frame, kind)?).await.map(one),
         FrameKind::GetMessage => return get_message(client, message(frame, kind)?).await,
         FrameKind::ReadMessages => return Ok(pages::answer(client, message(frame, kind)?).await?),
         FrameKind::ExplainMessage => return explain::answer(client, message(frame, kind)?).await.map(one),

@@ -99,6 +99,16 @@ const CORE_COUNTS: &[CoreCount] = &[
         "Times that a delayed message could not be read when it was due.",
         |c| c.due_unreadable,
     ),
+    ("messages_prepared", "Messages taken that wait for a decision.", |c| c.prepared),
+    ("messages_committed", "Prepared messages that were committed.", |c| c.committed),
+    ("messages_rolled_back", "Prepared messages that were rolled back.", |c| {
+        c.rolled_back
+    }),
+    (
+        "undecided_dropped",
+        "Prepared messages that waited for a decision in a topic which was deleted.",
+        |c| c.undecided_dropped,
+    ),
     (
         "evaluation_errors",
         "Messages whose evaluation by a filter was an error, so that they are not delivered.",
@@ -134,6 +144,9 @@ const TOTALS: &[Total] = &[
     ("producers", "Producers whose sequences are remembered.", |t| t.producers),
     ("producer_memory_bytes", "Memory that remembering them takes.", |t| t.producer_bytes),
     ("delayed_waiting", "Messages that wait for their time.", |t| t.delayed),
+    ("transactions_waiting", "Prepared messages that wait for a decision.", |t| {
+        t.undecided
+    }),
     ("subscriptions", "Open stream subscriptions.", |t| t.streams),
     ("receives_waiting", "Receives that wait for messages.", |t| t.receives),
 ];

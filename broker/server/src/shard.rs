@@ -157,6 +157,7 @@ impl StorageRoom {
             | Input::Receive { .. }
             | Input::SettleHandles { .. }
             | Input::Recall { .. }
+            | Input::Decide { .. }
             | Input::Admin { .. } => Self::Reserve,
             Input::Credit { .. }
             | Input::Unsubscribe { .. }
@@ -279,8 +280,7 @@ impl Shard {
         }));
     }
 
-    /// Asks and waits for the outcome, taking room in the inbox until the shard has read it. When the waiting is given up, the core is
-    /// told so.
+    /// Asks and waits for the outcome, taking room in the inbox until the shard has read it. When it is given up, the core is told.
     ///
     /// # Errors
     /// What the core refuses, and `ShuttingDown` when the shard has ended.

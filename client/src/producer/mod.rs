@@ -18,6 +18,7 @@ use crate::error::{Error, SendError};
 use crate::limits;
 use crate::link::Link;
 use crate::message::{NewMessage, Receipt};
+use crate::transaction::Transaction;
 
 /// How a producer gathers and how long it holds on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +49,7 @@ impl Default for ProducerConfig {
 pub struct Producer {
     queue: mpsc::Sender<Submitted>,
     topic: Arc<str>,
+    link: Arc<Link>,
     task: JoinHandle<()>,
 }
 
@@ -64,8 +66,8 @@ impl Producer {
     pub(crate) fn open(link: Arc<Link>, topic: &str, config: ProducerConfig) -> Self {
         let (queue, submitted) = mpsc::channel(limits::PRODUCER_QUEUE_MESSAGES);
         let topic: Arc<str> = topic.into();
-        let task = tokio::spawn(task::run(link, topic.clone(), config, submitted));
-        Self { queue, topic, task }
+        let task = tokio::spawn(task::run(link.clone(), topic.clone(), config, submitted));
+        Self { queue, topic, link, task }
     }
 
     /// The topic.
@@ -92,6 +94,19 @@ impl Producer {
         let (reply, outcome) = oneshot::channel();
         self.queue.send(Submitted { message, reply }).await.map_err(|_| SendError::Closed)?;
         Ok(Confirmation { outcome })
+    }
+
+    /// Sends a message that is delivered only if and when it is committed, and waits until the broker has confirmed it as durable. A
+    /// delayed one waits for its time after that.
+    ///
+    /// # Errors
+    /// [`SendError`], as [`Producer::send`].
+    pub async fn prepare(&self, message: NewMessage) -> Result<Transaction, SendError> {
+        let prepared = true;
+        let receipt = self.send(NewMessage { prepared, ..message }).await?;
+        Transaction::new(self.link.clone(), receipt).ok_or_else(|| SendError::Unknown {
+            reason: "the broker confirmed it as a message that is not prepared".to_owned(),
+        })
     }
 
     /// Takes nothing more and waits until all that was enqueued is confirmed, refused or given up.

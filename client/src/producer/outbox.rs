@@ -140,6 +140,7 @@ fn push(builder: &mut BatchBuilder, message: &NewMessage, body_bytes_max: u32, w
         priority: message.priority,
         group: message.group.as_deref(),
         ttl_ms: message.ttl_ms.unwrap_or(0),
+        prepared: message.prepared,
     };
     builder.push(&attributes, &message.body)
 }

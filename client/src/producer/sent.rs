@@ -15,6 +15,7 @@ use super::Reply;
 use crate::error::SendError;
 use crate::limits;
 use crate::message::{Delayed, RecallHandle, Receipt};
+use crate::transaction::TransactionHandle;
 
 /// A batch that was written at least once, or is about to be.
 pub(crate) struct Sent {
@@ -107,6 +108,7 @@ impl Sent {
                     deliver_at_ms: run.deliver_at_ms,
                     recall: RecallHandle(run.recall.clone()),
                 }),
+                transaction: (!run.transaction.is_empty()).then(|| TransactionHandle(run.transaction.clone())),
             };
             self.resolve(sequence, Ok(receipt));
         }

@@ -107,10 +107,10 @@ impl World {
         if !self.oracle.is_all_synced() || shell.writer.synced() != shell.writer.end() {
             return;
         }
-        let (queues, calendars) = (&self.oracle.book.queues, &shell.core.state().calendars);
+        let (queues, state) = (&self.oracle.book.queues, shell.core.state());
         let start_of = |queue: QueueId| match queue.index {
             // What is kept for what waits is the broker's to say.
-            QueueIndex::CALENDAR => queues.get(&queue).and(calendars.get(queue.topic)).map(|calendar| calendar.start()),
+            QueueIndex::CALENDAR => queues.get(&queue).and(state.calendar_start(queue.topic)),
             _ => queues.get(&queue).map(|model| QueueOffset(model.start)),
         };
         match shell.writer.retain(start_of) {

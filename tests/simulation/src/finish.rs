@@ -157,15 +157,19 @@ impl World {
         }
     }
 
-    /// A delayed message that was not released by now was recalled, or its topic was deleted.
+    /// A message that was not released by now was recalled or rolled back, nobody committed it, or its topic was deleted.
     fn never_released(&mut self, (producer, sequence): (ProducerId, Sequence), place: &Confirmed) {
         let Some(shell) = &self.shell else { return };
         let numbered = (place.queue.topic, place.offset);
         let recalled = self.oracle.book.delays.recalled.contains_key(&numbered);
         let deleted = self.oracle.asked.deletes(Some(&place.topic)) && !self.oracle.book.topics.contains_key(&place.queue.topic);
-        self.oracle.court.demand(Law::ConfirmedIsKept, recalled || deleted, || {
-            format!("{producer:?} {sequence:?} was delayed as {place:?} and is nowhere")
-        });
+        let decisions = &self.oracle.book.decisions;
+        let undelivered = decisions.undecided.contains_key(&numbered) || decisions.rolled_back.contains_key(&numbered);
+        self.oracle
+            .court
+            .demand(Law::ConfirmedIsKept, recalled || deleted || undelivered, || {
+                format!("{producer:?} {sequence:?} was delayed as {place:?} and is nowhere")
+            });
         let found = shell.reader.find(MessageId::new(producer, sequence));
         let lawful = matches!(found, Ok(None)) || self.oracle.book.forgotten.contains(&producer) || deleted;
         self.oracle.court.demand(Law::RecalledNeverFires, lawful, || {

@@ -187,12 +187,24 @@ pub enum Law {
     ExpiredGetsItsFate,
     /// Situation: a message that expired while it waited for another delivery.
     ExpiredAfterReturn,
+    /// A prepared message is not released before it was committed.
+    PreparedNeverVisible,
+    /// A prepared message is committed once, when somebody asked for it, and waits for its time from then on.
+    CommittedOnce,
+    /// A message that was rolled back is never released.
+    RolledBackNever,
+    /// A decision that was confirmed is in the synced log, for all messages that it names, and one that is refused was made otherwise before.
+    DecisionIsKept,
+    /// Situation: a decision that was made otherwise before.
+    DecidedOtherwise,
+    /// Situation: a start while prepared messages wait for a decision.
+    UndecidedOverCrash,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 91] = [
+pub const LAWS: [(Law, u64); 97] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -284,6 +296,12 @@ pub const LAWS: [(Law, u64); 91] = [
     (OnlyExpiredEnds, 100),
     (ExpiredGetsItsFate, 20),
     (ExpiredAfterReturn, 10),
+    (PreparedNeverVisible, 1_000),
+    (CommittedOnce, 300),
+    (RolledBackNever, 1_000),
+    (DecisionIsKept, 300),
+    (DecidedOtherwise, 50),
+    (UndecidedOverCrash, 50),
 ];
 
 /// How often each law was put to the test.

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 81] = [
+pub const BUGS: [Planted; 89] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -114,7 +114,7 @@ pub const BUGS: [Planted; 81] = [
     log("retention-too-far", 50, "retention takes segments of which something is still kept"),
     log(
         "checkpoint-unsynced",
-        50,
+        300,
         "a checkpoint replaces the one before though it is not durable",
     ),
     log("no-room-counts", 50, "a frame for which there was no room counts as written"),
@@ -209,6 +209,30 @@ pub const BUGS: [Planted; 81] = [
     ),
     core("retries-outlive", 50, "what waits for another delivery does not expire"),
     core("deadlines-forgotten", 100, "a checkpoint leaves out until when messages live"),
+    core("prepared-released", 20, "a prepared message does not wait until it is committed"),
+    core(
+        "commit-forgotten",
+        100,
+        "of several messages that are committed together one is not",
+    ),
+    core("commit-twice", 100, "a commit that is asked for again is done again"),
+    core("rolled-back-released", 50, "a message that is rolled back is released"),
+    core("decision-reversed", 100, "a decision is confirmed though the other was made before"),
+    core(
+        "checkpoint-forgets-undecided",
+        200,
+        "a message that waits for a decision is missing in a checkpoint",
+    ),
+    core(
+        "undecided-not-kept",
+        300,
+        "retention takes the segments of messages that wait for a decision",
+    ),
+    core(
+        "transaction-handle-unverified",
+        100,
+        "transaction handles are believed without their MAC",
+    ),
 ];
 
 /// Lets a bug in on this thread, or none.

@@ -7,8 +7,9 @@ use sluice_protocol::ids::{ProducerId, QueueId, QueueOffset, Sequence};
 
 use crate::content::{Content, content};
 
-/// A batch of `count` messages that `producer` numbers from `first` on, each to be delivered when it is said; 0 for at once.
-pub fn batch(producer: ProducerId, first: Sequence, count: u64, mut deliver_at_ms: impl FnMut() -> i64) -> Bytes {
+/// A batch of `count` messages that `producer` numbers from `first` on, each to be delivered when it is said (0 for at once) and, where it is
+/// said, only if it is committed.
+pub fn batch(producer: ProducerId, first: Sequence, count: u64, mut waits: impl FnMut() -> (i64, bool)) -> Bytes {
     let mut builder = BatchBuilder::new(content(producer, first).born_ms, producer, first);
     for sequence in first.0..first.0 + count {
         let message = content(producer, Sequence(sequence));
@@ -18,12 +19,14 @@ pub fn batch(producer: ProducerId, first: Sequence, count: u64, mut deliver_at_m
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
+        let (deliver_at_ms, prepared) = waits();
         let new = NewMessage {
             tag: message.tag.as_deref(),
             keys: &keys,
             properties: &properties,
             born_ms: message.born_ms,
-            deliver_at_ms: deliver_at_ms(),
+            deliver_at_ms,
+            prepared,
             priority: message.priority,
             group: message.group.as_deref(),
             ttl_ms: message.ttl_ms,
@@ -42,6 +45,12 @@ pub fn identities(batch: &Bytes) -> Vec<(ProducerId, Sequence)> {
         Ok(attributes) => attributes.rows().map(|row| (row.producer(), row.sequence())).collect(),
         Err(_) => Vec::new(),
     }
+}
+
+/// Whether all messages of a batch are only prepared.
+pub fn are_prepared(batch: &Bytes) -> bool {
+    let attributes = Attributes::parse(batch.clone());
+    attributes.is_ok_and(|attributes| attributes.rows().all(|row| row.is_prepared()))
 }
 
 /// When each message of a batch is to be delivered.

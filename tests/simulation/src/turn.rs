@@ -54,6 +54,7 @@ impl World {
             | Input::Receive { .. }
             | Input::SettleHandles { .. }
             | Input::Recall { .. }
+            | Input::Decide { .. }
             | Input::Undelivered { .. }
             | Input::Cancelled { .. }
             | Input::Disconnected { .. }

@@ -279,6 +279,7 @@ impl World {
             | Input::Receive { request, .. }
             | Input::SettleHandles { request, .. }
             | Input::Recall { request, .. }
+            | Input::Decide { request, .. }
             | Input::Admin { request, .. } => {
                 self.routes.insert(*request, route);
             }

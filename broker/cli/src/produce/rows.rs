@@ -19,6 +19,7 @@ pub(super) struct Columns {
     pub(super) properties: Vec<String>,
     pub(super) deliver_after: Option<Duration>,
     pub(super) deliver_at_ms: Option<i64>,
+    pub(super) prepared: bool,
     /// The priority of messages that have none in a column.
     pub(super) priority: u8,
     pub(super) priority_column: Option<String>,
@@ -110,6 +111,7 @@ impl Rows {
                 .filter_map(|name| Some((name.clone(), column(name)?)))
                 .collect(),
             deliver_at_ms: self.columns.deliver_at_ms,
+            prepared: self.columns.prepared,
             deliver_after_ms: self
                 .columns
                 .deliver_after
@@ -178,6 +180,7 @@ mod tests {
             properties: vec!["delay".into()],
             deliver_after: None,
             deliver_at_ms: None,
+            prepared: false,
             priority: 0,
             priority_column: None,
             group: None,

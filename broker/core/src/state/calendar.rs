@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use sluice_log::record::Due;
+use sluice_log::record::{Due, Prepared};
 use sluice_protocol::ids::{Position, QueueOffset, TopicId};
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
@@ -146,6 +146,23 @@ impl Calendars {
                 calendar.next = QueueOffset(first.0 + due_ms.len() as u64);
             }
         });
+    }
+
+    /// Messages got numbers that do not wait for their time yet.
+    pub(super) fn numbered(&mut self, position: Position, topic: TopicId, first: QueueOffset, count: usize) {
+        self.update(topic, |calendar| {
+            if calendar.reflects < position {
+                calendar.reflects = position;
+                calendar.next = QueueOffset(first.0 + count as u64);
+            }
+        });
+    }
+
+    /// Messages that have their numbers wait for their time from now on.
+    pub(super) fn committed(&mut self, messages: &[Prepared]) {
+        for message in messages {
+            self.update(message.topic, |calendar| calendar.put(message.due));
+        }
     }
 
     pub(super) fn left(&mut self, topic: TopicId, due: &[Due]) {

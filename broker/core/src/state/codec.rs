@@ -31,8 +31,8 @@ fn version(kind: u8) -> u8 {
         6 => 4,
         3 | 5 => 3,
         2 | 4 | 8 => 2,
-        // Version 2 is written of a producer that has delayed messages in its window.
-        7 => 2,
+        // Version 2 is written of a producer that has delayed messages in its window, version 3 of one that has prepared ones.
+        7 => 3,
         _ => 1,
     }
 }
@@ -69,6 +69,10 @@ pub enum Key {
     Calendar(TopicId),
     /// What waits in a calendar and is due within about a second (10).
     Waiting(TopicId, Page),
+    /// Neighbouring messages that wait for a decision (13).
+    Undecided(TopicId, u64),
+    /// What was decided about neighbouring messages (14).
+    Decided(TopicId, u64),
 }
 
 impl Key {
@@ -87,6 +91,8 @@ impl Key {
             Self::Growth(_) => 17,
             Self::Calendar(_) => 9,
             Self::Waiting(..) => 10,
+            Self::Undecided(..) => 13,
+            Self::Decided(..) => 14,
         }
     }
 }
@@ -169,6 +175,26 @@ impl State {
                 });
                 self.calendars.page_after(last).map(|(topic, page)| Key::Waiting(topic, page))
             }
+            13 => {
+                let last = after.and_then(|key| {
+                    if let Key::Undecided(topic, page) = key {
+                        Some((*topic, *page))
+                    } else {
+                        None
+                    }
+                });
+                self.transactions.page_after(last).map(|(topic, page)| Key::Undecided(topic, page))
+            }
+            14 => {
+                let last = after.and_then(|key| {
+                    if let Key::Decided(topic, page) = key {
+                        Some((*topic, *page))
+                    } else {
+                        None
+                    }
+                });
+                self.transactions.decided_after(last).map(|(topic, page)| Key::Decided(topic, page))
+            }
             15 => above(
                 &self.pauses,
                 after.and_then(|key| if let Key::Pause(id) = key { Some(id) } else { None }),
@@ -217,7 +243,7 @@ impl State {
             }
             Key::Producer(id) => {
                 let producer = self.producers.get(*id)?;
-                let version = if producer.has_delays() { version(7) } else { 1 };
+                let version = producer.version();
                 producer.encode(to.u8(7).u8(version).u128(id.0), version);
             }
             Key::Binding(name) => self.bindings.get(name)?.encode(begin(&mut to, 8).text(name)),
@@ -226,6 +252,8 @@ impl State {
             Key::Growth(id) => self.growths.get(id)?.encode(begin(&mut to, 17).u64(id.0)),
             Key::Calendar(topic) => self.calendars.encode(*topic, begin(&mut to, 9))?,
             Key::Waiting(topic, page) => self.calendars.encode_page(*topic, *page, begin(&mut to, 10))?,
+            Key::Undecided(topic, page) => self.transactions.encode_page(*topic, *page, begin(&mut to, 13))?,
+            Key::Decided(topic, page) => self.transactions.encode_decided(*topic, *page, begin(&mut to, 14))?,
         }
         Some(to.finish())
     }
@@ -278,6 +306,8 @@ impl State {
             }
             9 => self.calendars.decode(&mut from)?,
             10 => self.calendars.decode_page(&mut from)?,
+            13 => self.transactions.decode_page(&mut from)?,
+            14 => self.transactions.decode_decided(&mut from)?,
             _ => return Err(BadEntry::Kind(kind)),
         }
         Ok(from.finish()?)
@@ -297,7 +327,7 @@ fn queue_id(to: &mut Writer, id: QueueId) -> &mut Writer {
     to.u64(id.topic.0).u16(id.index.0)
 }
 
-fn read_queue_id(from: &mut Reader<'_>) -> Result<QueueId, WireError> {
+pub(super) fn read_queue_id(from: &mut Reader<'_>) -> Result<QueueId, WireError> {
     Ok(QueueId {
         topic: TopicId(from.u64()?),
         index: QueueIndex(from.u16()?),

@@ -24,11 +24,29 @@ pub enum Seen {
         offset: QueueOffset,
         /// How many neighbours, itself included.
         count: u32,
-        /// When they are due, if they were delayed: wall clock, milliseconds.
-        due_ms: Option<i64>,
+        /// What they wait for, or waited for, if they did not go into a queue at once.
+        waits: Option<Waits>,
     },
     /// Before the window: nobody knows.
     TooOld,
+}
+
+/// What a message waits for before it goes into a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// When it is due: wall clock, milliseconds; 0 for at once.
+    pub due_ms: i64,
+    /// Whether it is to be committed before.
+    pub prepared: bool,
+}
+
+/// What the messages of a batch wait for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Waiting<'a> {
+    /// When each is due.
+    pub(super) due_ms: &'a [i64],
+    /// Whether they are to be committed before.
+    pub(super) prepared: bool,
 }
 
 /// Neighbouring sequences that lie side by side in a queue.
@@ -40,8 +58,8 @@ pub struct Run {
     pub queue: QueueId,
     /// The offset of the first.
     pub first_offset: QueueOffset,
-    /// When all of them are due, if they were delayed: wall clock, milliseconds. Queue and offset are then those of the calendar.
-    pub due_ms: Option<i64>,
+    /// What all of them wait for. Queue and offset are then those of the calendar.
+    pub waits: Option<Waits>,
 }
 
 /// The newest [`PRODUCER_WINDOW`] sequences up to the highest seen, as far as they were stored.
@@ -62,7 +80,7 @@ impl Window {
                     queue: run.queue,
                     offset,
                     count: run.count - nth as u32,
-                    due_ms: run.due_ms,
+                    waits: run.waits,
                 };
             }
         }
@@ -80,22 +98,22 @@ impl Window {
         }
     }
 
-    /// Remembers that `count` sequences from `first` on were stored side by side, or are in a calendar, due each at its time.
-    fn store_all(&mut self, first: Sequence, count: u32, (queue, first_offset): (QueueId, QueueOffset), due_ms: &[i64]) {
+    /// Remembers that `count` sequences from `first` on were stored side by side, or wait in a calendar.
+    fn store_all(&mut self, first: Sequence, count: u32, (queue, first_offset): (QueueId, QueueOffset), waiting: Option<Waiting<'_>>) {
         let run = Run {
             count,
             queue,
             first_offset,
-            due_ms: None,
+            waits: None,
         };
-        if due_ms.is_empty() {
+        let Some(Waiting { due_ms, prepared }) = waiting else {
             return self.store(first, run);
-        }
-        for (due_ms, nth) in due_ms.iter().zip(0..) {
+        };
+        for (&due_ms, nth) in due_ms.iter().zip(0..) {
             let run = Run {
                 count: 1,
                 first_offset: QueueOffset(first_offset.0 + nth),
-                due_ms: Some(*due_ms),
+                waits: Some(Waits { due_ms, prepared }),
                 ..run
             };
             self.store(Sequence(first.0 + nth), run);
@@ -106,7 +124,7 @@ impl Window {
     pub fn store(&mut self, first: Sequence, run: Run) {
         let joined = self.runs.range_mut(..first.0).next_back().filter(|(before_first, before)| {
             **before_first + u64::from(before.count) == first.0
-                && (before.queue, before.due_ms) == (run.queue, run.due_ms)
+                && (before.queue, before.waits) == (run.queue, run.waits)
                 && before.first_offset.0 + u64::from(before.count) == run.first_offset.0
         });
         match joined {
@@ -198,11 +216,11 @@ impl Producers {
         self.by_use.first().map(|&(_, producer)| producer)
     }
 
-    /// Remembers where a batch is: in a queue, or, with the times at which its messages are `due_ms`, in a calendar.
+    /// Remembers where a batch is: in a queue, or in a calendar, and what its messages wait for there.
     ///
     /// Two rounds, because a record may hold several runs of one producer: an entry that did not hold the record at its beginning takes
     /// all of them.
-    pub(super) fn stored(&mut self, position: Position, queue: QueueId, first: QueueOffset, batch: &Bytes, due_ms: &[i64]) {
+    pub(super) fn stored(&mut self, position: Position, queue: QueueId, first: QueueOffset, batch: &Bytes, waiting: Option<Waiting<'_>>) {
         let mut offset = first;
         for run in batch_runs(batch) {
             let entry = self.entries.entry(run.producer).or_insert_with(|| Producer {
@@ -216,8 +234,11 @@ impl Producers {
                     entry.window.memory_bytes()
                 };
                 let from = (offset.0 - first.0) as usize;
-                let due_ms = due_ms.get(from..from + run.rows as usize).unwrap_or_default();
-                entry.window.store_all(run.first_sequence, run.rows, (queue, offset), due_ms);
+                let waiting = waiting.map(|waiting| Waiting {
+                    due_ms: waiting.due_ms.get(from..from + run.rows as usize).unwrap_or_default(),
+                    ..waiting
+                });
+                entry.window.store_all(run.first_sequence, run.rows, (queue, offset), waiting);
                 self.memory_bytes = self.memory_bytes + entry.window.memory_bytes() - known_bytes;
             }
             offset.0 += u64::from(run.rows);
@@ -251,12 +272,13 @@ impl Producers {
 }
 
 impl Producer {
-    /// Whether messages of its window were delayed.
-    pub(super) fn has_delays(&self) -> bool {
-        self.window.runs.values().any(|run| run.due_ms.is_some())
+    /// The lowest version that has room for what its window holds.
+    pub(super) fn version(&self) -> u8 {
+        let of = |run: &Run| run.waits.map_or(1, |waits| 2 + u8::from(waits.prepared));
+        self.window.runs.values().map(of).max().unwrap_or(1)
     }
 
-    /// Version 1 has no times.
+    /// Version 1 has no times, version 2 no decisions that are waited for.
     pub(super) fn encode(&self, to: &mut Writer, version: u8) {
         let kept = self.window.runs.len() - usize::from(planted::is(Bug::CheckpointForgetsWindow) && !self.window.runs.is_empty());
         to.u64(self.reflects.0)
@@ -269,7 +291,8 @@ impl Producer {
                 .u16(run.queue.index.0)
                 .u64(run.first_offset.0);
             if version > 1 {
-                to.u8(run.due_ms.is_some().into()).i64(run.due_ms.unwrap_or(0));
+                let kind = run.waits.map_or(0, |waits| 1 + u8::from(waits.prepared));
+                to.u8(kind).i64(run.waits.map_or(0, |waits| waits.due_ms));
             }
         }
     }
@@ -285,11 +308,12 @@ impl Producer {
                 index: QueueIndex(from.u16()?),
             };
             let first_offset = QueueOffset(from.u64()?);
-            let due_ms = match version {
+            let waits = match version {
                 1 => None,
                 _ => {
-                    let is_delayed = from.u8()? != 0;
-                    Some(from.i64()?).filter(|_| is_delayed)
+                    let (kind, due_ms) = (from.u8()?, from.i64()?);
+                    let prepared = version > 2 && kind == 2;
+                    (kind > 0).then_some(Waits { due_ms, prepared })
                 }
             };
             runs.insert(
@@ -298,7 +322,7 @@ impl Producer {
                     count,
                     queue,
                     first_offset,
-                    due_ms,
+                    waits,
                 },
             );
         }

@@ -14,6 +14,7 @@ use super::fields::{put_filter, put_group_settings, put_queue, put_starts, take_
 use super::flow::{put_flow, take_flow};
 use super::lanes::{needs_version_2, put_extension, take_extension};
 use super::operated::{self, put_operated};
+use super::transaction::{self, put_transaction, take_transaction};
 use super::{Change, Fate, OnExpired, OnFailure, PluginLimits, Record, TopicSettings, kind};
 
 /// The highest version of a kind. Every version below it is read, too.
@@ -83,7 +84,7 @@ pub(super) fn may_store(kind: u16) -> bool {
     matches!(
         kind,
         kind::APPENDED | kind::DEAD_LETTERED | kind::CULPRIT_DECIDED | kind::DELAYED | kind::RELEASED
-    )
+    ) || transaction::may_store(kind)
 }
 
 /// Demands that a version of a kind can be read.
@@ -107,6 +108,7 @@ impl Record {
             } => batch.len(),
             Change::Delayed { due_ms, batch, .. } => 8 * due_ms.len() + batch.len(),
             Change::Released { due, batch, .. } => 16 * due.len() + batch.len(),
+            Change::Transaction(transaction) => transaction::large_bytes(transaction),
             _ => 64,
         };
         let mut out = Writer::with_capacity(RECORD_HEADER_BYTES + 64 + batch_bytes);
@@ -124,6 +126,9 @@ impl Record {
         put_flow(&self.change, out);
         put_delay(&self.change, out);
         put_expiry(&self.change, out);
+        if let Change::Transaction(transaction) = &self.change {
+            put_transaction(out, transaction);
+        }
     }
 
     /// Reads a record that fills `bytes` whole. Batches share the memory of `bytes`.
@@ -164,6 +169,7 @@ fn number(change: &Change) -> u16 {
         Change::SubscriptionHeld { .. } => kind::SUBSCRIPTION_HELD,
         Change::SubscriptionResumed { .. } => kind::SUBSCRIPTION_RESUMED,
         Change::Operated(operated) => operated::number(operated),
+        Change::Transaction(transaction) => transaction::number(transaction),
         Change::Delayed { .. } => kind::DELAYED,
         Change::Released { .. } => kind::RELEASED,
         Change::Recalled { .. } => kind::RECALLED,
@@ -271,7 +277,8 @@ fn put_definition(change: &Change, out: &mut Writer) {
         | Change::Recalled { .. }
         | Change::Expiring { .. }
         | Change::DeadlinesFound { .. }
-        | Change::Expired { .. } => {}
+        | Change::Expired { .. }
+        | Change::Transaction(_) => {}
     }
 }
 
@@ -362,6 +369,7 @@ fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) 
         },
         kind::DELAYED | kind::RELEASED | kind::RECALLED => return take_delay(number, from, whole),
         kind::EXPIRING | kind::DEADLINES_FOUND | kind::EXPIRED => return take_expiry(number, from),
+        other if transaction::is_transaction(other) => Change::Transaction(take_transaction(other, from, whole)?),
         other => return take_flow(other, version, from, whole),
     })
 }

@@ -55,11 +55,11 @@ pub(super) fn take_delay(number: u16, from: &mut Reader<'_>, whole: &Bytes) -> R
     })
 }
 
-fn put_due(out: &mut Writer, due: Due) {
+pub(super) fn put_due(out: &mut Writer, due: Due) {
     out.i64(due.at_ms).u64(due.number.0);
 }
 
-fn take_due(from: &mut Reader<'_>) -> Result<Due, WireError> {
+pub(super) fn take_due(from: &mut Reader<'_>) -> Result<Due, WireError> {
     Ok(Due {
         at_ms: from.i64()?,
         number: QueueOffset(from.u64()?),

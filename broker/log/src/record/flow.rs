@@ -114,7 +114,8 @@ pub(super) fn put_flow(change: &Change, out: &mut Writer) {
         | Change::Prioritized { .. }
         | Change::Expiring { .. }
         | Change::DeadlinesFound { .. }
-        | Change::Expired { .. } => {}
+        | Change::Expired { .. }
+        | Change::Transaction(_) => {}
     }
 }
 

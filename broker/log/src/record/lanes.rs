@@ -63,7 +63,8 @@ pub(super) fn needs_version_2(change: &Change) -> bool {
         | Change::Prioritized { .. }
         | Change::Expiring { .. }
         | Change::DeadlinesFound { .. }
-        | Change::Expired { .. } => false,
+        | Change::Expired { .. }
+        | Change::Transaction(_) => false,
     }
 }
 

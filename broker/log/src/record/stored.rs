@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sluice_protocol::ids::{QueueId, QueueOffset};
 
 use super::codec::{RecordError, may_store, peek};
-use super::{Change, Fate, Record};
+use super::{Change, Fate, Record, Transaction};
 
 /// A batch that a record stores.
 #[derive(Clone, Debug)]
@@ -64,6 +64,25 @@ pub(crate) fn stored(record: &Bytes) -> Result<Option<StoredBatch>, RecordError>
             batch,
             origin: Origin::Producer,
         })),
+        Change::Transaction(transaction) => Ok(of_transaction(transaction)),
         _ => Ok(None),
     }
+}
+
+/// A prepared message waits, as a delayed one does; one that was given up is a copy.
+fn of_transaction(transaction: Transaction) -> Option<StoredBatch> {
+    let (queue, first, batch, origin) = match transaction {
+        Transaction::Prepared { topic, first, batch, .. } => (topic.calendar(), first, batch, Origin::Waiting),
+        Transaction::GivenUp { to, at_offset, batch, .. } => (to, at_offset, batch, Origin::Queue),
+        Transaction::Revived {
+            message, number, batch, ..
+        } => (message.topic.calendar(), number, batch, Origin::Waiting),
+        Transaction::Committed { .. } | Transaction::RolledBack { .. } | Transaction::Asked { .. } => return None,
+    };
+    Some(StoredBatch {
+        queue,
+        first,
+        batch,
+        origin,
+    })
 }

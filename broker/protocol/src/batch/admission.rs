@@ -8,7 +8,7 @@ use super::builder::check_ttl;
 use super::layout::tag_hash;
 use super::merger::BatchMerger;
 use super::names::NameIndex;
-use super::row::{FLAG_DELIVER_AFTER, Row, ttl_of};
+use super::row::{FLAG_DELIVER_AFTER, FLAG_PREPARED, Row, ttl_of};
 use super::whole::{Batch, Uses};
 use crate::errors::{ErrorCode, Refusal};
 use crate::ids::{ProducerId, Sequence};
@@ -237,7 +237,7 @@ fn check_extensions(row: &Row<'_>) -> Result<(), Refusal> {
 /// Refuses by name what the format has room for and the broker does not do: it must not be ignored in silence.
 fn check_offered(row: &Row<'_>) -> Result<(), Refusal> {
     let refuse = |text| Err(Refusal::new(ErrorCode::NotOffered, text));
-    if row.flags() & !FLAG_DELIVER_AFTER != 0 {
+    if row.flags() & !(FLAG_DELIVER_AFTER | FLAG_PREPARED) != 0 {
         return refuse("the message has flags that this broker does not know");
     }
     Ok(())

@@ -5,8 +5,8 @@ use bytes::{Bytes, BytesMut};
 use super::layout::{HEADER_BYTES, Header, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, tag_hash};
 use super::names::Interner;
 use super::row::{
-    BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, DELIVER_AT_AT, EXTENSION_GROUP, EXTENSION_TTL, FLAG_DELIVER_AFTER, FLAGS_AT, PRIORITY_AT,
-    PROPERTY_COUNT_AT,
+    BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, DELIVER_AT_AT, EXTENSION_GROUP, EXTENSION_TTL, FLAG_DELIVER_AFTER, FLAG_PREPARED, FLAGS_AT,
+    PRIORITY_AT, PROPERTY_COUNT_AT,
 };
 use crate::errors::{ErrorCode, Refusal};
 use crate::ids::{ProducerId, Sequence};
@@ -37,6 +37,8 @@ pub struct NewMessage<'a, S = &'a str> {
     pub group: Option<&'a str>,
     /// How long it lives once it is stored in its queue, in milliseconds, up to ten years; 0 for as long as its topic says.
     pub ttl_ms: u64,
+    /// Whether it is only prepared: it is delivered if and when it is committed.
+    pub prepared: bool,
 }
 
 impl<S> Default for NewMessage<'_, S> {
@@ -51,6 +53,7 @@ impl<S> Default for NewMessage<'_, S> {
             priority: 0,
             group: None,
             ttl_ms: 0,
+            prepared: false,
         }
     }
 }
@@ -260,10 +263,9 @@ impl BatchBuilder {
         put(BORN_HIGH_AT, &born[4..6]);
         // One of the two is 0.
         put(DELIVER_AT_AT, &(message.deliver_at_ms + message.deliver_after_ms).to_le_bytes());
-        put(
-            FLAGS_AT,
-            &(u16::from(message.deliver_after_ms > 0) * FLAG_DELIVER_AFTER).to_le_bytes(),
-        );
+        let after = u16::from(message.deliver_after_ms > 0) * FLAG_DELIVER_AFTER;
+        let flags = after | (u16::from(message.prepared) * FLAG_PREPARED);
+        put(FLAGS_AT, &flags.to_le_bytes());
         put(PRIORITY_AT, &[message.priority]);
         put(32, &[message.tag.map_or(0, str::len) as u8, message.keys.len() as u8]);
         put(PROPERTY_COUNT_AT, &[message.properties.len() as u8]);

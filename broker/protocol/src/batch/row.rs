@@ -24,6 +24,8 @@ pub(super) const EXTENSION_GROUP: u8 = 1;
 pub(super) const EXTENSION_TTL: u8 = 3;
 /// The flag of a message whose time of delivery counts from its admission: the broker, whose clock decides, writes the time in its place.
 pub const FLAG_DELIVER_AFTER: u16 = 1;
+/// The flag of a message that is delivered only if it is committed.
+pub const FLAG_PREPARED: u16 = 2;
 pub(super) const FLAGS_AT: usize = 36;
 /// Bytes of a property's head: name u16, value length u16.
 pub(super) const HEAD_BYTES: usize = 4;
@@ -163,7 +165,12 @@ impl<'a> Row<'a> {
         self.fixed[PRIORITY_AT]
     }
 
-    /// The flags: [`FLAG_DELIVER_AFTER`], and no other so far.
+    /// Whether the message was sent to be committed or rolled back.
+    pub fn is_prepared(&self) -> bool {
+        self.flags() & FLAG_PREPARED != 0
+    }
+
+    /// The flags: [`FLAG_DELIVER_AFTER`] and [`FLAG_PREPARED`], and no other so far.
     pub fn flags(&self) -> u16 {
         u16::from_le_bytes([self.fixed[FLAGS_AT], self.fixed[FLAGS_AT + 1]])
     }

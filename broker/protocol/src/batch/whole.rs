@@ -16,6 +16,8 @@ pub struct Uses {
     pub groups: bool,
     /// Whether any message has a time to live.
     pub ttls: bool,
+    /// Whether any message is only prepared.
+    pub prepared: bool,
 }
 
 impl Uses {
@@ -32,6 +34,7 @@ impl Uses {
         let [groups, ttls] = row.has_extensions([EXTENSION_GROUP, EXTENSION_TTL]);
         self.groups |= groups;
         self.ttls |= ttls;
+        self.prepared |= row.is_prepared();
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_log::record::{
-    Change, CursorId, Deadline, Due, Fate, Filter, Holder, LeaseRange, OffsetRange, OnExpired, OnFailure, Operated, Operation, Parked,
-    PluginLimits, QueueStart, Record, ReturnReason, SentBack,
+    Asked, Change, CursorId, Deadline, Due, Fate, Filter, Holder, LeaseRange, OffsetRange, OnExpired, OnFailure, Operated, Operation,
+    Parked, PluginLimits, Prepared, QueueStart, Record, ReturnReason, SentBack, Transaction,
 };
 use sluice_log::{FaultyStorage, Log, LogConfig, Start, Storage, formats};
 use sluice_protocol::batch::{BatchBuilder, NewMessage, crc32c};
@@ -76,12 +76,13 @@ fn repair_sidecar(input: &mut [u8]) {
         let bytes = input.get(at..).and_then(|rest| rest.first_chunk());
         bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes) as usize)
     };
-    let [queues, batches, rows, runs, producers, keys] = [40, 44, 48, 52, 56, 60].map(|at| number(input, at));
+    let [queues, batches, rows, runs, producers, keys, dealings] = [40, 44, 48, 52, 56, 60, 64].map(|at| number(input, at));
     let producers = if producers == u32::MAX as usize { 0 } else { producers };
-    let queue_fences = 68 + producers * 24;
+    let queue_fences = 72 + producers * 24;
     let run_fences = queue_fences + queues.div_ceil(64) * 14;
     let key_fences = run_fences + runs.div_ceil(128) * 20;
-    let directory = key_fences + keys.div_ceil(128) * 26;
+    let dealing_fences = key_fences + keys.div_ceil(128) * 26;
+    let directory = dealing_fences + dealings.div_ceil(64) * 30;
     let parts = directory + queues * 50;
     let runs_at = parts + batches * 36 + rows * 4;
     let keys_at = runs_at + runs * 32;
@@ -102,17 +103,23 @@ fn repair_sidecar(input: &mut [u8]) {
         let block = runs_at + nth * 128 * 32;
         put_checksum(input, fence + 16, |input| within(input, block, (runs - nth * 128).min(128) * 32));
     }
-    for (nth, fence) in (key_fences..directory.min(input.len())).step_by(26).enumerate() {
+    for (nth, fence) in (key_fences..dealing_fences.min(input.len())).step_by(26).enumerate() {
         let block = keys_at + nth * 128 * 22;
         put_checksum(input, fence + 22, |input| within(input, block, (keys - nth * 128).min(128) * 22));
     }
+    let mut dealings_at = filter;
     if keys > 0 {
         let end = filter + (keys * 10).div_ceil(64) * 8;
         put_checksum(input, end, |input| within(input, filter, end - filter));
+        dealings_at = end + 4;
     }
-    put_checksum(input, 64, |input| {
-        let rest = input.get(68..directory).unwrap_or(&[]);
-        crc32c(&[&input[..64], rest].concat())
+    for (nth, fence) in (dealing_fences..directory.min(input.len())).step_by(30).enumerate() {
+        let block = dealings_at + nth * 64 * 50;
+        put_checksum(input, fence + 26, |input| within(input, block, (dealings - nth * 64).min(64) * 50));
+    }
+    put_checksum(input, 68, |input| {
+        let rest = input.get(72..directory).unwrap_or(&[]);
+        crc32c(&[&input[..68], rest].concat())
     });
 }
 
@@ -168,7 +175,11 @@ fn files(beginning: &str) -> Vec<Vec<u8>> {
             !matches!(
                 Record::decode(record),
                 Ok(Record {
-                    change: Change::Appended { .. } | Change::CulpritDecided { .. } | Change::Delayed { .. } | Change::Released { .. },
+                    change: Change::Appended { .. }
+                        | Change::CulpritDecided { .. }
+                        | Change::Delayed { .. }
+                        | Change::Released { .. }
+                        | Change::Transaction(_),
                     ..
                 })
             )
@@ -406,7 +417,10 @@ fn records() -> Vec<Record> {
         },
         Change::Recalled { topic: TopicId(3), due },
     ];
+    let transactions = transactions(due).into_iter().map(Change::Transaction);
     changes
+        .into_iter()
+        .chain(transactions)
         .map(|change| Record {
             at: Now {
                 wall_ms: 1_700_000_000_000,
@@ -414,5 +428,45 @@ fn records() -> Vec<Record> {
             },
             change,
         })
-        .into()
+        .collect()
+}
+
+fn transactions(due: Due) -> Vec<Transaction> {
+    let message = Prepared { topic: TopicId(3), due };
+    let batch = Bytes::from_static(&[1; 90]);
+    vec![
+        Transaction::Prepared {
+            topic: TopicId(3),
+            first: QueueOffset(40),
+            due_ms: vec![0, 1_800_000_000_000],
+            batch: batch.clone(),
+        },
+        Transaction::Committed {
+            messages: vec![message; 2],
+            by: "operator".into(),
+        },
+        Transaction::RolledBack {
+            messages: vec![message],
+            by: String::new(),
+        },
+        Transaction::Asked {
+            topic: TopicId(3),
+            asked: vec![Asked {
+                number: QueueOffset(40),
+                asks: 2,
+            }],
+        },
+        Transaction::GivenUp {
+            message,
+            to: QueueId::default(),
+            at_offset: QueueOffset(4),
+            batch: batch.clone(),
+        },
+        Transaction::Revived {
+            message,
+            number: QueueOffset(44),
+            batch,
+            by: "operator".into(),
+        },
+    ]
 }

@@ -301,7 +301,7 @@ fn read_frames(input: &[u8]) -> (usize, bool) {
 type ReadControl = fn(&[u8]) -> bool;
 
 /// What a first byte stands for in an input of the control target.
-const CONTROL_READERS: [ReadControl; 10] = [
+const CONTROL_READERS: [ReadControl; 12] = [
     survives::<control::Hello>,
     survives::<control::Subscribe>,
     survives::<control::SettleStream>,
@@ -310,6 +310,8 @@ const CONTROL_READERS: [ReadControl; 10] = [
     survives::<control::CreateGroup>,
     survives::<control::Seek>,
     survives::<control::Refused>,
+    survives::<control::Decide>,
+    survives::<control::Transactions>,
     survives::<control::LoadPlugin>,
     |payload| {
         control::Refused::decode(payload).is_ok_and(|refused| {
@@ -399,6 +401,7 @@ fn control_messages() -> Vec<(FrameKind, Vec<u8>)> {
             duplicate: true,
             deliver_at_ms: 1_800_000_000_000,
             recall: Bytes::from_static(b"recall"),
+            transaction: Bytes::from_static(b"transaction"),
         }],
         refused: vec![control::RefusedMessage {
             sequence: 9,
@@ -423,6 +426,11 @@ fn control_messages() -> Vec<(FrameKind, Vec<u8>)> {
         queue: 1,
         to: Some(seek::To::Offset(7)),
     };
+    let decide = control::Decide {
+        handles: vec![Bytes::from_static(&[1; 33]); 3],
+        decision: control::Decision::RollBack.into(),
+        operator: true,
+    };
     vec![
         (FrameKind::Hello, hello.encode_to_vec()),
         (FrameKind::Subscribe, subscribe.encode_to_vec()),
@@ -432,5 +440,25 @@ fn control_messages() -> Vec<(FrameKind, Vec<u8>)> {
         (FrameKind::CreateGroup, create.encode_to_vec()),
         (FrameKind::Seek, seek.encode_to_vec()),
         (FrameKind::Refused, refusal.encode_to_vec()),
+        (FrameKind::Decide, decide.encode_to_vec()),
+        (FrameKind::Transactions, transactions().encode_to_vec()),
     ]
+}
+
+fn transactions() -> control::Transactions {
+    let transaction = control::TransactionInfo {
+        handle: Bytes::from_static(&[1; 33]),
+        id: "00000000000000070000000000000009".into(),
+        prepared_wall_ms: 1_700_000_000_000,
+        asks: 3,
+        deliver_at_ms: 1_800_000_000_000,
+        given_up: true,
+        tag: "t".into(),
+        keys: vec!["k".into()],
+        body_bytes: 5,
+    };
+    control::Transactions {
+        transactions: vec![transaction],
+        next: 41,
+    }
 }

@@ -1,11 +1,11 @@
 //! A producer: numbers its messages, sends them in batches, and sends again what was not confirmed, cut otherwise than before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sluice_core::RECALL_BYTES;
 use sluice_core::effect::Answer;
-use sluice_core::input::{ConnectionId, Input, RequestId};
+use sluice_core::input::{ConnectionId, Decision, Input, RequestId};
+use sluice_core::{RECALL_BYTES, TRANSACTION_BYTES};
 use sluice_protocol::batch::Batch;
 use sluice_protocol::errors::ErrorCode;
 use sluice_protocol::ids::{ProducerId, Sequence};
@@ -40,8 +40,15 @@ pub struct Producer {
     sent: BTreeMap<RequestId, Vec<(u64, u64)>>,
     /// What recalls the messages that it delayed.
     recalls: Vec<[u8; RECALL_BYTES]>,
+    /// What decides about the messages that it prepared, and those about which it decided.
+    transactions: BTreeSet<Handle>,
+    decided: Vec<Handle>,
+    /// What each request decides about.
+    deciding: BTreeMap<RequestId, Vec<Handle>>,
     unconfirmed: BTreeMap<u64, Unconfirmed>,
 }
+
+type Handle = [u8; TRANSACTION_BYTES];
 
 #[derive(Debug)]
 struct Unconfirmed {
@@ -62,6 +69,9 @@ impl Producer {
             oldest: Vec::new(),
             sent: BTreeMap::new(),
             recalls: Vec::new(),
+            transactions: BTreeSet::new(),
+            decided: Vec::new(),
+            deciding: BTreeMap::new(),
             unconfirmed: BTreeMap::new(),
         }
     }
@@ -71,6 +81,9 @@ impl Producer {
         let connection = *self.connection.get_or_insert_with(|| around.network.connect());
         if !self.recalls.is_empty() && around.random.chance(1, 12) {
             return self.recall(connection, around);
+        }
+        if !(self.transactions.is_empty() && self.decided.is_empty()) && around.random.chance(1, if around.healed { 2 } else { 5 }) {
+            return self.decide(connection, around);
         }
         if self.budget > 0 && self.unconfirmed.len() < UNCONFIRMED_MAX && !around.random.chance(1, 3) {
             let count = around.random.within(1..9).min(self.budget);
@@ -127,12 +140,15 @@ impl Producer {
         let request = RequestId(around.network.number());
         let cuts = cut(first, count, around);
         // A send that is tried again may ask for another time: the first one counts.
-        let delays = around.random.chance(1, 3);
+        let (delays, prepares) = (around.random.chance(1, 3), around.random.chance(1, 4));
         let now_ms = around.wall_ms;
         let batches = cuts.iter().map(|&(first, count)| {
-            let batch = rows::batch(self.id, Sequence(first), count, || match delays && around.random.chance(2, 3) {
-                true => now_ms + delay_ms(around.random),
-                false => 0,
+            let batch = rows::batch(self.id, Sequence(first), count, || {
+                let prepared = prepares && around.random.chance(2, 3);
+                match delays && around.random.chance(2, 3) {
+                    true => (now_ms + delay_ms(around.random), prepared),
+                    false => (0, prepared),
+                }
             });
             Batch::parse(batch).expect("a client sends what it built").looked_at()
         });
@@ -148,9 +164,13 @@ impl Producer {
     pub fn hear(&mut self, event: Event) {
         let Event::Answered { request, answer } = event else { return };
         let sent = self.sent.remove(&request).unwrap_or_default();
+        if let Some(handles) = self.deciding.remove(&request) {
+            return self.heard_decision(handles, answer.is_ok());
+        }
         let Ok(Answer::Stored { runs, refused }) = answer else { return };
         for run in runs {
             self.recalls.extend(run.recall.map(|recall| recall.handle));
+            self.transactions.extend(run.transaction);
             self.forget(run.first_sequence.0, run.count.into());
         }
         // Whether it was stored nobody can tell any more.
@@ -176,6 +196,46 @@ impl Producer {
             .request(around.random, self.client, connection, Input::Recall { request, handle });
     }
 
+    /// Decides about some messages that it prepared; now and then about those again about which it decided, or with a handle that nobody made.
+    fn decide(&mut self, connection: ConnectionId, around: &mut Surroundings<'_>) {
+        let count = around.random.within(1..4) as usize;
+        let again = self.transactions.is_empty() || (!self.decided.is_empty() && around.random.chance(1, 4));
+        let mut handles: Vec<Handle> = match again {
+            true => vec![*around.random.pick(&self.decided)],
+            false => {
+                let from = around.random.index(self.transactions.len());
+                self.transactions.iter().skip(from).take(count).copied().collect()
+            }
+        };
+        if !around.healed && around.random.chance(1, 8) {
+            handles[0][around.random.within(1..TRANSACTION_BYTES as u64) as usize] ^= 1 << around.random.below(8);
+        }
+        let decision = match around.random.chance(2, 3) {
+            true => Decision::Commit,
+            false => Decision::RollBack,
+        };
+        let request = RequestId(around.network.number());
+        let input = Input::Decide {
+            request,
+            handles: handles.iter().map(|handle| Bytes::copy_from_slice(handle)).collect(),
+            decision,
+            operator: None,
+        };
+        self.deciding.insert(request, handles);
+        around.network.request(around.random, self.client, connection, input);
+    }
+
+    /// Of several that are refused together each is tried alone, in time.
+    fn heard_decision(&mut self, handles: Vec<Handle>, done: bool) {
+        if !done && handles.len() > 1 {
+            return;
+        }
+        for handle in handles {
+            self.transactions.remove(&handle);
+            self.decided.push(handle);
+        }
+    }
+
     fn forget(&mut self, first: u64, count: u64) {
         (first..first + count).for_each(|sequence| {
             self.unconfirmed.remove(&sequence);
@@ -184,7 +244,7 @@ impl Producer {
 
     /// Whether everything is confirmed.
     pub fn is_done(&self) -> bool {
-        self.budget == 0 && self.unconfirmed.is_empty()
+        self.budget == 0 && self.unconfirmed.is_empty() && self.transactions.is_empty()
     }
 }
 

@@ -11,6 +11,7 @@ use super::asked::Asked;
 use super::cursor::{Cursor, Held};
 use super::delayed::{Delays, Told};
 use super::growth::Growth;
+use super::transactions::{Deciding, Decisions};
 use crate::content::{self, Verdict};
 use crate::laws::{Court, Law};
 use crate::rows;
@@ -58,6 +59,8 @@ pub struct Book {
     pub growth: Growth,
     /// What is known of delayed messages.
     pub delays: Delays,
+    /// What is known of prepared messages.
+    pub decisions: Decisions,
     pub(super) stamp: Now,
     /// The frame before the present one that had records, and the present one.
     pub(super) frames: (u64, u64),
@@ -121,7 +124,7 @@ impl Queue {
 
 impl Book {
     /// Takes in a record of the frame at position `frame`.
-    pub fn apply(&mut self, frame: u64, record: &Record, asked: &mut Asked, told: &Told, court: &mut Court) {
+    pub fn apply(&mut self, frame: u64, record: &Record, asked: &mut Asked, (told, deciding): (&Told, &Deciding), court: &mut Court) {
         let (mono_ms, before) = (record.at.mono_ms, self.stamp);
         let ordered = mono_ms >= before.mono_ms && record.at.wall_ms >= before.wall_ms;
         court.demand(Law::StampsAreOrdered, ordered, || {
@@ -196,6 +199,7 @@ impl Book {
             } => self.delayed(frame, *topic, first.0, due_ms, batch, court),
             Change::Released { queue, first, due, batch } => self.released(frame, record.at, *queue, first.0, due, batch, told, court),
             Change::Recalled { topic, due } => self.recalled(frame, *topic, *due, told, court),
+            Change::Transaction(transaction) => self.transaction(frame, transaction, deciding, court),
             Change::DeadLettered {
                 cursor,
                 pass,

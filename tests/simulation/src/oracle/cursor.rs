@@ -4,11 +4,12 @@ mod places;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_log::record::{Change, CursorId, Fate, Holder, LeaseRange, OffsetRange, Record, ReturnReason};
+use sluice_log::record::{Change, CursorId, Fate, Holder, Record, ReturnReason};
 use sluice_protocol::ids::Pass;
 
 use super::asked::{Asked, Key};
 use super::book::Book;
+use super::dealings::{each, offsets_of};
 use crate::content::Verdict;
 use crate::laws::{Court, Law};
 
@@ -246,7 +247,8 @@ impl Cursor {
             | Change::Released { .. }
             | Change::Recalled { .. }
             | Change::Prioritized { .. }
-            | Change::Expiring { .. } => {}
+            | Change::Expiring { .. }
+            | Change::Transaction(_) => {}
         }
     }
 
@@ -485,16 +487,4 @@ impl Cursor {
             format!("{offset} was dead-lettered twice")
         });
     }
-}
-
-/// Every message of some lease ranges with its attempt.
-pub fn each(leases: &[LeaseRange]) -> impl Iterator<Item = (u64, u16)> {
-    leases
-        .iter()
-        .flat_map(|range| (range.offsets.first.0..range.offsets.end.0).map(|offset| (offset, range.attempt.0)))
-}
-
-/// Every offset of some ranges.
-pub fn offsets_of(ranges: &[OffsetRange]) -> impl Iterator<Item = u64> {
-    ranges.iter().flat_map(|range| range.first.0..range.end.0)
 }

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use sluice_log::record::{Change, CursorId, Record};
+use sluice_log::record::{Change, CursorId, LeaseRange, OffsetRange, Record};
 
 use super::Oracle;
-use super::cursor::{each, offsets_of};
 
 impl Oracle {
     /// The records by which messages were handed out, came back, were extended and settled, by cursor and offset, in the order of the log.
@@ -33,4 +32,16 @@ pub fn dealt(change: &Change) -> Option<(CursorId, Vec<u64>)> {
         }
         _ => None,
     }
+}
+
+/// Every message of some lease ranges with its attempt.
+pub fn each(leases: &[LeaseRange]) -> impl Iterator<Item = (u64, u16)> {
+    leases
+        .iter()
+        .flat_map(|range| (range.offsets.first.0..range.offsets.end.0).map(|offset| (offset, range.attempt.0)))
+}
+
+/// Every offset of some ranges.
+pub fn offsets_of(ranges: &[OffsetRange]) -> impl Iterator<Item = u64> {
+    ranges.iter().flat_map(|range| range.first.0..range.end.0)
 }

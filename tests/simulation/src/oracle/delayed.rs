@@ -105,6 +105,7 @@ impl Book {
             court.demand(Law::RecalledNeverFires, !recalled, || {
                 format!("{message:?} was recalled and is released to {queue} {offset}")
             });
+            self.demand_committed(message, court);
             let waited = self.delays.waiting.remove(&message);
             court.demand(Law::ReleasedOnce, waited == Some(due.at_ms), || {
                 format!(
@@ -165,6 +166,7 @@ impl Book {
         self.delays.waiting.retain(|(other, _), _| *other != topic);
         self.delays.released.retain(|(other, _), _| *other != topic);
         self.delays.recalled.retain(|(other, _), _| *other != topic);
+        self.decisions.forget(topic);
     }
 }
 
@@ -218,7 +220,9 @@ impl Oracle {
                 let released = delays.released.get(&message).map(|(_, _, frame)| *frame);
                 let over = released.or(delays.recalled.get(&message).copied());
                 // Of a topic that was deleted meanwhile the book knows no more.
-                over.is_some_and(|frame| frame < self.synced) || !self.book.topics.contains_key(&message.0)
+                over.is_some_and(|frame| frame < self.synced)
+                    || !self.book.topics.contains_key(&message.0)
+                    || self.book.decisions.was_prepared(message)
             }
             (ErrorCode::TopicDeleted, Some(message)) => !self.book.topics.contains_key(&message.0),
             _ => false,

@@ -4,7 +4,8 @@ use sluice_log::record::{CursorId, Deadline, LeaseRange, OnExpired, ReturnReason
 use sluice_protocol::ids::QueueId;
 
 use super::book::Book;
-use super::cursor::{Cursor, Held, each};
+use super::cursor::{Cursor, Held};
+use super::dealings::each;
 use crate::content::{self, Verdict};
 use crate::laws::{Court, Law};
 

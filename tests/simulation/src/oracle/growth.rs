@@ -7,7 +7,8 @@ use sluice_log::record::CursorId;
 use sluice_protocol::ids::{GroupId, QueueId, QueueIndex, QueueOffset, TopicId};
 
 use super::book::{Book, Queue};
-use super::cursor::{Cursor, each};
+use super::cursor::Cursor;
+use super::dealings::each;
 use super::operated::Orders;
 use crate::content::Verdict;
 use crate::laws::{Court, Law};

@@ -9,7 +9,8 @@ use sluice_protocol::ids::Pass;
 use sluice_protocol::units::Now;
 
 use super::book::Book;
-use super::cursor::{Cursor, Held, each};
+use super::cursor::{Cursor, Held};
+use super::dealings::each;
 use crate::laws::{Court, Law};
 
 /// A verdict is believed to be known for so long: whatever the broker may forget by itself it forgets later.

@@ -7,7 +7,7 @@ use sluice_log::record::{CursorId, OffsetRange, SentBack};
 use sluice_protocol::ids::{QueueId, QueueOffset};
 
 use super::book::Book;
-use super::cursor::{each, offsets_of};
+use super::dealings::{each, offsets_of};
 use crate::laws::{Court, Law};
 use crate::random::Random;
 

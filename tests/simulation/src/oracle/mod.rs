@@ -15,6 +15,7 @@ pub(crate) mod operated;
 mod published;
 pub mod seen;
 mod settling;
+pub mod transactions;
 mod trials;
 
 use std::collections::BTreeMap;
@@ -31,6 +32,7 @@ pub use self::book::{Book, Group, Queue, Row};
 pub use self::cursor::{Cursor, Held};
 pub use self::delayed::Told;
 pub use self::seen::Seen;
+pub use self::transactions::Deciding;
 use crate::laws::{Court, Law};
 use crate::random::Random;
 use crate::rows;
@@ -57,6 +59,8 @@ pub struct Oracle {
     pub seen: Seen,
     /// What was asked and told of delayed messages.
     pub told: Told,
+    /// What was asked and told of prepared messages.
+    pub deciding: Deciding,
     /// Counts and the first violation.
     pub court: Court,
     /// Every confirmed message.
@@ -145,6 +149,12 @@ impl Oracle {
                 self.seen.settles_handles(now.mono_ms, *request, handles, *action, &mut self.asked);
             }
             Input::Recall { request, handle } => self.told.recalls(*request, handle),
+            Input::Decide {
+                request,
+                handles,
+                decision,
+                ..
+            } => self.deciding.decides(*request, handles, *decision),
             Input::Undelivered { handles } => self.seen.undelivered(handles),
             Input::Unsubscribe { subscription, .. } => {
                 self.seen.closed(*subscription);
@@ -208,7 +218,7 @@ impl Oracle {
             }
             Effect::Deliver(delivery) => {
                 let end = self.synced_end(delivery.cursor.queue);
-                for (offset, _) in cursor::each(&delivery.leases) {
+                for (offset, _) in dealings::each(&delivery.leases) {
                     self.court
                         .demand(Law::DeliverAfterSync, offset < end, || format!("{delivery:?}, synced is {end}"));
                 }
@@ -238,7 +248,10 @@ impl Oracle {
             Effect::Answer {
                 request,
                 answer: Ok(Answer::Done),
-            } => self.recall_done(*request),
+            } => {
+                self.recall_done(*request);
+                self.decision_done(*request);
+            }
             Effect::Answer {
                 request,
                 answer: Err(refusal),
@@ -326,7 +339,8 @@ impl Oracle {
         for bytes in records {
             match Record::decode(bytes) {
                 Ok(record) => {
-                    self.book.apply(position, &record, &mut self.asked, &self.told, &mut self.court);
+                    self.book
+                        .apply(position, &record, &mut self.asked, (&self.told, &self.deciding), &mut self.court);
                     self.seen.recorded(&record.change);
                     decoded.push(record);
                 }
@@ -358,6 +372,7 @@ impl Oracle {
     pub fn crashed(&mut self) -> bool {
         self.asked.crashed();
         self.told.crashed();
+        self.deciding.crashed();
         self.publishes.clear();
         self.skips.clear();
         self.frames.last().is_some_and(|frame| frame.position >= self.synced)
@@ -411,7 +426,7 @@ impl Oracle {
             records: vec![opening.clone()],
         });
         self.synced = end;
-        let (mut book, frames, asked, told) = (Book::default(), &self.frames, &mut self.asked.clone(), &self.told);
+        let (mut book, frames, asked, told) = (Book::default(), &self.frames, &mut self.asked.clone(), (&self.told, &self.deciding));
         self.court.muted(|court| {
             for frame in frames {
                 frame
@@ -423,6 +438,7 @@ impl Oracle {
         self.book = book;
         self.seen.recovered(&self.book);
         self.delays_recovered(lost && self.lazy);
+        self.decisions_recovered(lost && self.lazy);
         if lost && self.lazy {
             self.court.exercise(Law::LazyLoss);
             self.seen.lost(&self.book);

@@ -23,6 +23,7 @@ impl Oracle {
         let mut messages = publish.batches.iter().flatten();
         for run in runs {
             self.told_recall(run);
+            self.told_transaction(run);
             for place in 0..u64::from(run.count) {
                 let sequence = Sequence(run.first_sequence.0 + place);
                 let Some(message) = messages.next().filter(|(_, expected)| *expected == sequence) else {
@@ -78,7 +79,11 @@ impl Oracle {
         if refusal.code == ErrorCode::SupersededSubscription {
             self.court.exercise(Law::MemberSuperseded);
         }
-        if self.recall_refused(request, refusal).is_some() {
+        if self
+            .recall_refused(request, refusal)
+            .or_else(|| self.decision_refused(request, refusal))
+            .is_some()
+        {
             return;
         }
         match self.publishes.remove(&request) {

@@ -10,7 +10,8 @@ use sluice_protocol::ids::{Pass, QueueIndex};
 
 use super::asked::{Asked, Key};
 use super::book::Book;
-use super::cursor::{Held, each, offsets_of};
+use super::cursor::Held;
+use super::dealings::{each, offsets_of};
 use crate::laws::{Court, Law};
 
 /// The consumers' side of the story, over all crashes.
@@ -334,7 +335,8 @@ impl Seen {
             | Change::Prioritized { .. }
             | Change::Expiring { .. }
             | Change::DeadlinesFound { .. }
-            | Change::Expired { .. } => {}
+            | Change::Expired { .. }
+            | Change::Transaction(_) => {}
         }
     }
 

@@ -1,0 +1,186 @@
+//! Changes whose entries the golden files of lanes, expiry and transactions hold.
+
+use super::*;
+
+/// What priorities and order add: a queue that knows some, lanes, a group with an order, and what it parked.
+pub(super) fn lanes() -> Vec<Change> {
+    let cursor = CursorId {
+        group: GROUP,
+        queue: queue(TOPIC),
+    };
+    let ordered = CursorId {
+        group: GroupId(8),
+        queue: queue(TOPIC),
+    };
+    let subscribed = |group| Change::Subscribed {
+        group,
+        topic: TOPIC,
+        filter: Filter::All,
+        starts: vec![QueueStart {
+            queue: queue(TOPIC),
+            offset: QueueOffset(0),
+        }],
+    };
+    let group = |group, settings| Change::GroupCreated {
+        group,
+        name: format!("group-{}", group.0),
+        settings,
+    };
+    let settings = |ordered| GroupSettings {
+        attempts_max: 16,
+        backoff: Backoff::Fixed { wait_ms: 5 },
+        start: StartPoint::Earliest,
+        ordered,
+        on_exhausted: if ordered { OnExhausted::Hold } else { OnExhausted::DeadLetter },
+        oldest_every: if ordered { 0 } else { OLDEST_EVERY },
+    };
+    let parked = |offset, judged| Parked {
+        offset: QueueOffset(offset),
+        group: 0xfeed,
+        priority: 3,
+        judged,
+    };
+    vec![
+        topic(TOPIC, "orders"),
+        group(GROUP, settings(false)),
+        group(GroupId(8), settings(true)),
+        subscribed(GROUP),
+        subscribed(GroupId(8)),
+        Change::Prioritized {
+            queue: queue(TOPIC),
+            first: QueueOffset(2),
+            end: QueueOffset(12),
+            priorities: 0b1000,
+        },
+        Change::Appended {
+            queue: queue(TOPIC),
+            first: QueueOffset(0),
+            batch: batch(9, 0, 12),
+        },
+        Change::Granted {
+            cursor,
+            pass: Pass(1),
+            priority: 3,
+            holder: Holder::Receive { member: "m".to_owned() },
+            leases: vec![LeaseRange {
+                offsets: offsets(2, 4),
+                attempt: Attempt(1),
+            }],
+            frontier: QueueOffset(4),
+            expires_mono_ms: 60_000,
+        },
+        Change::FrontierMoved {
+            cursor: ordered,
+            pass: Pass(1),
+            priority: 0,
+            frontier: QueueOffset(6),
+            parked: vec![parked(4, true), parked(5, true), parked(7, false)],
+        },
+    ]
+}
+
+/// What expiry adds: a topic whose messages live for a time, a queue in which some have a time of their own, deadlines of what nobody has and of
+/// what is handed out, and a message that is given up for it.
+pub(super) fn expiry() -> Vec<Change> {
+    let cursor = CursorId {
+        group: GROUP,
+        queue: queue(TOPIC),
+    };
+    let lifetime = |mut change: Change| {
+        if let Change::TopicCreated { settings, .. } = &mut change {
+            (settings.ttl_ms, settings.on_expired) = (60_000, OnExpired::DeadLetter);
+        }
+        change
+    };
+    let deadline = |first, end, expires_ms| Deadline {
+        offsets: offsets(first, end),
+        expires_ms,
+    };
+    vec![
+        lifetime(topic(TOPIC, "orders")),
+        Change::Expiring {
+            queue: queue(TOPIC),
+            first: QueueOffset(2),
+            end: QueueOffset(12),
+        },
+        Change::Subscribed {
+            group: GROUP,
+            topic: TOPIC,
+            filter: Filter::All,
+            starts: vec![QueueStart {
+                queue: queue(TOPIC),
+                offset: QueueOffset(0),
+            }],
+        },
+        Change::DeadlinesFound {
+            cursor,
+            pass: Pass(1),
+            priority: 0,
+            deadlines: vec![deadline(0, 4, 1_700_000_060_000), deadline(4, 9, 1_700_000_060_500)],
+        },
+        Change::Granted {
+            cursor,
+            pass: Pass(1),
+            priority: 0,
+            holder: Holder::Receive { member: "m".to_owned() },
+            leases: vec![LeaseRange {
+                offsets: offsets(0, 2),
+                attempt: Attempt(1),
+            }],
+            frontier: QueueOffset(3),
+            expires_mono_ms: 60_000,
+        },
+        Change::Expired {
+            cursor,
+            pass: Pass(1),
+            priority: 0,
+            messages: vec![LeaseRange {
+                offsets: offsets(3, 4),
+                attempt: Attempt(0),
+            }],
+            fate: OnExpired::DeadLetter,
+        },
+    ]
+}
+
+/// Messages that wait for a decision, were committed, rolled back, or given up.
+pub(super) fn transactions() -> Vec<Change> {
+    let prepared = |number, at_ms| Prepared {
+        topic: TOPIC,
+        due: Due {
+            at_ms,
+            number: QueueOffset(number),
+        },
+    };
+    let transactions = [
+        Transaction::Prepared {
+            topic: TOPIC,
+            first: QueueOffset(0),
+            due_ms: vec![0, 1_800_000_000_000, 0, 0, 0],
+            batch: batch(9, 0, 5),
+        },
+        Transaction::Committed {
+            messages: vec![prepared(1, 1_800_000_000_000)],
+            by: String::new(),
+        },
+        Transaction::RolledBack {
+            messages: vec![prepared(2, 0)],
+            by: "ops-1".to_owned(),
+        },
+        Transaction::Asked {
+            topic: TOPIC,
+            asked: vec![Asked {
+                number: QueueOffset(3),
+                asks: 15,
+            }],
+        },
+        Transaction::GivenUp {
+            message: prepared(4, 0),
+            to: queue(TOPIC),
+            at_offset: QueueOffset(0),
+            batch: batch(9, 4, 1),
+        },
+    ];
+    let changes = transactions.map(Change::Transaction);
+    [vec![topic(TOPIC, "orders")], changes.into()].concat()
+}
