@@ -50,7 +50,7 @@ pub enum Decision {
     RollBack,
 }
 
-/// A message that was prepared. Forgotten, it stays undecided: the broker asks the producers of its topic about it.
+/// A message that was prepared. Forgotten, it stays undecided until somebody decides by its handle, or an operator does.
 #[must_use = "a prepared message is delivered when it is committed"]
 pub struct Transaction {
     link: Arc<Link>,
