@@ -1,5 +1,7 @@
 //! `sluice message explain`: what became of one message for one group, as one object or a few lines.
 
+mod history;
+
 use serde_json::{Map, Value, json};
 use sluice_client::admin::{DeadLetter, Evaluation, Explanation};
 use sluice_protocol::control::explanation::{Step, waiting::What};
@@ -22,8 +24,10 @@ pub(crate) fn to_json(id: &str, group: &str, explanation: &Explanation) -> Value
     let mut json = json!({ "id": id, "group": group, "step": told.step, "why": told.why, "details": told.details });
     if !explanation.topic.is_empty() {
         json["topic"] = json!(explanation.topic);
-        json["queue"] = json!(explanation.queue);
-        json["offset"] = json!(explanation.offset);
+        if !waits_outside(explanation) {
+            json["queue"] = json!(explanation.queue);
+            json["offset"] = json!(explanation.offset);
+        }
         json["stored_ms"] = json!(explanation.stored_wall_ms);
     }
     if explanation.pass > 0 {
@@ -38,6 +42,12 @@ pub(crate) fn to_json(id: &str, group: &str, explanation: &Explanation) -> Value
             "reason": letter.reason, "plugin": (!letter.plugin.is_empty()).then_some(&letter.plugin),
         });
     }
+    if !explanation.history.is_empty() {
+        json["history"] = explanation.history.iter().map(history::to_json).collect();
+    }
+    if explanation.more_history {
+        json["more_history"] = json!(true);
+    }
     if explanation.more_letters {
         json["more_dead_letters"] = json!(true);
     }
@@ -50,8 +60,10 @@ pub(crate) fn to_lines(id: &str, group: &str, explanation: &Explanation) -> Vec<
     let mut lines = vec![format!("id        {id}"), format!("group     {group}")];
     if !explanation.topic.is_empty() {
         lines.push(format!("topic     {}", explanation.topic));
-        lines.push(format!("queue     {}", explanation.queue));
-        lines.push(format!("offset    {}", explanation.offset));
+        if !waits_outside(explanation) {
+            lines.push(format!("queue     {}", explanation.queue));
+            lines.push(format!("offset    {}", explanation.offset));
+        }
         lines.push(format!("stored    {}", times::shown(explanation.stored_wall_ms)));
     }
     lines.push(format!("step      {}", told.step.replace('_', " ")));
@@ -59,11 +71,23 @@ pub(crate) fn to_lines(id: &str, group: &str, explanation: &Explanation) -> Vec<
     if let Some(evaluation) = &explanation.evaluation {
         lines.extend(filter_lines(evaluation));
     }
+    lines.extend(explanation.history.iter().map(|event| history::to_line(group, event)));
+    if explanation.more_history {
+        lines.push("note      more was done with it later, which is left out".to_owned());
+    }
     lines.extend(explanation.dead_letter.as_ref().map(|letter| letter_line(group, letter)));
     if explanation.more_letters {
         lines.push("note      the group has older dead letters, which were not looked through".to_owned());
     }
     lines
+}
+
+/// Whether the message has no place in a queue yet.
+fn waits_outside(explanation: &Explanation) -> bool {
+    match &explanation.step {
+        Some(Step::Waiting(waiting)) => matches!(waiting.what, Some(What::DueWallMs(_) | What::Decision(_))),
+        _ => false,
+    }
 }
 
 fn told(group: &str, explanation: &Explanation) -> Told {
@@ -76,7 +100,7 @@ fn told(group: &str, explanation: &Explanation) -> Told {
     match &explanation.step {
         Some(Step::NotStored(_)) => told(
             "not_stored",
-            "no message in a queue has this id: it never was stored, it waits for its time, retention took it, or its topic was deleted"
+            "no message in a queue has this id: it never was stored, it was recalled or rolled back, retention took it, or its topic was deleted"
                 .to_owned(),
         ),
         Some(Step::NoGroup(_)) => told("no_group", format!("there is no group {group}")),
@@ -97,6 +121,7 @@ fn told(group: &str, explanation: &Explanation) -> Told {
         }
         Some(Step::Skipped(_)) => told("skipped", skipped(explanation)),
         Some(Step::Settled(_)) => told("settled", "it was acknowledged, or an operator skipped it".to_owned()),
+        Some(Step::Expired(_)) => told("expired", "its time to live was over before it was settled".to_owned()),
         Some(Step::DeadLettered(_)) => told(
             "dead_lettered",
             format!("the group gave it up: it went to topic {}", dead_letters(group)),
@@ -198,6 +223,24 @@ fn waits(what: Option<&What>) -> Told {
         Some(What::Order(_)) => (
             "order",
             "the group is ordered, and another message of its message group comes first".to_owned(),
+            json!({}),
+        ),
+        Some(What::DueWallMs(0)) => (
+            "release",
+            "it was committed, and gets its place in its queue at once".to_owned(),
+            json!({}),
+        ),
+        Some(What::DueWallMs(due_ms)) => (
+            "time",
+            format!(
+                "it is delayed until {}, and gets its place in its queue then",
+                times::shown(*due_ms)
+            ),
+            json!({ "due_ms": due_ms }),
+        ),
+        Some(What::Decision(_)) => (
+            "decision",
+            "it is prepared: nobody has committed it or rolled it back".to_owned(),
             json!({}),
         ),
         None => ("unknown", "for something that this client does not know".to_owned(), json!({})),

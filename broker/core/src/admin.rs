@@ -68,7 +68,8 @@ impl Core {
                 queue,
                 offset,
                 priority,
-            } => Ok((shown, self.explain(&group, queue, offset, priority))),
+                due_ms,
+            } => Ok((shown, self.explain(&group, queue, offset, priority, due_ms))),
             Admin::ListTransactions { topic, from } => self.list_transactions(&topic, from).map(|answer| (shown, answer)),
             Admin::ListPlugins => Ok((shown, self.list_plugins())),
         };

@@ -306,12 +306,14 @@ pub enum Admin {
         topic: Option<String>,
         from: LeasePlace,
     },
-    /// Which step decided about a stored message for a group; answered by `Answer::Standing`.
+    /// Which step decided about a stored message for a group; answered by `Answer::Standing`. `due_ms` is when a message of a calendar queue
+    /// is due.
     Explain {
         group: String,
         queue: QueueId,
         offset: QueueOffset,
         priority: u8,
+        due_ms: i64,
     },
     /// A page of a topic's messages that wait for a decision or were given up, from this number on; answered by `Answer::Transactions`.
     ListTransactions { topic: String, from: QueueOffset },

@@ -1,7 +1,7 @@
 //! What one message is for one group: which step decided about it so far.
 
 use sluice_log::record::{Filter, OnFailure};
-use sluice_protocol::ids::{Digest, Pass, QueueId, QueueOffset};
+use sluice_protocol::ids::{Digest, GroupId, Pass, QueueId, QueueOffset};
 
 use crate::effect::{AlarmInfo, LeaseState, PauseInfo, Rule};
 
@@ -10,6 +10,8 @@ use crate::effect::{AlarmInfo, LeaseState, PauseInfo, Rule};
 pub struct Standing {
     /// The topic's name; `None` when it was deleted.
     pub topic: Option<String>,
+    /// The group, if there is one.
+    pub group: Option<GroupId>,
     /// The step that decided.
     pub step: Step,
     /// What the group asks of the topic now, if it reads it.
@@ -75,4 +77,8 @@ pub enum Waiting {
     Order,
     /// It is to be delivered, once a member takes it.
     Demand,
+    /// Its time: it is delayed and has no place in a queue yet. Wall clock, milliseconds; 0 where it is released at once.
+    Due { at_wall_ms: i64 },
+    /// It is prepared, and nobody decided about it.
+    Decision,
 }

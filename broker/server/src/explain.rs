@@ -1,19 +1,21 @@
 //! The life of one message for one group: asks the core which step decided, and the filter that rules now where the answer lies with it.
 
+mod history;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_core::effect::{Answer, LeaseState, Rule};
 use sluice_core::input::Admin;
 use sluice_core::standing::{Ruling, Standing, Step, Waiting};
-use sluice_log::record::OnFailure;
+use sluice_log::record::{CursorId, OnFailure};
 use sluice_log::{BatchPlace, LogError, LogReader};
 use sluice_plugin_host::{Attribute, FilterHandle, RunFailure};
 use sluice_protocol::batch::Row;
 use sluice_protocol::control::{Column, Evaluation, ExplainMessage, Explanation, Verdict, column, explanation, lease_info};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::{self, FrameKind};
-use sluice_protocol::ids::{MessageId, QueueId, QueueOffset};
+use sluice_protocol::ids::{MessageId, QueueId, QueueIndex, QueueOffset};
 use sluice_protocol::names;
 
 use crate::assembly::ReadFailure;
@@ -57,12 +59,19 @@ pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<
     let mut explained = None;
     let reader = serving.reader.clone();
     let found = unreadable(tokio::task::spawn_blocking(move || find(&reader, id)).await)?;
-    if let Some((queue, offset, priority)) = found {
+    if let Some(Found {
+        queue,
+        offset,
+        priority,
+        due_ms,
+    }) = found
+    {
         let admin = Admin::Explain {
             group,
             queue,
             offset,
             priority,
+            due_ms,
         };
         let Answer::Standing(standing) = ask_admin(serving, admin).await? else {
             unreachable!("the core says what a message is for a group");
@@ -92,9 +101,18 @@ pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<
     Ok(frame::message(FrameKind::Explanation, &explanation))
 }
 
-/// Where a message is, and its priority: it says in which lane the message is. Blocks while it reads.
-fn find(reader: &LogReader, id: MessageId) -> Result<Option<(QueueId, QueueOffset, u8)>, LogError> {
-    let Some((queue, offset)) = reader.find(id)? else {
+/// Where a message is, its priority, which says in which lane it is, and when it is due.
+struct Found {
+    queue: QueueId,
+    offset: QueueOffset,
+    priority: u8,
+    due_ms: i64,
+}
+
+/// Finds a message by its id, in its queue or else where it waits for its time or a decision. Blocks while it reads.
+fn find(reader: &LogReader, id: MessageId) -> Result<Option<Found>, LogError> {
+    let found = reader.find(id)?;
+    let Some((queue, offset)) = (if found.is_some() { found } else { reader.find_waiting(id)? }) else {
         return Ok(None);
     };
     let place = reader.first_batch(queue, offset, QueueOffset(offset.0 + 1))?;
@@ -106,12 +124,21 @@ fn find(reader: &LogReader, id: MessageId) -> Result<Option<(QueueId, QueueOffse
     let row = attributes
         .as_ref()
         .and_then(|(place, attributes)| attributes.row((offset.0 - place.first.0) as u32));
-    Ok(Some((queue, offset, row.map_or(0, |row| row.priority()))))
+    let (priority, due_ms) = row.map_or((0, 0), |row| (row.priority(), row.deliver_at_ms()));
+    Ok(Some(Found {
+        queue,
+        offset,
+        priority,
+        due_ms,
+    }))
 }
 
 impl Asked {
     /// What became of the message; `None` when it is no longer stored. Blocks while it reads and judges.
     fn explain(self, reader: &LogReader, plugins: &Plugins) -> Result<Option<Explanation>, ExplainError> {
+        if self.queue.index == QueueIndex::CALENDAR {
+            return self.explain_waiting(reader);
+        }
         let end = QueueOffset(self.offset.0 + 1);
         let place = reader.first_batch(self.queue, self.offset, end)?;
         let mut told = Explanation {
@@ -131,8 +158,28 @@ impl Asked {
         if let Some(ruling) = &self.standing.ruling {
             told.evaluation = Some(self.evaluate(reader, plugins, &place, ruling)?);
         }
+        if let Some(group) = self.standing.group {
+            let cursor = CursorId { group, queue: self.queue };
+            history::tell(reader, cursor, self.offset, &place, &mut told)?;
+        }
         if self.standing.step == Step::Over {
             self.find_letter(reader, &place, &mut told)?;
+        }
+        told.step = Some(step(self.standing, &told));
+        Ok(Some(told))
+    }
+
+    /// What a message waits for that has no place in a queue yet; `None` when it does not wait any more and has none.
+    fn explain_waiting(self, reader: &LogReader) -> Result<Option<Explanation>, ExplainError> {
+        let place = reader.first_batch(self.queue, self.offset, QueueOffset(self.offset.0 + 1))?;
+        let mut told = Explanation {
+            topic: self.topic.clone(),
+            topic_id: self.queue.topic.0,
+            stored_wall_ms: place.map_or(0, |place| place.stored_wall_ms),
+            ..Explanation::default()
+        };
+        if let Step::Gone { .. } = self.standing.step {
+            return Ok(None);
         }
         told.step = Some(step(self.standing, &told));
         Ok(Some(told))
@@ -233,6 +280,14 @@ fn step(standing: Standing, told: &Explanation) -> explanation::Step {
             reason,
         }),
         Step::Waiting(waiting) => explanation::Step::Waiting(explanation::Waiting { what: Some(wait(waiting)) }),
+        Step::Over
+            if standing
+                .ruling
+                .as_ref()
+                .is_some_and(|ruling| history::ends_expired(&told.history, ruling.pass)) =>
+        {
+            explanation::Step::Expired(true)
+        }
         Step::Over if told.dead_letter.is_some() => explanation::Step::DeadLettered(true),
         Step::Over => {
             let on_failure = standing.ruling.map_or(OnFailure::Hold, |ruling| ruling.on_failure);
@@ -267,6 +322,8 @@ fn wait(waiting: Waiting) -> explanation::waiting::What {
         Waiting::Verdict => What::Verdict(true),
         Waiting::Order => What::Order(true),
         Waiting::Demand => What::Demand(true),
+        Waiting::Due { at_wall_ms } => What::DueWallMs(at_wall_ms),
+        Waiting::Decision => What::Decision(true),
     }
 }
 

@@ -57,6 +57,8 @@ pub const CONFIRMS_UNWRITTEN_MAX: u32 = 1 << 16;
 /// Dead letters on one page of a list, and in one record that sends them back.
 pub const LETTERS_OF_PAGE_MAX: usize = 256;
 
+/// Events of a message's history that an explanation tells.
+pub const HISTORY_EVENTS_MAX: usize = 256;
 /// Dead letters, from the newest on, among which a copy is looked for.
 pub const LETTERS_LOOKED_THROUGH_MAX: u64 = 1_024;
 /// Prepared messages on one page of a list.

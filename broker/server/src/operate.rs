@@ -146,7 +146,7 @@ pub(crate) fn lease_state(state: LeaseState) -> lease_info::State {
     }
 }
 
-fn reason_of(reason: ReturnReason) -> control::ReturnReason {
+pub(crate) fn reason_of(reason: ReturnReason) -> control::ReturnReason {
     match reason {
         ReturnReason::Nacked => control::ReturnReason::Nacked,
         ReturnReason::Expired => control::ReturnReason::Expired,

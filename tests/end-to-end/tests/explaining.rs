@@ -47,6 +47,12 @@ fn until(broker: &Broker, offset: u64, step: &str) -> Value {
     }
 }
 
+/// What the group did with the message, one after the other.
+fn what_happened(told: &Value) -> Vec<&str> {
+    let history = told["history"].as_array().map_or(&[][..], Vec::as_slice);
+    history.iter().filter_map(|event| event["what"].as_str()).collect()
+}
+
 fn waits_for(told: &Value, what: &str) {
     assert_eq!(
         (&told["step"], &told["details"]["for"]),
@@ -139,7 +145,17 @@ async fn a_message_is_followed_from_its_lease_to_the_dead_letters() {
     );
     assert!(told["details"]["due_ms"].as_i64() > told["stored_ms"].as_i64(), "{told}");
     broker.run(&["group", "skip", "g", "--topic", "numbers", "--queue", "0", "--offset", "1"]);
-    assert_eq!(explain(&broker, 1)["step"], "settled");
+    let told = explain(&broker, 1);
+    assert_eq!(
+        (&told["step"], what_happened(&told)),
+        (&"settled".into(), vec!["delivered", "returned", "skipped"])
+    );
+    let first = &told["history"][0];
+    assert_eq!(
+        (&first["member"], &first["by"], &first["attempt"]),
+        (&"till-3".into(), &"receive".into(), &1.into())
+    );
+    assert!(first["at_ms"].as_i64() >= told["stored_ms"].as_i64(), "{told}");
     consumer.nack(&got[2..3], Some(Duration::ZERO)).await.expect("it is answered");
     let mut again = receive(&consumer, 1).await;
     while again[0].offset() != 2 {
@@ -147,6 +163,10 @@ async fn a_message_is_followed_from_its_lease_to_the_dead_letters() {
     }
     consumer.nack(&again, Some(Duration::ZERO)).await.expect("it is answered");
     let told = until(&broker, 2, "dead_lettered");
+    assert_eq!(
+        what_happened(&told),
+        ["delivered", "returned", "delivered", "returned", "dead_lettered"]
+    );
     let letter = &told["dead_letter"];
     assert_eq!(
         (&letter["topic"], &letter["offset"], &letter["attempts"], &letter["reason"]),
@@ -224,6 +244,48 @@ async fn what_the_group_has_not_come_to_waits_for_something() {
     );
     stream.close().await;
     client.close().await;
+}
+
+#[test]
+fn a_message_without_a_place_in_a_queue_says_what_it_waits_for() {
+    let broker = started(0);
+    broker.run(&["group", "create", "g"]);
+    let produced = |option: &[&str]| {
+        let arguments = [&["--json", "produce", "numbers", "--jsonl", "-"][..], option].concat();
+        let printed = broker.succeed(&arguments, "{\"n\":1}\n");
+        let first = printed.lines().next().expect("it prints what waits");
+        serde_json::from_str::<Value>(first).expect("it prints JSON")
+    };
+    let text = |value: &Value| value.as_str().expect("it is a text").to_owned();
+    let delayed = produced(&["--deliver-after", "1h"]);
+    let told = explain_id(&broker, &text(&delayed["id"]), "g");
+    waits_for(&told, "time");
+    assert_eq!((&told["details"]["due_ms"], told.get("offset")), (&delayed["deliver_at_ms"], None));
+    broker.run(&["message", "recall", &text(&delayed["recall"])]);
+    assert_eq!(explain_id(&broker, &text(&delayed["id"]), "g")["step"], "not_stored");
+    let prepared = produced(&["--prepare"]);
+    waits_for(&explain_id(&broker, &text(&prepared["id"]), "g"), "decision");
+    broker.run(&["transaction", "commit", &text(&prepared["transaction"])]);
+    assert_eq!(broker.consume("numbers", "g", &["--count", "1"]).len(), 1);
+    let told = explain_id(&broker, &text(&prepared["id"]), "g");
+    assert_eq!(
+        (&told["step"], what_happened(&told)),
+        (&"settled".into(), vec!["delivered", "acknowledged"])
+    );
+    let people = broker.run(&["message", "explain", &text(&prepared["id"]), "--group", "g"]);
+    assert!(people.contains("acknowledged"), "{people}");
+}
+
+#[test]
+fn a_message_that_expired_says_so() {
+    let broker = started(0);
+    let printed = broker.succeed(&["produce", "numbers", "--jsonl", "-", "--ttl", "1ms"], "{\"n\":1}\n");
+    assert!(!printed.contains("refused"), "{printed}");
+    // The next one is there to be waited for.
+    broker.produce("numbers", 1, 2);
+    assert_eq!(broker.consume("numbers", "g", &["--until-empty"]), [1]);
+    let told = explain(&broker, 0);
+    assert_eq!((&told["step"], what_happened(&told)), (&"expired".into(), vec!["expired"]));
 }
 
 #[test]

@@ -1,26 +1,44 @@
 //! What became of one message for one group, out of state and of what its lane waits for. Nothing is kept for this.
 
-use sluice_log::record::{CursorId, Filter};
-use sluice_protocol::ids::{GroupId, QueueId, QueueOffset};
+use sluice_log::record::{CursorId, Due, Filter};
+use sluice_protocol::ids::{GroupId, QueueId, QueueIndex, QueueOffset, TopicId};
 
 use super::key_of;
 use crate::broker::Core;
 use crate::effect::Answer;
 use crate::leases::held_from;
 use crate::standing::{Ruling, Standing, Step, Waiting};
+use crate::state::transaction::Known;
 
 impl Core {
     /// Which step decided about a message for a group.
-    pub(crate) fn explain(&self, group: &str, queue: QueueId, offset: QueueOffset, priority: u8) -> Answer {
+    pub(crate) fn explain(&self, group: &str, queue: QueueId, offset: QueueOffset, priority: u8, due_ms: i64) -> Answer {
         let topic = self.state.topics.get(&queue.topic).map(|topic| topic.name.clone());
         let group = self.state.group_named(group);
         let cursor = group.map(|group| CursorId { group, queue });
         Answer::Standing(Box::new(Standing {
             topic,
-            step: cursor.map_or(Step::NoGroup, |cursor| self.step(cursor, offset, priority)),
+            group,
+            step: match cursor {
+                None => Step::NoGroup,
+                Some(_) if queue.index == QueueIndex::CALENDAR => self.calendar_step(queue.topic, offset, due_ms),
+                Some(cursor) => self.step(cursor, offset, priority),
+            },
             ruling: cursor.and_then(|cursor| self.ruling(cursor)),
             letters: group.and_then(|group| self.stored_letters(group)),
         }))
+    }
+
+    /// The same for a message that was delayed or prepared and has, as far as the index knows, no place in a queue.
+    fn calendar_step(&self, topic: TopicId, number: QueueOffset, due_ms: i64) -> Step {
+        let known = self.state.transactions.get(topic).map_or(Known::Nothing, |of| of.known(number));
+        let due = Due { at_ms: due_ms, number };
+        let waits = self.state.calendars.get(topic).is_some_and(|calendar| calendar.holds(due));
+        match known {
+            Known::Undecided(_) => Step::Waiting(Waiting::Decision),
+            _ if waits => Step::Waiting(Waiting::Due { at_wall_ms: due_ms }),
+            Known::Committed | Known::RolledBack | Known::GivenUp(..) | Known::Nothing => Step::Gone { start: number },
+        }
     }
 
     fn ruling(&self, cursor: CursorId) -> Option<Ruling> {
