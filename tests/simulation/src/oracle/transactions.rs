@@ -210,25 +210,27 @@ impl Oracle {
             self.court.exercise(Law::UndecidedOverCrash);
         }
         let (book, deciding) = (&self.book, &mut self.deciding);
-        let is_decided = |(message, committed): (&Numbered, &bool)| {
+        let is_recorded = |(message, committed): (&Numbered, &bool)| {
             let decided = if *committed {
                 &book.decisions.committed
             } else {
                 &book.decisions.rolled_back
             };
-            decided.contains_key(message) || !book.topics.contains_key(&message.0)
+            decided.contains_key(message)
         };
         if lazy_loss {
             let is_kept = |(topic, number): &Numbered| {
                 let calendar = book.queues.get(&topic.calendar());
                 calendar.is_some_and(|calendar| *number < calendar.rows.len() as u64)
             };
-            deciding.confirmed.retain(|message, committed| is_decided((message, committed)));
+            // A topic that was lost may come again under the same number, with other messages.
+            deciding.confirmed.retain(|message, committed| is_recorded((message, committed)));
             deciding
                 .lost
                 .extend(deciding.handles.extract_if(.., |_, message| !is_kept(message)));
         }
-        let lost = deciding.confirmed.iter().find(|decided| !is_decided(*decided));
+        let kept = |decided: (&Numbered, &bool)| is_recorded(decided) || !book.topics.contains_key(&decided.0.0);
+        let lost = deciding.confirmed.iter().find(|decided| !kept(*decided));
         self.court.demand(Law::DecisionIsKept, lost.is_none(), || {
             format!("a decision was confirmed and is gone: {lost:?}")
         });
