@@ -268,6 +268,13 @@ impl LogReader {
         self.find(waiting(id))
     }
 
+    /// Whether retention has left the segment in which this position is.
+    pub fn keeps(&self, position: Position) -> bool {
+        let view = self.shared.view();
+        let sealed = view.sealed.iter().any(|segment| (segment.base..segment.end).contains(&position));
+        sealed || position >= view.active.base
+    }
+
     /// The attributes of a batch.
     ///
     /// # Errors

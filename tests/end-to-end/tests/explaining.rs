@@ -283,7 +283,7 @@ fn a_message_that_expired_says_so() {
     assert!(!printed.contains("refused"), "{printed}");
     // The next one is there to be waited for.
     broker.produce("numbers", 1, 2);
-    assert_eq!(broker.consume("numbers", "g", &["--until-empty"]), [1]);
+    assert_eq!(broker.consume("numbers", "g", &[]), [1]);
     let told = explain(&broker, 0);
     assert_eq!((&told["step"], what_happened(&told)), (&"expired".into(), vec!["expired"]));
 }

@@ -21,6 +21,9 @@ impl World {
             if stored.is_none_or(|queue| offset < queue.start) {
                 continue;
             }
+            // What retention took of the log it took of histories, too: a segment goes when nothing stored in it is kept.
+            let kept = expected.into_iter().filter(|(position, _)| shell.reader.keeps(*position));
+            let expected: Vec<_> = kept.map(|(_, record)| record).collect();
             let found = shell.reader.history(cursor, QueueOffset(offset), Position(0), RECORDS_MAX);
             let found = found.map(|history| {
                 let records = history.records.into_iter().map(|(_, record)| record);

@@ -104,7 +104,11 @@ impl World {
             Err(error) => return self.broken(&format!("judge {cursor:?}: {error}")),
         };
         let gapless = places.windows(2).all(|pair| pair[0].end() == pair[1].first);
-        let whole = gapless && places.first().is_some_and(|place| place.first <= from);
+        // Retention may have taken the segment of what lies between the last of them and the start of the queue.
+        let start = self.oracle.book.queues.get(&cursor.queue).map_or(0, |queue| queue.start);
+        let reaches = |end: QueueOffset| end >= asked_to || end.0 >= start;
+        let whole =
+            gapless && places.first().is_some_and(|place| place.first <= from) && places.last().is_some_and(|place| reaches(place.end()));
         // Of a topic that is being deleted the oracle knows no more, and what retention took is in no index.
         for (tag, expected) in content_tags(&self.oracle.book, cursor.queue, from, asked_to, whole) {
             let found = shell.reader.tagged(cursor.queue, from, asked_to, &[tag_hash(tag)]);

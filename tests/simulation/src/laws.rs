@@ -230,7 +230,7 @@ pub const LAWS: [(Law, u64); 97] = [
     (RecoveryIsExact, 100),
     (FoundById, 2_500),
     (FoundByKey, 2_500),
-    (HistoryIsTold, 1_000),
+    (HistoryIsTold, 300),
     (TagsAreIndexed, 5_000),
     (ExtensionIsKept, 200),
     (ForgedHandleIsRefused, 50),

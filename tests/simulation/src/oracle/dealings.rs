@@ -4,17 +4,23 @@ use std::collections::BTreeMap;
 
 use sluice_log::record::{Change, CursorId, LeaseRange, OffsetRange, Record};
 
+use sluice_protocol::ids::Position;
+
 use super::Oracle;
 
 impl Oracle {
-    /// The records by which messages were handed out, came back, were extended and settled, by cursor and offset, in the order of the log.
-    /// Other records that concern a message are left out.
-    pub fn dealings(&self) -> BTreeMap<(CursorId, u64), Vec<Record>> {
-        let mut dealings: BTreeMap<(CursorId, u64), Vec<Record>> = BTreeMap::new();
-        for record in self.frames.iter().flat_map(|frame| &frame.records) {
+    /// The records by which messages were handed out, came back, were extended and settled, by cursor and offset, in the order of the log, each
+    /// with the position of its frame. Other records that concern a message are left out.
+    pub fn dealings(&self) -> BTreeMap<(CursorId, u64), Vec<(Position, Record)>> {
+        let mut dealings: BTreeMap<(CursorId, u64), Vec<(Position, Record)>> = BTreeMap::new();
+        let records = self
+            .frames
+            .iter()
+            .flat_map(|frame| frame.records.iter().map(|record| (Position(frame.position), record)));
+        for (position, record) in records {
             let Some((cursor, offsets)) = dealt(&record.change) else { continue };
             for offset in offsets {
-                dealings.entry((cursor, offset)).or_default().push(record.clone());
+                dealings.entry((cursor, offset)).or_default().push((position, record.clone()));
             }
         }
         dealings
