@@ -27,7 +27,14 @@ const ALL: OffsetRange = OffsetRange {
 pub(crate) fn dealt(record: &Bytes, mut each: impl FnMut(CursorId, OffsetRange)) -> Result<(), RecordError> {
     let number = record.get(..2).map_or(0, |number| u16::from_le_bytes([number[0], number[1]]));
     match number {
-        kind::GRANTED | kind::SETTLED | kind::RETURNED | kind::EXTENDED | kind::DEAD_LETTERED | kind::CULPRIT_DECIDED | SKIPPED => {
+        kind::GRANTED
+        | kind::SETTLED
+        | kind::RETURNED
+        | kind::EXTENDED
+        | kind::DEAD_LETTERED
+        | kind::CULPRIT_DECIDED
+        | kind::EXPIRED
+        | SKIPPED => {
             let fields = record.get(RECORD_HEADER_BYTES..).ok_or(WireError::Truncated)?;
             let (cursor, offsets) = of_one(number, &mut Reader::new(fields))?;
             if offsets.first < offsets.end {
@@ -70,6 +77,10 @@ fn of_one(number: u16, from: &mut Reader<'_>) -> Result<(CursorId, OffsetRange),
         }
         kind::RETURNED => {
             from.bytes(9)?;
+            span(from, 18)?
+        }
+        kind::EXPIRED => {
+            from.bytes(2)?;
             span(from, 18)?
         }
         kind::EXTENDED => {
@@ -118,6 +129,7 @@ pub(crate) fn concerns(change: &Change, wanted: CursorId, offset: QueueOffset) -
         Change::Granted { cursor, leases, .. } | Change::Returned { cursor, leases, .. } => {
             *cursor == wanted && leases.iter().any(|lease| among(&[lease.offsets]))
         }
+        Change::Expired { cursor, messages, .. } => *cursor == wanted && messages.iter().any(|lease| among(&[lease.offsets])),
         Change::Settled { cursor, offsets, .. } | Change::Extended { cursor, offsets, .. } => *cursor == wanted && among(offsets),
         Change::DeadLettered { cursor, offset: of, .. } | Change::CulpritDecided { cursor, offset: of, .. } => {
             (*cursor, *of) == (wanted, offset)

@@ -33,6 +33,7 @@ pub fn dealt(change: &Change) -> Option<(CursorId, Vec<u64>)> {
         Change::Granted { cursor, leases, .. } | Change::Returned { cursor, leases, .. } => {
             Some((*cursor, each(leases).map(|(offset, _)| offset).collect()))
         }
+        Change::Expired { cursor, messages, .. } => Some((*cursor, each(messages).map(|(offset, _)| offset).collect())),
         Change::Settled { cursor, offsets, .. } | Change::Extended { cursor, offsets, .. } => {
             Some((*cursor, offsets_of(offsets).collect()))
         }
