@@ -124,6 +124,10 @@ fn find(reader: &LogReader, id: MessageId) -> Result<Option<Found>, LogError> {
     let row = attributes
         .as_ref()
         .and_then(|(place, attributes)| attributes.row((offset.0 - place.first.0) as u32));
+    // What waits is indexed under an id that another producer might have.
+    if row.as_ref().is_some_and(|row| row.message_id() != id) {
+        return Ok(None);
+    }
     let (priority, due_ms) = row.map_or((0, 0), |row| (row.priority(), row.deliver_at_ms()));
     Ok(Some(Found {
         queue,
