@@ -6,7 +6,7 @@ mod guests;
 
 use std::time::Duration;
 
-use guests::{Guest, SOUND};
+use guests::{Guest, POISONED, TRAPPING};
 use serde_json::{Value, json};
 use sluice_client::{Consumer, ConsumerConfig, Filter, ReceivedMessage};
 use sluice_end_to_end::{Broker, property_equals};
@@ -301,24 +301,6 @@ fn a_filter_of_ones_own_is_named_by_its_digest() {
     assert_eq!((&told["step"], &told["filter"]["plugin"]), (&"skipped".into(), &"own".into()));
     assert_eq!(told["filter"]["columns"], json!({ "property color": "red" }));
 }
-
-const TRAPPING: Guest = Guest {
-    evaluate: "unreachable",
-    ..SOUND
-};
-/// Traps where a tag of the run has an exclamation mark.
-const POISONED: Guest = Guest {
-    evaluate: "
-        (local.set 3 (i32.add (local.get 1) (i32.load offset=24 (local.get 1))))
-        (local.set 2 (i32.add (local.get 3) (i32.load offset=28 (local.get 1))))
-        (block $done (loop $next
-            (br_if $done (i32.ge_u (local.get 3) (local.get 2)))
-            (if (i32.eq (i32.load8_u (local.get 3)) (i32.const 33)) (then unreachable))
-            (local.set 3 (i32.add (local.get 3) (i32.const 1)))
-            (br $next)))",
-    columns: 1,
-    ..SOUND
-};
 
 /// A file that holds a guest.
 fn module(broker: &Broker, guest: Guest) -> String {

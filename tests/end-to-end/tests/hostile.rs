@@ -6,7 +6,7 @@ mod guests;
 
 use std::time::Duration;
 
-use guests::{Guest, SOUND};
+use guests::{Guest, POISONED, SOUND, TRAPPING};
 use serde_json::Value;
 use sluice_client::admin::{Alarm, GroupInfo, OnFailure, PluginLimits};
 use sluice_client::{Client, Consumer, ConsumerConfig, Filter};
@@ -17,23 +17,6 @@ const MEMORY_BYTES: u64 = 16 << 20;
 /// As many threads run plugins unless the broker is told otherwise.
 const VERDICT_THREADS: u64 = 2;
 
-/// Traps where a tag of the run has an exclamation mark.
-const POISONED: Guest = Guest {
-    evaluate: "
-        (local.set 3 (i32.add (local.get 1) (i32.load offset=24 (local.get 1))))
-        (local.set 2 (i32.add (local.get 3) (i32.load offset=28 (local.get 1))))
-        (block $done (loop $next
-            (br_if $done (i32.ge_u (local.get 3) (local.get 2)))
-            (if (i32.eq (i32.load8_u (local.get 3)) (i32.const 33)) (then unreachable))
-            (local.set 3 (i32.add (local.get 3) (i32.const 1)))
-            (br $next)))",
-    columns: 1,
-    ..SOUND
-};
-const TRAPPING: Guest = Guest {
-    evaluate: "unreachable",
-    ..SOUND
-};
 const SPINNING: Guest = Guest {
     evaluate: "(loop (br 0))",
     ..SOUND

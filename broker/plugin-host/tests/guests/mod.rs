@@ -31,6 +31,26 @@ pub(crate) const SOUND: Guest = Guest {
     columns: 0,
 };
 
+/// Traps where a tag of the run has an exclamation mark.
+pub(crate) const POISONED: Guest = Guest {
+    evaluate: "
+        (local.set 3 (i32.add (local.get 1) (i32.load offset=24 (local.get 1))))
+        (local.set 2 (i32.add (local.get 3) (i32.load offset=28 (local.get 1))))
+        (block $done (loop $next
+            (br_if $done (i32.ge_u (local.get 3) (local.get 2)))
+            (if (i32.eq (i32.load8_u (local.get 3)) (i32.const 33)) (then unreachable))
+            (local.set 3 (i32.add (local.get 3) (i32.const 1)))
+            (br $next)))",
+    columns: 1,
+    ..SOUND
+};
+
+/// Traps on whatever it is asked.
+pub(crate) const TRAPPING: Guest = Guest {
+    evaluate: "unreachable",
+    ..SOUND
+};
+
 impl Guest {
     /// As a core module that carries its component type.
     pub(crate) fn module(&self) -> Vec<u8> {
