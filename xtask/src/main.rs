@@ -80,7 +80,7 @@ impl Command {
             Self::Lint => run::lint(),
             Self::Demo { rest } => run::demo(&rest),
             Self::Simulate { mutants: true, .. } => run::mutants(),
-            Self::Simulate { seeds, from, .. } => run::simulate(seeds, from),
+            Self::Simulate { seeds, from, .. } => run::simulate(seeds, from, &[]),
             Self::Crash { rest } => run::crash(&rest),
             Self::SqlOracle { pairs, seed } => run::sql_oracle(pairs, seed),
             Self::Plugins => run::plugins(),

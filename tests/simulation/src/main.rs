@@ -18,6 +18,9 @@ struct Arguments {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     from: u64,
+    /// Do not demand that every law was put to the test often enough: for seeds that nobody has looked at.
+    #[arg(long)]
+    anywhere: bool,
     /// Plant every bug in turn, and demand that each is found within its seeds.
     #[arg(long)]
     mutants: bool,
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the seeds and demands that every law holds and was put to the test often enough.
+/// Runs the seeds and demands that every law holds, and that each was put to the test often enough unless the seeds are chance.
 fn laws(arguments: &Arguments) -> Result<()> {
     let (from, until) = (arguments.from, arguments.from + arguments.seeds);
     println!("seeds {from} to {}", until - 1);
@@ -71,7 +74,7 @@ fn laws(arguments: &Arguments) -> Result<()> {
         arguments.seeds as f64 / seconds
     );
     let neglected = tally.neglected(arguments.seeds);
-    if !neglected.is_empty() {
+    if !neglected.is_empty() && !arguments.anywhere {
         bail!("laws that were not put to the test often enough (law, count, minimum): {neglected:?}");
     }
     Ok(())
