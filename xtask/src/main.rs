@@ -25,9 +25,9 @@ enum Command {
     Test,
     /// Format, lint and tidy; what continuous integration demands besides the tests.
     Lint,
-    /// Build all and show the main job on real input.
+    /// Build all and show the main job on real input; with `shop`, a shop's day with every kind of message.
     Demo {
-        /// Passed on to `sluice demo`.
+        /// Passed on to `sluice demo`: `flights`, `shop`, and their options.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },

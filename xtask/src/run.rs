@@ -48,7 +48,7 @@ pub(crate) fn lint() -> Result<()> {
     )
 }
 
-/// The main job on real input, in the build that is shipped.
+/// A demonstration in the build that is shipped: the main job on real input, unless another is named.
 pub(crate) fn demo(rest: &[String]) -> Result<()> {
     toolchain::ensure_guest_target()?;
     let mut arguments = vec!["run", "--release", "--locked", "--package", "sluice", "--", "demo"];

@@ -221,7 +221,8 @@ impl Broker {
         std::fs::read_to_string(self.directory.path().join("log.txt")).unwrap_or_default()
     }
 
-    fn ready_file(&self) -> PathBuf {
+    /// The file that says where it serves.
+    pub fn ready_file(&self) -> PathBuf {
         self.directory.path().join("ready.json")
     }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use sluice_client::{Client, StreamConfig};
 use sluice_protocol::ids::MessageId;
 
-use super::flights::{Flight, Question};
+use super::data::{Flight, Question};
 use super::groups;
 use crate::child::Broker;
 

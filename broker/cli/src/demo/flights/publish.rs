@@ -5,7 +5,7 @@ use sluice_client::{Client, NewMessage, ProducerConfig};
 use sluice_protocol::ids::MessageId;
 
 use super::TOPIC;
-use super::flights::Flight;
+use super::data::Flight;
 use crate::output;
 
 /// How many sends are on their way before the oldest confirmation is waited for.

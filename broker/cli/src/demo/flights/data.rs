@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::draw::Draw;
 
 /// 20,000 real flights; where they come from is told beside the file.
-const CSV: &[u8] = include_bytes!("../../../../demo/flights-2001q1.csv");
+const CSV: &[u8] = include_bytes!("../../../../../demo/flights-2001q1.csv");
 
 /// One row of the file, under the file's own column names.
 #[derive(Debug, serde::Deserialize)]

@@ -10,7 +10,7 @@ use sluice_client::{Client, Filter, StreamConfig};
 use sluice_protocol::ids::MessageId;
 
 use super::TOPIC;
-use super::flights::{Flight, Question};
+use super::data::{Flight, Question};
 use crate::output;
 
 /// How long a stream is silent before the group's lag is asked for.
