@@ -110,6 +110,7 @@ impl Core {
         self.counters.delays_dropped += self.state.calendars.get(topic).map_or(0, |calendar| calendar.len() as u64);
         self.counters.undecided_dropped += self.state.transactions.get(topic).map_or(0, |waiting| waiting.len() as u64);
         self.releasing.forget(topic);
+        self.asking.forget(topic);
         let depends = self.record(Change::TopicDeleted { topic });
         let refusal = Refusal::new(ErrorCode::TopicDeleted, format!("topic {name} was deleted"));
         for group in groups {

@@ -7,6 +7,7 @@ use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{Epoch, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 use sluice_protocol::units::Now;
 
+use crate::asking::Asking;
 use crate::checkpoint::Checkpointing;
 use crate::config::CoreConfig;
 use crate::consume::Consuming;
@@ -35,6 +36,7 @@ pub struct Core {
     pub(crate) visible: Visible,
     pub(crate) publishing: Publishing,
     pub(crate) releasing: Releasing,
+    pub(crate) asking: Asking,
     pub(crate) consuming: Consuming,
     pub(crate) checkpointing: Checkpointing,
     pub(crate) counters: Counters,
@@ -77,6 +79,7 @@ impl Core {
             visible: Visible::default(),
             publishing: Publishing::default(),
             releasing: Releasing::default(),
+            asking: Asking::default(),
             consuming: Consuming::default(),
             checkpointing: Checkpointing::default(),
             counters: Counters::default(),
@@ -161,8 +164,17 @@ impl Core {
             Input::Admin { request, admin } => self.administrate(request, admin),
             Input::Synced { end } => self.synced(end),
             Input::Verdicts { judge, outcome } => self.judged(judge, outcome),
-            Input::Fetched { fetch, batch } => self.fetched(fetch, batch),
-            Input::FetchFailed { fetch } => self.fetch_failed(fetch),
+            Input::Fetched { fetch, batch } => {
+                // Each fetch is known in one place only.
+                self.undecided_fetched(fetch, Some(batch.clone()));
+                self.fetched(fetch, batch);
+            }
+            Input::FetchFailed { fetch } => {
+                self.undecided_fetched(fetch, None);
+                self.fetch_failed(fetch);
+            }
+            Input::Asked { ask } => self.ask_ended(ask, true),
+            Input::NotAsked { ask } => self.ask_ended(ask, false),
             Input::DueFetched { fetch, batch } => self.due_fetched(fetch, batch),
             Input::Located { locate, offset } => self.located(locate, offset),
             Input::Checkpointed => self.checkpointing.finished(),
@@ -175,6 +187,7 @@ impl Core {
     pub fn end_turn(&mut self, now: Now) {
         self.set_now(now);
         self.store_published();
+        self.ask_undecided();
         self.release_due();
         self.serve_readings();
         self.checkpoint_step();
@@ -196,6 +209,7 @@ impl Core {
             slices,
             self.consuming.next_timer(),
             self.next_release(),
+            self.next_ask(),
             self.journal.cover_mono_ms(),
         ]
         .into_iter()

@@ -28,6 +28,12 @@ pub struct CoreConfig {
     /// Messages that must have been judged with one that a plugin failed on before it is decided about, unless its time is over.
     /// Default: 1,024.
     pub culprit_quorum: u64,
+    /// How long a prepared message waits for a decision before a producer is asked about it, in milliseconds. Default: 6 s.
+    pub ask_first_ms: u64,
+    /// How long after one ask the next one follows, or the message is given up, in milliseconds. Default: 30 s.
+    pub ask_interval_ms: u64,
+    /// How many asks are delivered before a message is given up. Default: 15.
+    pub asks_max: u16,
 }
 
 impl Default for CoreConfig {
@@ -56,6 +62,9 @@ impl Default for CoreConfig {
             grant_messages: GRANT_MESSAGES_MAX,
             frame_records_bytes: FRAME_RECORDS_BYTES_MAX,
             culprit_quorum: CULPRIT_QUORUM,
+            ask_first_ms: 6_000,
+            ask_interval_ms: 30_000,
+            asks_max: 15,
         }
     }
 }

@@ -21,6 +21,14 @@ pub struct Counters {
     pub committed: u64,
     /// Messages that were rolled back.
     pub rolled_back: u64,
+    /// Asks about prepared messages that were delivered to a producer.
+    pub asks_delivered: u64,
+    /// Asks that could not be delivered; each is tried again.
+    pub asks_undelivered: u64,
+    /// Messages that were rolled back because nobody decided.
+    pub given_up: u64,
+    /// Of these, messages that an operator committed.
+    pub revived: u64,
     /// Messages that waited for a decision in a topic that was deleted.
     pub undecided_dropped: u64,
     /// Messages that a retried send found stored already.

@@ -24,6 +24,10 @@ pub struct FetchId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocateId(pub u64);
 
+/// Names one `Effect::Ask` until the shell says whether it was delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u64);
+
 /// What the core wants done. Each is released only when all it depends on is synced, so the shell may act on it at once.
 #[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug)]
@@ -59,13 +63,16 @@ pub enum Effect {
         queue: QueueId,
         pass: Pass,
     },
-    /// Read one message for the dead-letter topic; answered by `Input::Fetched`, or by `Input::FetchFailed`.
+    /// Read one message and make a copy of it; answered by `Input::Fetched`, or by `Input::FetchFailed`.
     Fetch {
         fetch: FetchId,
         source: QueueId,
         offset: QueueOffset,
-        dead: DeadLetter,
+        copy: Copied,
     },
+    /// Ask a live producer of the topic what becomes of a prepared message; answered by `Input::Asked` once it was delivered to one, or by
+    /// `Input::NotAsked`. What that producer says comes as any decision does.
+    Ask(Ask),
     /// Read the messages with these numbers of a calendar, which are due in this order; answered by `Input::DueFetched`.
     FetchDue {
         fetch: FetchId,
@@ -134,6 +141,45 @@ pub enum Taker {
     Receive { request: RequestId, handles: Vec<Bytes> },
     /// Pushed on a stream: the messages are numbered from `first_number` on this queue and pass.
     Stream { subscription: SubscriptionId, first_number: u64 },
+}
+
+/// A prepared message about which a producer is to be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Which ask this is.
+    pub ask: AskId,
+    /// The topic's name.
+    pub topic: String,
+    /// Where the message is: in the calendar queue of its topic, under its number.
+    pub place: (QueueId, QueueOffset),
+    /// What decides about it.
+    pub handle: [u8; TRANSACTION_BYTES],
+    /// What is known of it: how often somebody was asked before, among others.
+    pub undecided: Undecided,
+}
+
+/// What is to be made of a message that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Copied {
+    /// What a dead-letter topic holds.
+    DeadLetter(DeadLetter),
+    /// What the topic of messages holds that were rolled back because nobody decided.
+    RolledBack(RolledBack),
+    /// Of such a copy the message that it was made of.
+    Revived,
+}
+
+/// What the copy of a message that was rolled back because nobody decided says of its origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RolledBack {
+    /// The topic it was prepared for.
+    pub topic: String,
+    /// When it was prepared: wall clock, milliseconds.
+    pub prepared_wall_ms: i64,
+    /// How often a producer was asked about it.
+    pub asks: u16,
+    /// What an operator commits it with.
+    pub handle: [u8; TRANSACTION_BYTES],
 }
 
 /// What the copy in the dead-letter topic says of its origin.
@@ -310,6 +356,8 @@ pub struct TransactionInfo {
     pub place: (QueueId, QueueOffset),
     /// What is known of it while it waits; `None` when it was given up.
     pub undecided: Option<Undecided>,
+    /// When a producer is asked about it next (wall clock, milliseconds); `None` when nobody is any more.
+    pub next_ask_wall_ms: Option<i64>,
 }
 
 /// A topic as operators see it.

@@ -7,7 +7,7 @@ use sluice_log::record::{Filter, GroupSettings, OnFailure, PluginLimits, StartPo
 use sluice_protocol::batch::Batch;
 use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
-use crate::effect::{FetchId, JudgeId, LocateId};
+use crate::effect::{AskId, FetchId, JudgeId, LocateId};
 
 /// A client's connection, numbered by the shell; never used again within an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,13 +93,16 @@ pub enum Input {
         judge: JudgeId,
         outcome: Result<Verdicts, JudgeFailure>,
     },
-    /// The message that `Effect::Fetch` asked for, alone in a flat batch as the dead-letter topic is to hold it;
-    /// `None` when it is no longer stored.
+    /// The copy that `Effect::Fetch` asked for, alone in a flat batch; `None` when the message is no longer stored.
     Fetched { fetch: FetchId, batch: Option<Bytes> },
     /// The message that `Effect::Fetch` asked for could not be read this time. It is asked for again after a while, and held until then.
     FetchFailed { fetch: FetchId },
     /// The messages that `Effect::FetchDue` asked for, or the first so many of them. None at all: the first could not be read this time.
     DueFetched { fetch: FetchId, batch: Option<Batch> },
+    /// What `Effect::Ask` asks was delivered to a producer that said it answers for this topic.
+    Asked { ask: AskId },
+    /// It was not: there is no such producer, or it could not be reached. It does not count, and is tried again after a while.
+    NotAsked { ask: AskId },
     /// The first offset stored at the asked time or later (the queue's end when there is none).
     Located { locate: LocateId, offset: QueueOffset },
     /// The checkpoint that `Effect::Checkpoint` finished is durable.

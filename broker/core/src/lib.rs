@@ -1,6 +1,7 @@
 //! The broker as a value: every decision about topics, queues, groups, leases and settlements, without a clock, a thread or a file.
 
 mod admin;
+mod asking;
 mod broker;
 mod checkpoint;
 mod config;

@@ -103,6 +103,10 @@ pub const EXPIRED_MAX: u64 = 8_192;
 pub const RELEASED_MAX: usize = 8_192;
 /// After so long, in milliseconds, a topic is gone on with in which a message that is due could not be read.
 pub const DUE_AGAIN_MS: u64 = 1_000;
+/// Prepared messages of one topic that are asked about or given up at one time.
+pub const ASKS_MAX: usize = 64;
+/// After an ask that could not be delivered nothing further is asked about its topic for so long, in milliseconds.
+pub const ASK_AGAIN_MS: u64 = 1_000;
 /// Prepared messages that one request may decide about.
 pub const DECIDE_MAX: usize = 1_000;
 /// Of each topic the decisions about the last so many times 64 prepared or delayed messages are remembered.

@@ -77,11 +77,17 @@ pub enum Bug {
     CheckpointForgetsUndecided,
     UndecidedNotKept,
     TransactionHandleUnverified,
+    AskedEarly,
+    OneAskMore,
+    UndeliveredAskCounts,
+    AskForgotten,
+    GivenUpLost,
+    RevivedTwice,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 73] = [
+    pub const ALL: [(&str, Self); 79] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -155,6 +161,12 @@ impl Bug {
         ("checkpoint-forgets-undecided", Self::CheckpointForgetsUndecided),
         ("undecided-not-kept", Self::UndecidedNotKept),
         ("transaction-handle-unverified", Self::TransactionHandleUnverified),
+        ("asked-early", Self::AskedEarly),
+        ("one-ask-more", Self::OneAskMore),
+        ("undelivered-ask-counts", Self::UndeliveredAskCounts),
+        ("ask-forgotten", Self::AskForgotten),
+        ("given-up-lost", Self::GivenUpLost),
+        ("revived-twice", Self::RevivedTwice),
     ];
 }
 

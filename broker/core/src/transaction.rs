@@ -17,6 +17,7 @@ use crate::state::transaction::{Known, due_of};
 impl Core {
     /// Puts prepared messages into the calendar queue of their topic, where they wait for a decision.
     pub(crate) fn prepare(&mut self, topic: TopicId, first: QueueOffset, due_ms: Vec<i64>, batch: Bytes) -> Position {
+        self.asking.look_at(self.now.mono_ms + self.config.ask_first_ms);
         self.record(Change::Transaction(Transaction::Prepared {
             topic,
             first,
@@ -27,7 +28,13 @@ impl Core {
 
     /// Commits or rolls back prepared messages: all of them or none. What was decided so before is answered the same.
     pub(crate) fn decide_transactions(&mut self, request: RequestId, handles: &[Bytes], decision: Decision, operator: Option<String>) {
-        let messages = match self.undecided_of(handles, decision) {
+        if let ([handle], Decision::Commit, Some(by)) = (handles, decision, &operator)
+            && let Some((topic, number)) = self.receipts.read_transaction(handle)
+            && let Some(Known::GivenUp(queue, offset)) = self.state.transactions.get(topic).map(|of| of.known(number))
+        {
+            return self.read_given_up(request, (topic, number), (queue, offset), by.clone());
+        }
+        let messages = match self.undecided_of(handles, decision, operator.is_some()) {
             Ok(messages) => messages,
             // What it is refused for may not be durable yet.
             Err(refusal) => return self.refuse_after(self.journal.last(), request, refusal),
@@ -57,7 +64,12 @@ impl Core {
     }
 
     /// The messages among these that wait for a decision. None of the others was decided otherwise.
-    fn undecided_of(&self, handles: &[Bytes], decision: Decision) -> Result<BTreeMap<(TopicId, QueueOffset), Due>, Refusal> {
+    fn undecided_of(
+        &self,
+        handles: &[Bytes],
+        decision: Decision,
+        by_operator: bool,
+    ) -> Result<BTreeMap<(TopicId, QueueOffset), Due>, Refusal> {
         if handles.is_empty() || handles.len() > DECIDE_MAX {
             let text = format!("one request decides about 1 to {DECIDE_MAX} messages, not {}", handles.len());
             return Err(Refusal::new(ErrorCode::LimitExceeded, text));
@@ -80,6 +92,7 @@ impl Core {
                 }
                 (Known::RolledBack, Decision::Commit) | (Known::Committed, Decision::RollBack) if planted::is(Bug::DecisionReversed) => {}
                 (Known::Committed, Decision::Commit) | (Known::RolledBack | Known::GivenUp(..), Decision::RollBack) => {}
+                (Known::GivenUp(..), Decision::Commit) if by_operator => return Err(Refusal::plain(ErrorCode::DecideAlone)),
                 (Known::Committed, Decision::RollBack) => return Err(Refusal::plain(ErrorCode::AlreadyCommitted)),
                 (Known::RolledBack | Known::GivenUp(..), Decision::Commit) => return Err(Refusal::plain(ErrorCode::AlreadyRolledBack)),
                 (Known::Nothing, _) => return Err(Refusal::plain(ErrorCode::NoSuchTransaction)),
@@ -112,6 +125,7 @@ impl Core {
                 handle: self.receipts.transaction(topic, number),
                 place,
                 undecided,
+                next_ask_wall_ms: undecided.and_then(|undecided| self.next_ask_wall_ms(&undecided)),
             });
         }
         let next = listed.next().map(|(number, _)| number);

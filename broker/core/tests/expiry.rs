@@ -6,7 +6,7 @@ mod harness;
 
 use harness::Harness;
 use sluice_core::CoreConfig;
-use sluice_core::effect::{Effect, TopicTtl};
+use sluice_core::effect::{Copied, Effect, TopicTtl};
 use sluice_core::input::{Action, Admin, Input, Link, Numbers, Verdicts};
 use sluice_log::record::{Change, Filter, GroupSettings, OnExhausted, OnExpired, TopicSettings};
 use sluice_protocol::batch::{Batch, BatchBuilder, NewMessage, group_hash};
@@ -193,7 +193,11 @@ fn what_expired_is_dead_lettered_with_its_reason_where_the_topic_says_so() {
         .effects
         .iter()
         .filter_map(|effect| match effect {
-            Effect::Fetch { fetch, dead, .. } => Some((*fetch, dead.reason.clone(), dead.attempts)),
+            Effect::Fetch {
+                fetch,
+                copy: Copied::DeadLetter(dead),
+                ..
+            } => Some((*fetch, dead.reason.clone(), dead.attempts)),
             _ => None,
         })
         .collect();

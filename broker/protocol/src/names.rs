@@ -7,6 +7,8 @@ use crate::limits::{KEY_BYTES_MAX, MESSAGE_GROUP_BYTES_MAX, NAME_BYTES_MAX, PROP
 pub const DEAD_LETTER_PREFIX: &str = "%DLQ%";
 /// What the name of a topic of the broker's own begins with.
 pub const SYSTEM_PREFIX: &str = "%SYS%";
+/// Where the copies of prepared messages lie that were rolled back because nobody decided.
+pub const ROLLED_BACK_TOPIC: &str = "%SYS%rolled-back";
 
 /// Whose a name is: users create their own, the broker alone those with a reserved prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

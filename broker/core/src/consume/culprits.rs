@@ -8,7 +8,7 @@ use sluice_protocol::names::DEAD_LETTER_PREFIX;
 use super::give_up::{GivingUp, Why};
 use super::{LaneRun, Reading, ReadingKey, cursor_of, key_of};
 use crate::broker::Core;
-use crate::effect::{DeadLetter, Effect, FetchId};
+use crate::effect::{Copied, DeadLetter, Effect, FetchId};
 use crate::input::{CulpritKind, Verdicts};
 use crate::limits::{CULPRIT_MS_MAX, CULPRITS_HELD_MAX, CULPRITS_MAX, REASON_BYTES_MAX, STOPS_MAX};
 use crate::planted::{self, Bug};
@@ -310,7 +310,7 @@ impl Core {
                         fetch,
                         source,
                         offset,
-                        dead,
+                        copy: Copied::DeadLetter(dead),
                     };
                     self.journal.release(Position::default(), wanted);
                 }

@@ -7,7 +7,7 @@ use sluice_protocol::names::{DEAD_LETTER_PREFIX, dead_letter_topic};
 
 use super::{LaneRun, ReadingKey, cursor_of, is_current, key_of};
 use crate::broker::Core;
-use crate::effect::{DeadLetter, Effect, FetchId};
+use crate::effect::{Copied, DeadLetter, Effect, FetchId};
 use crate::limits::{FETCH_AGAIN_MS, FETCHES_MAX};
 use crate::ranges::range;
 use crate::state::group::is_last;
@@ -95,7 +95,7 @@ impl Core {
                             fetch,
                             source,
                             offset,
-                            dead,
+                            copy: Copied::DeadLetter(dead),
                         },
                     );
                 }

@@ -17,6 +17,9 @@ const WORD_BITS: u32 = 6;
 /// Words that share an entry of a checkpoint, as a power of two.
 const WORDS_BITS: u32 = 6;
 
+/// What waits was not asked about yet, or was.
+const KINDS: [bool; 2] = [false, true];
+
 /// A message that waits for a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undecided {
@@ -111,17 +114,16 @@ impl Transactions {
         })
     }
 
-    /// The messages that have waited since this reading of the monotonic clock or longer, the longest first: for the first question, or
-    /// for another.
-    pub fn waiting_since(&self, asked: bool, until_mono_ms: u64) -> impl Iterator<Item = QueueOffset> + '_ {
-        let (first, last) = ((asked, 0, QueueOffset(0)), (asked, until_mono_ms, QueueOffset(u64::MAX)));
-        self.by_since.range(first..=last).map(|(_, _, number)| *number)
+    /// The messages that wait for the first question, or for another, and since when on the monotonic clock: the longest first.
+    pub fn waiting(&self, asked: bool) -> impl Iterator<Item = (u64, QueueOffset)> + '_ {
+        let (first, last) = ((asked, 0, QueueOffset(0)), (asked, u64::MAX, QueueOffset(u64::MAX)));
+        self.by_since
+            .range(first..=last)
+            .map(|(_, since_mono_ms, number)| (*since_mono_ms, *number))
     }
 
-    /// Since when the longest has waited for the first question, or for another.
-    pub fn oldest(&self, asked: bool) -> Option<u64> {
-        let (first, last) = ((asked, 0, QueueOffset(0)), (asked, u64::MAX, QueueOffset(u64::MAX)));
-        self.by_since.range(first..=last).next().map(|(_, since_mono_ms, _)| *since_mono_ms)
+    fn oldest(&self, asked: bool) -> Option<u64> {
+        self.waiting(asked).next().map(|(since_mono_ms, _)| since_mono_ms)
     }
 
     fn wait(&mut self, number: QueueOffset, undecided: Undecided) {
@@ -160,6 +162,8 @@ fn bit(number: QueueOffset) -> u64 {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllTransactions {
     topics: BTreeMap<TopicId, Transactions>,
+    /// The topics in which messages wait: for the first question or for another, and since when the longest does.
+    by_oldest: BTreeSet<(bool, u64, TopicId)>,
     count: u64,
 }
 
@@ -172,6 +176,15 @@ impl AllTransactions {
     /// Those of every topic that ever had one.
     pub fn iter(&self) -> impl Iterator<Item = (TopicId, &Transactions)> {
         self.topics.iter().map(|(topic, transactions)| (*topic, transactions))
+    }
+
+    /// The topics in which messages wait for the first question, or for another, and since when the longest does on the monotonic clock:
+    /// that of the longest first.
+    pub fn waiting(&self, asked: bool) -> impl Iterator<Item = (u64, TopicId)> + '_ {
+        let (first, last) = ((asked, 0, TopicId(0)), (asked, u64::MAX, TopicId(u64::MAX)));
+        self.by_oldest
+            .range(first..=last)
+            .map(|(_, since_mono_ms, topic)| (*since_mono_ms, *topic))
     }
 
     /// How many messages wait for a decision in all topics.
@@ -236,9 +249,7 @@ impl AllTransactions {
     }
 
     pub(super) fn delete(&mut self, topic: TopicId) {
-        if let Some(gone) = self.topics.remove(&topic) {
-            self.count -= gone.len() as u64;
-        }
+        self.update(topic, |transactions| *transactions = Transactions::default());
         for transactions in self.topics.values_mut() {
             transactions.given_up.retain(|_, (of, _)| of.topic != topic);
         }
@@ -246,9 +257,16 @@ impl AllTransactions {
 
     fn update(&mut self, topic: TopicId, change: impl FnOnce(&mut Transactions)) {
         let transactions = self.topics.entry(topic).or_default();
-        let before = transactions.len() as u64;
+        let (before, count) = (KINDS.map(|asked| transactions.oldest(asked)), transactions.len() as u64);
         change(transactions);
-        self.count = self.count + transactions.len() as u64 - before;
+        self.count = self.count + transactions.len() as u64 - count;
+        for (asked, before) in KINDS.into_iter().zip(before) {
+            let oldest = transactions.oldest(asked);
+            if oldest != before {
+                before.map(|since_mono_ms| self.by_oldest.remove(&(asked, since_mono_ms, topic)));
+                oldest.map(|since_mono_ms| self.by_oldest.insert((asked, since_mono_ms, topic)));
+            }
+        }
         // A record that changed nothing leaves nothing behind, since no page of a checkpoint would hold it.
         if *transactions == Transactions::default() {
             self.topics.remove(&topic);
@@ -444,5 +462,30 @@ mod tests {
         all.decided(&[message(8)], true);
         assert_eq!(known(&all, 8), Known::Committed);
         assert_eq!(all.get(TOPIC).unwrap().listed(QueueOffset(0)).count(), 0);
+    }
+
+    #[test]
+    fn a_topic_is_found_by_what_has_waited_in_it_the_longest() {
+        let mut all = AllTransactions::default();
+        let at = |mono_ms| Now { wall_ms: 1_000, mono_ms };
+        let waiting = |all: &AllTransactions, asked| all.waiting(asked).collect::<Vec<_>>();
+        all.prepared(at(10), TOPIC, QueueOffset(0), &[0]);
+        all.prepared(at(20), TOPIC, QueueOffset(1), &[0]);
+        all.prepared(at(15), TopicId(4), QueueOffset(0), &[0]);
+        assert_eq!(waiting(&all, false), [(10, TOPIC), (15, TopicId(4))]);
+        let asked = Asked {
+            number: QueueOffset(0),
+            asks: 1,
+        };
+        all.asked(at(30), TOPIC, &[asked]);
+        assert_eq!(
+            (waiting(&all, false), waiting(&all, true)),
+            (vec![(15, TopicId(4)), (20, TOPIC)], vec![(30, TOPIC)])
+        );
+        all.decided(&[message(1)], true);
+        all.delete(TopicId(4));
+        assert_eq!((waiting(&all, false), waiting(&all, true)), (vec![], vec![(30, TOPIC)]));
+        all.decided(&[message(0)], false);
+        assert_eq!(waiting(&all, true), []);
     }
 }
