@@ -93,8 +93,8 @@ impl Core {
             let wait_ms = self.ask_wait_ms(asked);
             let mut due = Vec::new();
             for (since_mono_ms, topic) in self.state.transactions.waiting(asked) {
-                if since_mono_ms + wait_ms > self.now.mono_ms {
-                    next_mono_ms = next_mono_ms.min(since_mono_ms + wait_ms);
+                if since_mono_ms.saturating_add(wait_ms) > self.now.mono_ms {
+                    next_mono_ms = next_mono_ms.min(since_mono_ms.saturating_add(wait_ms));
                     break;
                 }
                 due.push(topic);
@@ -128,8 +128,8 @@ impl Core {
         let (mut due, mut next_mono_ms) = (Vec::new(), u64::MAX);
         let waiting = transactions.waiting(asked);
         for (since_mono_ms, number) in waiting.filter(|(_, number)| !round.under_way.contains(number)) {
-            if since_mono_ms + wait_ms > self.now.mono_ms {
-                next_mono_ms = since_mono_ms + wait_ms;
+            if since_mono_ms.saturating_add(wait_ms) > self.now.mono_ms {
+                next_mono_ms = since_mono_ms.saturating_add(wait_ms);
                 break;
             }
             if round.under_way.len() + due.len() >= ASKS_MAX {
@@ -366,7 +366,7 @@ impl Core {
 
     /// When a producer is asked about a message next: wall clock, milliseconds.
     pub(crate) fn next_ask_wall_ms(&self, undecided: &Undecided) -> Option<i64> {
-        let due_mono_ms = undecided.since_mono_ms + self.ask_wait_ms(undecided.asks > 0);
+        let due_mono_ms = undecided.since_mono_ms.saturating_add(self.ask_wait_ms(undecided.asks > 0));
         let in_ms = due_mono_ms.saturating_sub(self.now.mono_ms);
         (undecided.asks < self.config.asks_max).then(|| self.now.wall_ms.saturating_add_unsigned(in_ms))
     }

@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::Harness;
-use sluice_core::effect::{AlarmInfo, Answer, CursorInfo, Effect, FetchId, GroupInfo, JudgeId};
+use sluice_core::effect::{AlarmInfo, Answer, Copied, CursorInfo, Effect, FetchId, GroupInfo, JudgeId};
 use sluice_core::input::{
     Action, Admin, ConnectionId, Culprit, CulpritKind, Input, JudgeFailure, JudgeFailureKind, Link, Numbers, SeekTo, Verdicts,
 };
@@ -79,7 +79,12 @@ fn stop(harness: &mut Harness) {
 fn fetches(harness: &mut Harness) -> Vec<(FetchId, u64, String)> {
     let mut fetches = Vec::new();
     harness.effects.retain(|effect| match effect {
-        Effect::Fetch { fetch, offset, dead, .. } => {
+        Effect::Fetch {
+            fetch,
+            offset,
+            copy: Copied::DeadLetter(dead),
+            ..
+        } => {
             fetches.push((*fetch, offset.0, dead.reason.clone()));
             false
         }

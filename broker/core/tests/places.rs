@@ -3,7 +3,7 @@
 mod harness;
 
 use harness::Harness;
-use sluice_core::effect::{Answer, DeadLetter, Effect, FetchId};
+use sluice_core::effect::{Answer, Copied, DeadLetter, Effect, FetchId};
 use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, Numbers, SeekTo, SubscriptionId};
 use sluice_core::state::lane::NEVER_MONO_MS;
 use sluice_log::record::{Backoff, Filter, GroupSettings, OLDEST_EVERY, OnExhausted, StartPoint};
@@ -39,7 +39,12 @@ fn after_the_last_attempt_a_message_goes_to_the_dead_letter_topic_once() {
     assert_eq!(harness.delivered(), [(0, 1), (0, 2)]);
     harness.settle(1, 1, Numbers::UpTo(2), NACK_NOW);
     let asked = harness.effects.iter().find_map(|effect| match effect {
-        Effect::Fetch { fetch, offset, dead, .. } => Some((*fetch, *offset, dead.clone())),
+        Effect::Fetch {
+            fetch,
+            offset,
+            copy: Copied::DeadLetter(dead),
+            ..
+        } => Some((*fetch, *offset, dead.clone())),
         _ => None,
     });
     let (fetch, offset, dead) = asked.expect("a fetch");

@@ -38,7 +38,7 @@ impl World {
             self.step();
             if self.nothing_moves() {
                 let idle = self.clients.iter().all(Client::is_done);
-                let waits = !self.oracle.book.delays.waiting.is_empty();
+                let waits = !self.oracle.book.delays.waiting.is_empty() || !self.oracle.book.decisions.undecided.is_empty();
                 if idle && !waits && self.oracle.lags().iter().all(|(_, lag)| *lag == 0) {
                     break;
                 }
@@ -59,7 +59,7 @@ impl World {
         let idle = self
             .shell
             .as_ref()
-            .is_some_and(|shell| shell.jobs.is_empty() && shell.disk.is_empty());
+            .is_some_and(|shell| shell.jobs.is_empty() && shell.delivered.is_empty() && shell.disk.is_empty());
         idle && self.network.is_quiet()
     }
 
@@ -91,10 +91,27 @@ impl World {
         self.oracle.court.demand(Law::EverythingIsFinished, waiting.is_empty(), || {
             format!("these wait still: {waiting:?}")
         });
+        self.demand_decisions();
         let unrecorded = self.oracle.asked.unrecorded();
         self.oracle.court.demand(Law::DeliveryIsRecorded, unrecorded.is_none(), || {
             format!("{unrecorded:?} was delivered and never recorded")
         });
+    }
+
+    /// Nothing that was prepared is undecided, and what was given up lies where it is said to be.
+    fn demand_decisions(&mut self) {
+        let decisions = &self.oracle.book.decisions;
+        let undecided = &decisions.undecided;
+        self.oracle.court.demand(Law::EverythingIsDecided, undecided.is_empty(), || {
+            format!("nobody decided about these: {undecided:?}")
+        });
+        let copies: Vec<_> = decisions.given_up.values().map(|given| given.place).collect();
+        for (queue, offset) in copies {
+            if self.oracle.book.queues.get(&queue).is_some_and(|model| offset >= model.start) {
+                self.oracle.court.exercise(Law::EverythingIsDecided);
+                self.read_and_compare(queue, offset);
+            }
+        }
     }
 
     fn describe_groups(&mut self) {
@@ -128,7 +145,7 @@ impl World {
             .collect();
         for (message, mut place) in confirmed {
             if place.queue.index == QueueIndex::CALENDAR {
-                let numbered = (place.queue.topic, place.offset);
+                let numbered = self.oracle.book.decisions.number_of((place.queue.topic, place.offset));
                 match self.oracle.book.delays.released.get(&numbered) {
                     Some((queue, offset, _)) => (place.queue, place.offset) = (*queue, *offset),
                     None => {
@@ -164,7 +181,9 @@ impl World {
         let recalled = self.oracle.book.delays.recalled.contains_key(&numbered);
         let deleted = self.oracle.asked.deletes(Some(&place.topic)) && !self.oracle.book.topics.contains_key(&place.queue.topic);
         let decisions = &self.oracle.book.decisions;
-        let undelivered = decisions.undecided.contains_key(&numbered) || decisions.rolled_back.contains_key(&numbered);
+        let undelivered = decisions.undecided.contains_key(&numbered)
+            || decisions.rolled_back.contains_key(&numbered)
+            || decisions.given_up.contains_key(&numbered);
         self.oracle
             .court
             .demand(Law::ConfirmedIsKept, recalled || deleted || undelivered, || {

@@ -1,7 +1,7 @@
 //! What the shell does beside the disk, in any order that the contract allows: judge, deliver, fetch, locate.
 
 use bytes::Bytes;
-use sluice_core::effect::{DeadLetter, Delivery, Effect, FetchId, JudgeId, LocateId, Taker};
+use sluice_core::effect::{Ask, Copied, Delivery, Effect, FetchId, JudgeId, LocateId, Taker};
 use sluice_core::input::{Input, Verdicts};
 use sluice_log::record::CursorId;
 use sluice_protocol::batch::{Batch, BatchMerger, tag_hash};
@@ -19,6 +19,10 @@ impl World {
     /// Does one thing that waits to be done, if any.
     pub(crate) fn job(&mut self) {
         let Some(shell) = &mut self.shell else { return };
+        if !shell.delivered.is_empty() && (shell.jobs.is_empty() || self.random.chance(1, 3)) {
+            let ask = shell.delivered.swap_remove(self.random.index(shell.delivered.len()));
+            return self.turn(vec![Input::Asked { ask }]);
+        }
         if shell.jobs.is_empty() {
             return;
         }
@@ -60,8 +64,9 @@ impl World {
                 fetch,
                 source,
                 offset,
-                dead,
-            } => self.fetch(fetch, source, offset, &dead),
+                copy,
+            } => self.fetch(fetch, source, offset, &copy),
+            Effect::Ask(ask) => self.ask(&ask),
             Effect::FetchDue { fetch, calendar, numbers } => self.fetch_due(fetch, calendar, &numbers),
             Effect::Locate { locate, queue, wall_ms } => self.locate(locate, queue, wall_ms),
             Effect::Write { .. } | Effect::Answer { .. } | Effect::Checkpoint(_) => unreachable!("these are not put among the jobs"),
@@ -199,10 +204,35 @@ impl World {
         }
     }
 
-    fn fetch(&mut self, fetch: FetchId, source: QueueId, offset: QueueOffset, dead: &DeadLetter) {
+    /// Asks a producer that can be asked, if there is one and nothing comes between.
+    fn ask(&mut self, ask: &Ask) {
+        let (queue, number) = ask.place;
+        self.read_and_compare(queue, number.0);
+        let clients = self.clients.iter().enumerate();
+        let able: Vec<_> = clients.filter_map(|(client, of)| Some((client, of.answering()?))).collect();
+        if able.is_empty() || !self.healed && self.random.chance(1, 4) {
+            self.oracle.court.exercise(Law::AskNotDelivered);
+            return self.turn(vec![Input::NotAsked { ask: ask.ask }]);
+        }
+        let (client, connection) = able[self.random.index(able.len())];
+        let handle = Bytes::copy_from_slice(&ask.handle);
+        self.network.answer(&mut self.random, client, connection, Event::Asked { handle });
+        if let Some(shell) = &mut self.shell {
+            shell.delivered.push(ask.ask);
+        }
+    }
+
+    fn fetch(&mut self, fetch: FetchId, source: QueueId, offset: QueueOffset, copy: &Copied) {
+        if matches!(copy, Copied::RolledBack(_)) && !self.healed && self.random.chance(1, 8) {
+            return self.turn(vec![Input::FetchFailed { fetch }]);
+        }
         let Some(shell) = &self.shell else { return };
         let batch: Option<Bytes> = match shell.read(source, offset.0) {
-            Ok(Some((batch, row))) => Some(crate::rows::dead_letter(&batch, row, source, offset, dead)),
+            Ok(Some((batch, row))) => Some(match copy {
+                Copied::DeadLetter(dead) => crate::rows::dead_letter(&batch, row, source, offset, dead),
+                Copied::RolledBack(back) => crate::rows::rolled_back(&batch, row, back),
+                Copied::Revived => crate::rows::revived(&batch, row),
+            }),
             Ok(None) | Err(_) => None,
         };
         if batch.is_none() {
@@ -210,7 +240,9 @@ impl World {
             self.oracle
                 .court
                 .demand(Law::DeliveredAsSent, gone, || format!("{source} {offset:?} cannot be fetched"));
-            self.oracle.unreadable(source, offset.0, &dead.group);
+            if let Copied::DeadLetter(dead) = copy {
+                self.oracle.unreadable(source, offset.0, &dead.group);
+            }
         }
         self.turn(vec![Input::Fetched { fetch, batch }]);
     }

@@ -199,12 +199,26 @@ pub enum Law {
     DecidedOtherwise,
     /// Situation: a start while prepared messages wait for a decision.
     UndecidedOverCrash,
+    /// A producer is not asked about a prepared message before its time.
+    NotAskedEarly,
+    /// Only asks that were delivered count, each of them, and no message is asked about more often than it may be.
+    OnlyDeliveredAsksCount,
+    /// A message is given up after as many asks as it may have and an answer's time, and its copy says where it comes from.
+    GivenUpByTheRule,
+    /// What was given up is delivered if an operator commits it, once.
+    RevivedOnce,
+    /// Once all is well every prepared message is decided about, by somebody or by being given up, and the copies lie where they are said to be.
+    EverythingIsDecided,
+    /// Situation: an ask that could not be delivered.
+    AskNotDelivered,
+    /// Situation: a decision after a producer was asked.
+    DecidedAfterAsk,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 97] = [
+pub const LAWS: [(Law, u64); 104] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -302,6 +316,13 @@ pub const LAWS: [(Law, u64); 97] = [
     (DecisionIsKept, 300),
     (DecidedOtherwise, 50),
     (UndecidedOverCrash, 50),
+    (NotAskedEarly, 300),
+    (OnlyDeliveredAsksCount, 300),
+    (GivenUpByTheRule, 50),
+    (RevivedOnce, 20),
+    (EverythingIsDecided, 100),
+    (AskNotDelivered, 50),
+    (DecidedAfterAsk, 100),
 ];
 
 /// How often each law was put to the test.

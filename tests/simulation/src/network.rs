@@ -45,6 +45,11 @@ pub enum Event {
         /// The queue.
         queue: QueueIndex,
     },
+    /// What becomes of a prepared message?
+    Asked {
+        /// What decides about it.
+        handle: Bytes,
+    },
     /// The stream is over.
     Ended {
         /// Which stream.

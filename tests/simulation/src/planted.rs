@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 89] = [
+pub const BUGS: [Planted; 95] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -233,6 +233,12 @@ pub const BUGS: [Planted; 89] = [
         100,
         "transaction handles are believed without their MAC",
     ),
+    core("asked-early", 50, "a producer is asked 1 ms before the time"),
+    core("one-ask-more", 50, "one ask more is delivered than there may be"),
+    core("undelivered-ask-counts", 50, "an ask that was not delivered counts"),
+    core("ask-forgotten", 50, "a delivered ask is not recorded"),
+    core("given-up-lost", 50, "what is given up is rolled back without a copy"),
+    core("revived-twice", 300, "what was given up is committed as often as an operator asks"),
 ];
 
 /// Lets a bug in on this thread, or none.

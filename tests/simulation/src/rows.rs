@@ -1,8 +1,8 @@
 //! Flat batches made from and compared with what messages are known to contain.
 
 use bytes::Bytes;
-use sluice_core::effect::DeadLetter;
-use sluice_protocol::batch::{Attributes, Batch, BatchBuilder, BatchMerger, NewMessage, Row};
+use sluice_core::effect::{DeadLetter, RolledBack};
+use sluice_protocol::batch::{Attributes, Batch, BatchBuilder, BatchMerger, Changes, NewMessage, Row};
 use sluice_protocol::ids::{ProducerId, QueueId, QueueOffset, Sequence};
 
 use crate::content::{Content, content};
@@ -104,6 +104,40 @@ pub fn dead_letter(source: &Batch, row: u32, queue: QueueId, offset: QueueOffset
     merger
         .add_with_properties(source.attributes(), row, body, &origin)
         .expect("a stored message leaves room for its origin");
+    merger.take().into_bytes()
+}
+
+/// The copy of a prepared message that was given up, alone in a batch and with its origin in further properties.
+pub fn rolled_back(source: &Batch, row: u32, back: &RolledBack) -> Bytes {
+    let (prepared, asks) = (back.prepared_wall_ms.to_string(), back.asks.to_string());
+    let ttl = source.row(row).map_or(0, |row| row.ttl_ms()).to_string();
+    let origin = [
+        ("origin-topic", back.topic.as_str()),
+        ("origin-prepared", prepared.as_str()),
+        ("origin-ttl", ttl.as_str()),
+        ("asks", asks.as_str()),
+    ];
+    let body = source.row(row).map(|row| source.body(&row)).unwrap_or_default();
+    let mut merger = BatchMerger::new();
+    merger
+        .add_with_properties(source.attributes(), row, body, &origin)
+        .expect("a stored message leaves room for its origin");
+    merger.take().into_bytes()
+}
+
+/// The message that such a copy was made of.
+pub fn revived(copy: &Batch, row: u32) -> Bytes {
+    let found = copy.row(row).expect("the copy is there");
+    let ttl = origin(copy.bytes()).into_iter().find(|(name, _)| name == "origin-ttl");
+    let changes = Changes {
+        without: &["origin-topic", "origin-prepared", "origin-ttl", "asks"],
+        ttl_ms: ttl.and_then(|(_, value)| value.parse().ok()).unwrap_or(0),
+        ..Changes::default()
+    };
+    let mut merger = BatchMerger::new();
+    merger
+        .add_changed(copy.attributes(), row, copy.body(&found), changes)
+        .expect("a message has less than its copy");
     merger.take().into_bytes()
 }
 

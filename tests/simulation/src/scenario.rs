@@ -7,12 +7,23 @@ use sluice_core::input::Admin;
 use sluice_log::record::{Backoff, GroupSettings, OnExhausted, OnExpired, StartPoint, TopicSettings};
 use sluice_protocol::ids::ProducerId;
 
-use crate::clients::{Client, Operator, Producer, Receiver, Stream, Wish, bind, on_failure};
+use crate::clients::{Client, Operator, Producer, Receiver, Stream, Temper, Wish, bind, on_failure};
 use crate::content::EXPRESSIONS;
 use crate::random::Random;
 
 /// The topics; the last one may be deleted at any time.
 pub const TOPICS: [&str; 3] = ["orders", "events", "scratch"];
+
+/// When producers are asked about prepared messages, and how often.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// How long after it was prepared, in milliseconds.
+    pub first_ms: u64,
+    /// How long after the ask before, in milliseconds.
+    pub interval_ms: u64,
+    /// After so many that were delivered a message is given up.
+    pub max: u16,
+}
 
 /// The cast of a run.
 #[derive(Debug)]
@@ -33,6 +44,8 @@ pub struct Scenario {
     pub culprit_quorum: u64,
     /// The settings of groups that nobody created.
     pub group: GroupSettings,
+    /// When producers are asked.
+    pub asks: Asks,
 }
 
 impl Scenario {
@@ -93,6 +106,13 @@ impl Scenario {
                 },
             });
         }
+        if random.chance(1, 3) {
+            wishes.push(Wish {
+                group: "registry".to_owned(),
+                topic: "%SYS%rolled-back".to_owned(),
+                expression: String::new(),
+            });
+        }
         let mut clients = Vec::new();
         for _ in 0..random.within(1..4) {
             let id = ProducerId(u128::from(random.bits()) << 64 | u128::from(random.bits()));
@@ -102,6 +122,12 @@ impl Scenario {
                 id,
                 TOPICS.map(str::to_owned).to_vec(),
                 budget,
+                // Somebody can be asked in every run.
+                if clients.is_empty() {
+                    *random.pick(&[Temper::Answers, Temper::Hangs])
+                } else {
+                    *random.pick(&[Temper::Answers, Temper::Hangs, Temper::Deaf])
+                },
             )));
         }
         for wish in 0..wishes.len() {
@@ -127,6 +153,11 @@ impl Scenario {
                 group_settings(random)
             } else {
                 CoreConfig::default().group
+            },
+            asks: Asks {
+                first_ms: *random.pick(&[50, 1_000, 6_000]),
+                interval_ms: *random.pick(&[50, 800, 3_000]),
+                max: random.within(1..4) as u16,
             },
             producer_memory_bytes: if random.chance(1, 6) { random.within(300..1_000) } else { 1 << 20 },
         }

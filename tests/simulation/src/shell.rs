@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use sluice_core::Core;
-use sluice_core::effect::{CheckpointStep, Delivery, Effect, Taker};
+use sluice_core::effect::{AskId, CheckpointStep, Delivery, Effect, Taker};
 use sluice_core::input::SubscriptionId;
 use sluice_log::{LogError, LogReader, LogWriter};
 use sluice_protocol::batch::Batch;
@@ -22,6 +22,8 @@ pub struct Shell {
     pub disk: VecDeque<DiskJob>,
     /// What the others have to do.
     pub jobs: Vec<Effect>,
+    /// Asks that were delivered, which the core does not know yet.
+    pub delivered: Vec<AskId>,
     /// There was no room for the checkpoint under way: what still comes of it is dropped.
     pub checkpoint_given_up: bool,
 }
@@ -55,6 +57,7 @@ pub fn lane_of(effect: &Effect) -> Option<SubscriptionId> {
         | Effect::Judge { .. }
         | Effect::Fetch { .. }
         | Effect::FetchDue { .. }
+        | Effect::Ask(_)
         | Effect::Locate { .. }
         | Effect::Answer { .. }
         | Effect::Write { .. }

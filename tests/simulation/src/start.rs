@@ -153,6 +153,7 @@ impl World {
             reader,
             disk: std::collections::VecDeque::new(),
             jobs: Vec::new(),
+            delivered: Vec::new(),
             checkpoint_given_up: false,
         });
         self.turn(Vec::new());
@@ -165,6 +166,9 @@ impl World {
             producer_memory_bytes: self.producer_memory_bytes,
             culprit_quorum: self.culprit_quorum,
             group: self.group.clone(),
+            ask_first_ms: self.asks.first_ms,
+            ask_interval_ms: self.asks.interval_ms,
+            asks_max: self.asks.max,
             ..CoreConfig::default()
         };
         let mut core = Core::new(config, recovery.secret);

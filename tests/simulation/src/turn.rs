@@ -64,6 +64,8 @@ impl World {
             | Input::Fetched { .. }
             | Input::DueFetched { .. }
             | Input::Located { .. }
+            | Input::Asked { .. }
+            | Input::NotAsked { .. }
             | Input::Checkpointed
             | Input::Trim { .. }
             | Input::FetchFailed { .. }
@@ -85,6 +87,7 @@ impl World {
             | Effect::StreamReset { .. }
             | Effect::Fetch { .. }
             | Effect::FetchDue { .. }
+            | Effect::Ask(_)
             | Effect::Locate { .. }
             | Effect::Checkpoint(_) => self.history.note("effect", effect),
         }
@@ -111,6 +114,7 @@ impl World {
             | Effect::StreamReset { .. }
             | Effect::Fetch { .. }
             | Effect::FetchDue { .. }
+            | Effect::Ask(_)
             | Effect::Locate { .. } => shell.jobs.push(effect),
         }
     }

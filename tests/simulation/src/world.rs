@@ -16,7 +16,7 @@ use crate::laws::{Law, Tally, Violation};
 use crate::network::{Event, Network};
 use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::scenario::Scenario;
+use crate::scenario::{Asks, Scenario};
 use crate::shell::Shell;
 
 /// Steps of a run in which anything may go wrong.
@@ -43,6 +43,8 @@ pub struct World {
     pub(crate) culprit_quorum: u64,
     /// The settings of groups that nobody created.
     pub(crate) group: GroupSettings,
+    /// When producers are asked about prepared messages.
+    pub(crate) asks: Asks,
     /// No fault happens any more.
     pub(crate) healed: bool,
     /// A frame counts as durable when it is written: the shell syncs later, and a crash may lose what was confirmed.
@@ -96,6 +98,7 @@ impl World {
             producer_memory_bytes,
             culprit_quorum,
             group,
+            asks,
         } = Scenario::draw(&mut random);
         let losses_per_mille = if random.chance(1, 3) { 0 } else { random.below(60) };
         Self {
@@ -103,7 +106,7 @@ impl World {
             random,
             clock: Clock::default(),
             history: History::new(verbose),
-            oracle: Oracle::new(lazy, culprit_quorum),
+            oracle: Oracle::new(lazy, culprit_quorum, asks),
             network: Network::losing(losses_per_mille),
             clients,
             wishes,
@@ -113,6 +116,7 @@ impl World {
             mood: Mood::Well,
             culprit_quorum,
             group,
+            asks,
             healed: false,
             lazy,
             refused: false,
@@ -292,6 +296,8 @@ impl World {
             | Input::Fetched { .. }
             | Input::DueFetched { .. }
             | Input::Located { .. }
+            | Input::Asked { .. }
+            | Input::NotAsked { .. }
             | Input::Checkpointed
             | Input::Trim { .. }
             | Input::FetchFailed { .. }
@@ -313,6 +319,7 @@ impl World {
             healed: self.healed,
             held: None,
             letters: None,
+            given_up: None,
         };
         self.clients[packet.client].hear(packet.body, &mut around);
     }
@@ -320,12 +327,13 @@ impl World {
     /// A client does something.
     fn act(&mut self) {
         let client = self.random.index(self.clients.len());
-        let (held, letters) = match &self.clients[client] {
+        let (held, letters, given_up) = match &self.clients[client] {
             Client::Operator(_) => {
                 let (book, random) = (&self.oracle.book, &mut self.random);
-                (book.some_held(random), book.some_letters(random))
+                let given_up = self.oracle.deciding.some_given_up(book, random);
+                (book.some_held(random), book.some_letters(random), given_up)
             }
-            Client::Producer(_) | Client::Stream(_) | Client::Receiver(_) => (None, None),
+            Client::Producer(_) | Client::Stream(_) | Client::Receiver(_) => (None, None, None),
         };
         let mut around = Surroundings {
             random: &mut self.random,
@@ -336,6 +344,7 @@ impl World {
             healed: self.healed,
             held,
             letters,
+            given_up,
         };
         self.clients[client].act(&mut around);
     }

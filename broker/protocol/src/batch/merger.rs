@@ -60,7 +60,20 @@ impl BatchParts {
     }
 }
 
+/// What a copied row has otherwise than its source. Producer and sequence stay its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changes<'a> {
+    /// Further properties, which take the place of the row's own of the same name.
+    pub further: &'a [(&'a str, &'a str)],
+    /// Names of properties that are left out.
+    pub without: &'a [&'a str],
+    /// The time to live, in milliseconds; 0 for none, whatever the source has.
+    pub ttl_ms: u64,
+}
+
 const UNKNOWN: NameIndex = NameIndex(u16::MAX);
+/// What a time to live takes in a row.
+const TTL_EXTENSION_BYTES: usize = 3 + 8;
 
 /// Puts rows of several batches together into one, in the order in which they are added.
 ///
@@ -185,11 +198,28 @@ impl BatchMerger {
     /// # Errors
     /// [`MergeError`]; nothing was added then.
     pub fn add_with_properties(&mut self, source: &Attributes, row: u32, body: Bytes, further: &[(&str, &str)]) -> Result<(), MergeError> {
+        // A time to live was one in the queue that the message leaves.
+        let changes = Changes {
+            further,
+            ..Changes::default()
+        };
+        self.add_changed(source, row, body, changes)
+    }
+
+    /// Adds one row with some changes.
+    ///
+    /// # Errors
+    /// [`MergeError`]; nothing was added then.
+    pub fn add_changed(&mut self, source: &Attributes, row: u32, body: Bytes, changes: Changes<'_>) -> Result<(), MergeError> {
+        let Changes { further, without, ttl_ms } = changes;
         let row = source.row(row).ok_or(MergeError::NoSuchRows)?;
         if row.body_len() != body.len() {
             return Err(MergeError::Bodies);
         }
-        let replaced = |index: NameIndex| further.iter().any(|(name, _)| name.as_bytes() == source.name_bytes(index));
+        let replaced = |index: NameIndex| {
+            let mut names = further.iter().map(|(name, _)| name).chain(without);
+            names.any(|name| name.as_bytes() == source.name_bytes(index))
+        };
         let kept: Vec<(NameIndex, &[u8])> = row.properties().filter(|&(index, _)| !replaced(index)).collect();
         let fits =
             |(name, value): &(&str, &str)| (1..=PROPERTY_NAME_BYTES_MAX).contains(&name.len()) && value.len() <= PROPERTY_VALUE_BYTES_MAX;
@@ -200,10 +230,9 @@ impl BatchMerger {
         let further_bytes: usize = further.iter().map(|(name, value)| HEAD_BYTES + 1 + name.len() + value.len()).sum();
         self.make_room(
             source,
-            row.attribute_bytes() + further_bytes + RUN_BYTES + body.len(),
+            row.attribute_bytes() + further_bytes + TTL_EXTENSION_BYTES + RUN_BYTES + body.len(),
             further.len(),
         )?;
-
         let row_at = self.rows.len();
         let (heads_at, [fixed, rest]) = row.parts();
         self.rows.extend_from_slice(fixed);
@@ -218,11 +247,12 @@ impl BatchMerger {
         }
         kept.iter().for_each(|(_, value)| self.rows.extend_from_slice(value));
         further.iter().for_each(|(_, value)| self.rows.extend_from_slice(value.as_bytes()));
-        // A time to live was one in the queue that the message leaves.
         for (kind, bytes) in each_extension(row.extensions()).filter(|(kind, _)| *kind != EXTENSION_TTL) {
             push_extension(&mut self.rows, kind, bytes);
         }
-
+        if ttl_ms > 0 {
+            push_extension(&mut self.rows, EXTENSION_TTL, &ttl_ms.to_le_bytes());
+        }
         let row_bytes = (self.rows.len() - row_at) as u32;
         self.rows[row_at..row_at + 4].copy_from_slice(&row_bytes.to_le_bytes());
         self.rows[row_at + PROPERTY_COUNT_AT] = (kept.len() + further.len()) as u8;
@@ -339,5 +369,44 @@ impl BatchMerger {
         if !bodies.is_empty() {
             self.bodies.push(bodies);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{BatchBuilder, NewMessage};
+    use super::*;
+
+    #[test]
+    fn a_copy_can_be_made_what_it_was_copied_from() {
+        let mut builder = BatchBuilder::new(0, ProducerId(5), Sequence(9));
+        let message = NewMessage {
+            keys: &["k"],
+            properties: &[("mine", "1"), ("other", "2")],
+            group: Some("g"),
+            ttl_ms: 70,
+            ..NewMessage::default()
+        };
+        builder.push(&message, b"body").unwrap();
+        let source = Batch::parse(builder.finish()).unwrap();
+        let copied = |source: &Batch, changes: Changes<'_>| {
+            let mut merger = BatchMerger::new();
+            let body = source.body(&source.row(0).unwrap());
+            merger.add_changed(source.attributes(), 0, body, changes).unwrap();
+            Batch::parse(merger.take().into_bytes()).unwrap()
+        };
+        let further = [("origin", "t"), ("ttl", "70")];
+        let changes = Changes {
+            further: &further,
+            ..Changes::default()
+        };
+        let copy = copied(&source, changes);
+        assert_eq!((copy.row(0).unwrap().ttl_ms(), copy.row(0).unwrap().properties().count()), (0, 4));
+        let changes = Changes {
+            without: &["origin", "ttl", "nothing"],
+            ttl_ms: 70,
+            ..Changes::default()
+        };
+        assert_eq!(copied(&copy, changes).bytes(), source.bytes());
     }
 }

@@ -5,11 +5,12 @@ pub mod producer;
 pub mod receiver;
 pub mod stream;
 
+use bytes::Bytes;
 use sluice_core::input::{ConnectionId, Letter};
 use sluice_log::record::Filter;
 
 pub use self::operator::{Operator, bind, on_failure};
-pub use self::producer::Producer;
+pub use self::producer::{Producer, Temper};
 pub use self::receiver::Receiver;
 pub use self::stream::Stream;
 use crate::content::PLUGIN;
@@ -33,6 +34,8 @@ pub struct Surroundings<'a> {
     pub held: Option<Named>,
     /// Some dead letters of a group.
     pub letters: Option<(String, Vec<Letter>)>,
+    /// What decides about a message that was given up.
+    pub given_up: Option<Bytes>,
     /// All is well: no new work, no nack, no idleness.
     pub healed: bool,
 }
@@ -89,10 +92,18 @@ impl Client {
     /// Hears from the broker.
     pub fn hear(&mut self, event: Event, around: &mut Surroundings<'_>) {
         match self {
-            Self::Producer(client) => client.hear(event),
+            Self::Producer(client) => client.hear(event, around.random),
             Self::Stream(client) => client.hear(event),
             Self::Receiver(client) => client.hear(event, around),
             Self::Operator(client) => client.hear(event),
+        }
+    }
+
+    /// The connection on which it said that it answers for prepared messages, if it did.
+    pub fn answering(&self) -> Option<ConnectionId> {
+        match self {
+            Self::Producer(client) => client.answering(),
+            Self::Stream(_) | Self::Receiver(_) | Self::Operator(_) => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use sluice_core::input::{Admin, ConnectionId, Input, LeasePlace, RequestId, SeekTo};
+use sluice_core::input::{Admin, ConnectionId, Decision, Input, LeasePlace, RequestId, SeekTo};
 use sluice_log::record::{OnFailure, PluginLimits};
 use sluice_protocol::ids::{GroupId, QueueIndex, QueueOffset, TopicId};
 
@@ -52,6 +52,9 @@ impl Operator {
         {
             return;
         }
+        if self.first.is_empty() && around.given_up.is_some() && around.random.chance(1, 12) {
+            return self.commit(connection, around);
+        }
         let admin = match self.first.front() {
             Some(admin) => admin.clone(),
             None if around.healed && !around.random.chance(1, 10) => return,
@@ -66,6 +69,20 @@ impl Operator {
         around
             .network
             .request(around.random, self.client, connection, Input::Admin { request, admin });
+    }
+
+    /// Commits a message that was given up, at times twice.
+    fn commit(&mut self, connection: ConnectionId, around: &mut Surroundings<'_>) {
+        let Some(handle) = around.given_up.take() else { return };
+        for _ in 0..around.random.within(1..3) {
+            let input = Input::Decide {
+                request: RequestId(around.network.number()),
+                handles: vec![handle.clone()],
+                decision: Decision::Commit,
+                operator: Some(OPERATOR.to_owned()),
+            };
+            around.network.request(around.random, self.client, connection, input);
+        }
     }
 
     fn interfere(&mut self, around: &mut Surroundings<'_>) -> Option<Admin> {

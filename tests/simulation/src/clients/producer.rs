@@ -20,6 +20,17 @@ const RETRY_AFTER_MS: u64 = 400;
 /// Messages without a confirm at any time.
 const UNCONFIRMED_MAX: usize = 40;
 
+/// What a producer does when it is asked about prepared messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Temper {
+    /// It answers, at once or later, though not always knowing.
+    Answers,
+    /// It hears and never answers.
+    Hangs,
+    /// It never said that it could be asked.
+    Deaf,
+}
+
 /// A producer that keeps its identity over all reconnects.
 #[derive(Debug)]
 pub struct Producer {
@@ -33,6 +44,9 @@ pub struct Producer {
     pub budget: u64,
     /// Its connection.
     pub connection: Option<ConnectionId>,
+    temper: Temper,
+    /// About what it was asked, its own messages or another's.
+    asked: Vec<Bytes>,
     next: u64,
     /// What was sent first, with its topic: sent again when it is long before the window.
     oldest: Vec<(u64, usize)>,
@@ -58,13 +72,15 @@ struct Unconfirmed {
 
 impl Producer {
     /// A producer that will send `budget` messages.
-    pub fn new(client: usize, id: ProducerId, topics: Vec<String>, budget: u64) -> Self {
+    pub fn new(client: usize, id: ProducerId, topics: Vec<String>, budget: u64, temper: Temper) -> Self {
         Self {
             client,
             id,
             topics,
             budget,
             connection: None,
+            temper,
+            asked: Vec::new(),
             next: 0,
             oldest: Vec::new(),
             sent: BTreeMap::new(),
@@ -81,6 +97,9 @@ impl Producer {
         let connection = *self.connection.get_or_insert_with(|| around.network.connect());
         if !self.recalls.is_empty() && around.random.chance(1, 12) {
             return self.recall(connection, around);
+        }
+        if !self.asked.is_empty() && around.random.chance(1, 3) {
+            return self.reply(connection, around);
         }
         if !(self.transactions.is_empty() && self.decided.is_empty()) && around.random.chance(1, if around.healed { 2 } else { 5 }) {
             return self.decide(connection, around);
@@ -161,7 +180,10 @@ impl Producer {
     }
 
     /// Hears a confirm.
-    pub fn hear(&mut self, event: Event) {
+    pub fn hear(&mut self, event: Event, random: &mut Random) {
+        if let (Event::Asked { handle }, Temper::Answers) = (&event, self.temper) {
+            self.asked.push(handle.clone());
+        }
         let Event::Answered { request, answer } = event else { return };
         let sent = self.sent.remove(&request).unwrap_or_default();
         if let Some(handles) = self.deciding.remove(&request) {
@@ -170,7 +192,8 @@ impl Producer {
         let Ok(Answer::Stored { runs, refused }) = answer else { return };
         for run in runs {
             self.recalls.extend(run.recall.map(|recall| recall.handle));
-            self.transactions.extend(run.transaction);
+            // At times it forgets what it prepared, and only an ask reminds it.
+            self.transactions.extend(run.transaction.filter(|_| !random.chance(1, 3)));
             self.forget(run.first_sequence.0, run.count.into());
         }
         // Whether it was stored nobody can tell any more.
@@ -222,6 +245,29 @@ impl Producer {
             operator: None,
         };
         self.deciding.insert(request, handles);
+        around.network.request(around.random, self.client, connection, input);
+    }
+
+    /// The connection on which it can be asked.
+    pub fn answering(&self) -> Option<ConnectionId> {
+        self.connection.filter(|_| self.temper != Temper::Deaf)
+    }
+
+    /// Decides about a message about which it was asked, unless it does not know.
+    fn reply(&mut self, connection: ConnectionId, around: &mut Surroundings<'_>) {
+        let handle = self.asked.swap_remove(around.random.index(self.asked.len()));
+        let decision = match around.random.below(4) {
+            0 => return,
+            1 => Decision::RollBack,
+            _ => Decision::Commit,
+        };
+        let request = RequestId(around.network.number());
+        let input = Input::Decide {
+            request,
+            handles: vec![handle],
+            decision,
+            operator: None,
+        };
         around.network.request(around.random, self.client, connection, input);
     }
 

@@ -159,7 +159,7 @@ impl Receiver {
                     }
                 }
             }
-            Event::Pushed { .. } | Event::Reset { .. } | Event::Ended { .. } => {}
+            Event::Pushed { .. } | Event::Reset { .. } | Event::Asked { .. } | Event::Ended { .. } => {}
         }
     }
 

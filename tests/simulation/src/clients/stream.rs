@@ -189,7 +189,12 @@ impl Stream {
                 self.held.retain(|held| held.queue != queue);
             }
             Event::Ended { subscription, .. } if subscription == open.subscription => self.restart(),
-            Event::Answered { .. } | Event::Received { .. } | Event::Pushed { .. } | Event::Reset { .. } | Event::Ended { .. } => {}
+            Event::Answered { .. }
+            | Event::Received { .. }
+            | Event::Pushed { .. }
+            | Event::Reset { .. }
+            | Event::Asked { .. }
+            | Event::Ended { .. } => {}
         }
     }
 

@@ -17,6 +17,7 @@ pub mod seen;
 mod settling;
 pub mod transactions;
 mod trials;
+mod undecided;
 
 use std::collections::BTreeMap;
 
@@ -36,6 +37,7 @@ pub use self::transactions::Deciding;
 use crate::laws::{Court, Law};
 use crate::random::Random;
 use crate::rows;
+use crate::scenario::Asks;
 
 /// Where a message was confirmed to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,11 +95,12 @@ struct Publish {
 }
 
 impl Oracle {
-    /// A judge of a broker that has done nothing yet; `lazy` when frames count as durable once they are written, and `culprit_quorum` as
-    /// the broker is set.
-    pub fn new(lazy: bool, culprit_quorum: u64) -> Self {
+    /// A judge of a broker that has done nothing yet; `lazy` when frames count as durable once they are written, the rest as the
+    /// broker is set.
+    pub fn new(lazy: bool, culprit_quorum: u64, asks: Asks) -> Self {
         let mut oracle = Self { lazy, ..Self::default() };
         oracle.asked.trials.quorum = culprit_quorum;
+        oracle.deciding.asks.asks = asks;
         oracle
     }
 
@@ -153,8 +156,9 @@ impl Oracle {
                 request,
                 handles,
                 decision,
-                ..
-            } => self.deciding.decides(*request, handles, *decision),
+                operator,
+            } => self.deciding.decides(*request, handles, *decision, operator.is_some()),
+            Input::Asked { ask } => self.ask_delivered(now, *ask),
             Input::Undelivered { handles } => self.seen.undelivered(handles),
             Input::Unsubscribe { subscription, .. } => {
                 self.seen.closed(*subscription);
@@ -186,6 +190,7 @@ impl Oracle {
             | Input::Fetched { .. }
             | Input::DueFetched { .. }
             | Input::Located { .. }
+            | Input::NotAsked { .. }
             | Input::Checkpointed
             | Input::FetchFailed { .. }
             | Input::Tick => {}
@@ -263,6 +268,7 @@ impl Oracle {
             Effect::StreamReset { subscription, queue, .. } => {
                 self.unreset.retain(|(other, of, _)| (other, of) != (subscription, queue));
             }
+            Effect::Ask(ask) => self.asks(now, ask),
             Effect::Answer { .. } | Effect::Fetch { .. } | Effect::FetchDue { .. } | Effect::Locate { .. } | Effect::Checkpoint(_) => {}
         }
     }

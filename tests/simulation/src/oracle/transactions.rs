@@ -10,6 +10,7 @@ use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::TopicId;
 
 use super::delayed::Numbered;
+use super::undecided::{AsksTold, GivenUp};
 use super::{Book, Oracle};
 use crate::laws::{Court, Law};
 use crate::rows;
@@ -23,12 +24,18 @@ pub struct Decisions {
     pub committed: BTreeMap<Numbered, u64>,
     /// What was rolled back, by the frame that says so.
     pub rolled_back: BTreeMap<Numbered, u64>,
+    /// How often somebody was asked about each that was prepared, and on the monotonic clock when it was prepared or asked about last.
+    pub asks: BTreeMap<Numbered, (u16, u64)>,
+    /// What was rolled back because nobody decided.
+    pub given_up: BTreeMap<Numbered, GivenUp>,
+    /// What an operator committed of that: its number from then on, and the frame that says so.
+    pub revived: BTreeMap<Numbered, (u64, u64)>,
 }
 
 impl Decisions {
     /// Whether a message was sent to be decided about.
     pub fn was_prepared(&self, message: Numbered) -> bool {
-        self.undecided.contains_key(&message) || self.committed.contains_key(&message) || self.rolled_back.contains_key(&message)
+        self.asks.contains_key(&message)
     }
 
     /// A topic went with what waits in it.
@@ -36,14 +43,27 @@ impl Decisions {
         self.undecided.retain(|(other, _), _| *other != topic);
         self.committed.retain(|(other, _), _| *other != topic);
         self.rolled_back.retain(|(other, _), _| *other != topic);
+        self.asks.retain(|(other, _), _| *other != topic);
+        self.given_up.retain(|(other, _), _| *other != topic);
+        self.revived.retain(|(other, _), _| *other != topic);
+    }
+
+    /// Under which number a message is released, if it ever is.
+    pub fn number_of(&self, message: Numbered) -> Numbered {
+        self.revived.get(&message).map_or(message, |(number, _)| (message.0, *number))
     }
 
     fn frame(&self, message: Numbered, decision: Decision) -> Option<u64> {
         match decision {
-            Decision::Commit => self.committed.get(&message),
-            Decision::RollBack => self.rolled_back.get(&message),
+            Decision::Commit => {
+                let revived = self.revived.get(&message).map(|(_, frame)| *frame);
+                self.committed.get(&message).copied().or(revived)
+            }
+            Decision::RollBack => {
+                let given_up = self.given_up.get(&message).map(|given| given.frame);
+                self.rolled_back.get(&message).copied().or(given_up)
+            }
         }
-        .copied()
     }
 }
 
@@ -53,24 +73,49 @@ pub struct Deciding {
     handles: BTreeMap<Bytes, Numbered>,
     /// Handles of messages that a crash lost though they counted as durable; another message may have their number by now.
     lost: BTreeMap<Bytes, Numbered>,
-    requests: BTreeMap<RequestId, (Vec<Bytes>, Decision)>,
+    requests: BTreeMap<RequestId, (Vec<Bytes>, Decision, bool)>,
+    /// What is known of asks.
+    pub asks: AsksTold,
+    operator_commits: BTreeSet<Numbered>,
     asked: BTreeSet<(Numbered, bool)>,
     confirmed: BTreeMap<Numbered, bool>,
 }
 
 impl Deciding {
-    /// Somebody decides about messages.
-    pub fn decides(&mut self, request: RequestId, handles: &[Bytes], decision: Decision) {
+    /// Somebody decides about messages, perhaps an operator.
+    pub fn decides(&mut self, request: RequestId, handles: &[Bytes], decision: Decision, by_operator: bool) {
         let messages = handles
             .iter()
             .filter_map(|handle| self.handles.get(handle).or(self.lost.get(handle)));
-        self.asked.extend(messages.map(|message| (*message, decision == Decision::Commit)));
-        self.requests.insert(request, (handles.to_vec(), decision));
+        for message in messages {
+            self.asked.insert((*message, decision == Decision::Commit));
+            if by_operator && decision == Decision::Commit {
+                self.operator_commits.insert(*message);
+            }
+        }
+        self.requests.insert(request, (handles.to_vec(), decision, by_operator));
+    }
+
+    /// Whether an operator commits a message.
+    pub(super) fn operator_commits(&self, message: Numbered) -> bool {
+        self.operator_commits.contains(&message)
+    }
+
+    /// What decides about a message is told.
+    pub(super) fn learns(&mut self, handle: Bytes, message: Numbered) {
+        self.handles.insert(handle, message);
+    }
+
+    /// What decides about a message.
+    pub(super) fn handle_of(&self, message: Numbered) -> Option<Bytes> {
+        let mut handles = self.handles.iter();
+        handles.find(|(_, other)| **other == message).map(|(handle, _)| handle.clone())
     }
 
     /// The broker is gone, and every answer with it.
     pub fn crashed(&mut self) {
         self.requests.clear();
+        self.asks.crashed();
     }
 }
 
@@ -93,8 +138,10 @@ impl Book {
                         rows::times(batch)
                     )
                 });
-                let waiting = due_ms.iter().zip(first.0..).map(|(due_ms, number)| ((*topic, number), *due_ms));
-                self.decisions.undecided.extend(waiting);
+                for (due_ms, number) in due_ms.iter().zip(first.0..) {
+                    self.decisions.undecided.insert((*topic, number), *due_ms);
+                    self.decisions.asks.insert((*topic, number), (0, self.stamp.mono_ms));
+                }
             }
             Transaction::Committed { messages, .. } => {
                 for message in messages {
@@ -110,14 +157,24 @@ impl Book {
                     self.decisions.rolled_back.insert((message.topic, message.due.number.0), frame);
                 }
             }
-            Transaction::Asked { .. } | Transaction::GivenUp { .. } | Transaction::Revived { .. } => {
-                court.demand(Law::NoFailureOfItsOwn, false, || format!("nobody is asked yet: {transaction:?}"));
-            }
+            Transaction::Asked { topic, asked } => self.were_asked(*topic, asked, &deciding.asks, court),
+            Transaction::GivenUp {
+                message,
+                to,
+                at_offset,
+                batch,
+            } => self.given_up(frame, *message, (*to, at_offset.0), batch, &deciding.asks, court),
+            Transaction::Revived {
+                message, number, batch, ..
+            } => self.revived(frame, *message, number.0, batch, deciding, court),
         }
     }
 
     fn decided(&mut self, message: Prepared, committed: bool, deciding: &Deciding, court: &mut Court) {
         let named = (message.topic, message.due.number.0);
+        if deciding.asks.was_asked(named) {
+            court.exercise(Law::DecidedAfterAsk);
+        }
         let waited = self.decisions.undecided.remove(&named);
         court.demand(Law::CommittedOnce, waited == Some(message.due.at_ms), || {
             format!("{message:?} is decided about (committed: {committed}) and did not wait for it: {waited:?}")
@@ -154,7 +211,7 @@ impl Oracle {
 
     /// A decision was confirmed: the record is durable.
     pub(super) fn decision_done(&mut self, request: RequestId) {
-        let Some((handles, decision)) = self.deciding.requests.remove(&request) else {
+        let Some((handles, decision, _)) = self.deciding.requests.remove(&request) else {
             return;
         };
         for handle in handles {
@@ -178,7 +235,7 @@ impl Oracle {
 
     /// A decision was refused; `None` when the request was none.
     pub(super) fn decision_refused(&mut self, request: RequestId, refusal: &Refusal) -> Option<()> {
-        let (handles, decision) = self.deciding.requests.remove(&request)?;
+        let (handles, decision, by_operator) = self.deciding.requests.remove(&request)?;
         let named = |handle: &Bytes| self.deciding.handles.get(handle).copied();
         let messages: Vec<Numbered> = handles.iter().filter_map(named).collect();
         let lost = handles.iter().any(|handle| self.deciding.lost.contains_key(handle));
@@ -186,11 +243,19 @@ impl Oracle {
             let frames = messages.iter().filter_map(|message| self.book.decisions.frame(*message, decision));
             frames.min().is_some_and(|frame| frame < self.synced)
         };
+        // What was given up is committed by an operator as long as its copy is kept.
+        let kept = messages.iter().any(|message| {
+            let given = self.book.decisions.given_up.get(message);
+            let place = given.and_then(|given| Some((self.book.queues.get(&given.place.0)?, given.place.1)));
+            place.is_some_and(|(queue, offset)| offset >= queue.start)
+        });
         let gone = messages.iter().any(|message| !self.book.topics.contains_key(&message.0));
         let lawful = match refusal.code {
             ErrorCode::BadTransactionHandle => messages.len() < handles.len(),
             ErrorCode::AlreadyCommitted => decision == Decision::RollBack && (before(Decision::Commit) || gone || lost),
-            ErrorCode::AlreadyRolledBack => decision == Decision::Commit && (before(Decision::RollBack) || gone || lost),
+            ErrorCode::AlreadyRolledBack => {
+                decision == Decision::Commit && (before(Decision::RollBack) && !(by_operator && kept) || gone || lost)
+            }
             ErrorCode::TopicDeleted => gone || lost,
             ErrorCode::NoSuchTransaction => lost,
             _ => false,
@@ -211,12 +276,11 @@ impl Oracle {
         }
         let (book, deciding) = (&self.book, &mut self.deciding);
         let is_recorded = |(message, committed): (&Numbered, &bool)| {
-            let decided = if *committed {
-                &book.decisions.committed
-            } else {
-                &book.decisions.rolled_back
+            let decision = match committed {
+                true => Decision::Commit,
+                false => Decision::RollBack,
             };
-            decided.contains_key(message)
+            book.decisions.frame(*message, decision).is_some()
         };
         if lazy_loss {
             let is_kept = |(topic, number): &Numbered| {
