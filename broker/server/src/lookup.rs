@@ -1,11 +1,11 @@
-//! What the core wants looked up in the stored messages: a message for the dead-letter topic, messages that are due, the offset of a time.
+//! What the core wants looked up in the stored messages: a message of which it wants a copy, messages that are due, the offset of a time.
 
 use std::collections::BTreeMap;
 
-use sluice_core::effect::{DeadLetter, FetchId, LocateId};
+use sluice_core::effect::{Copied, DeadLetter, FetchId, LocateId, RolledBack};
 use sluice_core::input::Input;
 use sluice_log::{LogError, LogReader};
-use sluice_protocol::batch::{Attributes, Batch, BatchMerger, MergeError};
+use sluice_protocol::batch::{Attributes, Batch, BatchMerger, Changes, MergeError, Row};
 use sluice_protocol::ids::{Position, QueueId, QueueOffset};
 use tokio::runtime::Handle;
 
@@ -23,15 +23,19 @@ pub(crate) struct Lookup {
 }
 
 impl Lookup {
-    /// Reads one message and makes of it what the dead-letter topic is to hold. The core has a bounded number of these under way.
-    pub(crate) fn fetch(&self, fetch: FetchId, source: QueueId, offset: QueueOffset, dead: DeadLetter) {
+    /// Reads one message and makes a copy of it. The core has a bounded number of these under way.
+    pub(crate) fn fetch(&self, fetch: FetchId, source: QueueId, offset: QueueOffset, copy: Copied) {
         let Self { reader, shard, .. } = self.clone();
+        if matches!(copy, Copied::RolledBack(_)) && shard.storage_room() < StorageRoom::Enough {
+            // The copy is written, and the reserve is not for that.
+            return shard.tell(Input::FetchFailed { fetch });
+        }
         self.runtime.spawn_blocking(move || {
-            let read = caught("reading a dead letter", || dead_letter(&reader, source, offset, &dead));
+            let read = caught("copying a message", || copied(&reader, source, offset, &copy));
             shard.tell(match read {
                 Ok(Ok(batch)) => Input::Fetched { fetch, batch },
                 Ok(Err(error)) => {
-                    tracing::error!(%error, queue = %source, offset = offset.0, "a dead letter cannot be read: it is held, and tried again");
+                    tracing::error!(%error, queue = %source, offset = offset.0, "a message cannot be copied: it is held, and tried again");
                     Input::FetchFailed { fetch }
                 }
                 // The panic was logged.
@@ -70,32 +74,90 @@ impl Lookup {
     }
 }
 
-/// The message with its origin in further properties, alone in a batch; `None` when it is no longer stored.
-fn dead_letter(reader: &LogReader, source: QueueId, offset: QueueOffset, dead: &DeadLetter) -> Result<Option<bytes::Bytes>, ReadFailure> {
+/// The copy of a message, alone in a batch; `None` when it is no longer stored.
+fn copied(reader: &LogReader, source: QueueId, offset: QueueOffset, copy: &Copied) -> Result<Option<bytes::Bytes>, ReadFailure> {
     let places = reader.batches(source, offset, QueueOffset(offset.0 + 1))?;
     let Some(place) = places.first() else { return Ok(None) };
     let attributes = reader.attributes(place)?;
-    let row = (offset.0 - place.first.0) as u32;
-    let Some(range) = attributes.bodies_range(row..row + 1) else {
+    let number = (offset.0 - place.first.0) as u32;
+    let (Some(range), Some(row)) = (attributes.bodies_range(number..number + 1), attributes.row(number)) else {
         return Ok(None);
     };
     let body = reader.read(place, range.start as u32..range.end as u32)?;
-    let (queue, offset, attempts) = (source.index.0.to_string(), offset.0.to_string(), dead.attempts.to_string());
-    let incarnation = source.topic.0.to_string();
-    let plugin = dead.plugin.map(|digest| digest.to_string());
-    let mut origin = vec![
-        ("sluice.origin.topic", dead.topic.as_str()),
-        ("sluice.origin.incarnation", incarnation.as_str()),
-        ("sluice.origin.queue", queue.as_str()),
-        ("sluice.origin.offset", offset.as_str()),
-        ("sluice.origin.group", dead.group.as_str()),
-        ("sluice.attempts", attempts.as_str()),
-        ("sluice.reason", dead.reason.as_str()),
-    ];
-    origin.extend(plugin.as_deref().map(|digest| ("sluice.plugin", digest)));
     let mut merger = BatchMerger::new();
-    merger.add_with_properties(&attributes, row, body, &origin)?;
+    match copy {
+        Copied::DeadLetter(dead) => {
+            let origin = origin_of_letter(source, offset, dead);
+            merger.add_with_properties(&attributes, number, body, &borrowed(&origin))?;
+        }
+        Copied::RolledBack(back) => {
+            let origin = origin_of_rolled_back(source, &row, back);
+            merger.add_with_properties(&attributes, number, body, &borrowed(&origin))?;
+        }
+        Copied::Revived => {
+            let changes = Changes {
+                without: &ROLLED_BACK,
+                ttl_ms: origin_ttl_ms(&attributes, &row),
+                ..Changes::default()
+            };
+            merger.add_changed(&attributes, number, body, changes)?;
+        }
+    }
     Ok(Some(merger.take().into_bytes()))
+}
+
+fn borrowed(properties: &[(&'static str, String)]) -> Vec<(&'static str, &str)> {
+    properties.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+fn origin_of_letter(source: QueueId, offset: QueueOffset, dead: &DeadLetter) -> Vec<(&'static str, String)> {
+    let mut origin = vec![
+        (TOPIC, dead.topic.clone()),
+        (INCARNATION, source.topic.0.to_string()),
+        ("sluice.origin.queue", source.index.0.to_string()),
+        ("sluice.origin.offset", offset.0.to_string()),
+        ("sluice.origin.group", dead.group.clone()),
+        ("sluice.attempts", dead.attempts.to_string()),
+        (REASON, dead.reason.clone()),
+    ];
+    origin.extend(dead.plugin.map(|digest| ("sluice.plugin", digest.to_string())));
+    origin
+}
+
+const TOPIC: &str = "sluice.origin.topic";
+const INCARNATION: &str = "sluice.origin.incarnation";
+const REASON: &str = "sluice.reason";
+const TTL: &str = "sluice.origin.ttl_ms";
+const PRODUCER: &str = "sluice.origin.producer";
+const PREPARED: &str = "sluice.origin.prepared_ms";
+const TRANSACTION: &str = "sluice.origin.transaction";
+const ASKS: &str = "sluice.asks";
+
+/// What a copy of a message that was given up says of its origin, which the message itself does not.
+const ROLLED_BACK: [&str; 8] = [TOPIC, INCARNATION, PRODUCER, PREPARED, TRANSACTION, TTL, ASKS, REASON];
+
+fn origin_of_rolled_back(source: QueueId, row: &Row<'_>, back: &RolledBack) -> Vec<(&'static str, String)> {
+    let handle = back.handle.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut origin = vec![
+        (TOPIC, back.topic.clone()),
+        (INCARNATION, source.topic.0.to_string()),
+        (PRODUCER, format!("{:032x}", row.producer().0)),
+        (PREPARED, back.prepared_wall_ms.to_string()),
+        (TRANSACTION, handle),
+        (ASKS, back.asks.to_string()),
+        (REASON, "nobody decided about it".to_owned()),
+    ];
+    if row.ttl_ms() > 0 {
+        origin.push((TTL, row.ttl_ms().to_string()));
+    }
+    origin
+}
+
+/// How long a message lives of which a copy was made that does not say so as the message did.
+fn origin_ttl_ms(attributes: &Attributes, row: &Row<'_>) -> u64 {
+    let mut properties = row.properties();
+    let ttl = properties.find(|(name, _)| attributes.name(*name) == TTL);
+    ttl.and_then(|(_, value)| String::from_utf8_lossy(value).parse().ok()).unwrap_or(0)
 }
 
 /// The messages with these numbers in a batch, or the first so many of them: up to one that cannot be read, which is logged, or until they

@@ -169,6 +169,8 @@ impl StorageRoom {
             | Input::Fetched { .. }
             | Input::DueFetched { .. }
             | Input::Located { .. }
+            | Input::Asked { .. }
+            | Input::NotAsked { .. }
             | Input::Checkpointed
             | Input::Trim { .. }
             | Input::FetchFailed { .. }
