@@ -6,6 +6,7 @@ mod broker;
 mod checkpoint;
 mod config;
 mod consume;
+mod copied;
 mod counters;
 mod delay;
 pub mod effect;

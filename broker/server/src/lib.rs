@@ -42,6 +42,7 @@ mod serving;
 pub mod settings;
 mod shard;
 mod start;
+mod storage_room;
 mod subscription;
 mod survey;
 mod transactions;

@@ -106,7 +106,7 @@ fn copied(reader: &LogReader, source: QueueId, offset: QueueOffset, copy: &Copie
     Ok(Some(merger.take().into_bytes()))
 }
 
-fn borrowed(properties: &[(&'static str, String)]) -> Vec<(&'static str, &str)> {
+fn borrowed<'a>(properties: &'a [(&'static str, String)]) -> Vec<(&'a str, &'a str)> {
     properties.iter().map(|(name, value)| (*name, value.as_str())).collect()
 }
 

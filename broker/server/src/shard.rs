@@ -11,6 +11,8 @@ use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Pass, QueueIndex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as events, oneshot};
 
+pub(crate) use crate::storage_room::StorageRoom;
+
 /// A handle to the one thread that owns the core. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Shard(Arc<Inner>);
@@ -24,18 +26,6 @@ struct Inner {
     next: AtomicU64,
     /// A `StorageRoom`.
     storage_room: AtomicU8,
-}
-
-/// How much room the log has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[repr(u8)]
-pub(crate) enum StorageRoom {
-    /// None: a write waits for it.
-    Nothing,
-    /// What the log keeps in reserve for settlements, leases and admin records.
-    Reserve,
-    /// As much as is wanted.
-    Enough,
 }
 
 /// What the shard's thread receives.
@@ -137,46 +127,6 @@ pub(crate) enum StreamEvent {
     Reset { queue: QueueIndex, pass: Pass },
     /// The broker ended the stream.
     Ended(Refusal),
-}
-
-impl StorageRoom {
-    fn of(stored: u8) -> Self {
-        match stored {
-            0 => Self::Nothing,
-            1 => Self::Reserve,
-            _ => Self::Enough,
-        }
-    }
-
-    /// The room without which an input is refused: what may be refused must never use up what is kept for the rest.
-    pub(crate) fn needed_by(input: &Input) -> Self {
-        match input {
-            Input::Publish { .. } => Self::Enough,
-            Input::Subscribe { .. }
-            | Input::SettleStream { .. }
-            | Input::Receive { .. }
-            | Input::SettleHandles { .. }
-            | Input::Recall { .. }
-            | Input::Decide { .. }
-            | Input::Admin { .. } => Self::Reserve,
-            Input::Credit { .. }
-            | Input::Unsubscribe { .. }
-            | Input::Undelivered { .. }
-            | Input::Cancelled { .. }
-            | Input::Disconnected { .. }
-            | Input::Synced { .. }
-            | Input::Verdicts { .. }
-            | Input::Fetched { .. }
-            | Input::DueFetched { .. }
-            | Input::Located { .. }
-            | Input::Asked { .. }
-            | Input::NotAsked { .. }
-            | Input::Checkpointed
-            | Input::Trim { .. }
-            | Input::FetchFailed { .. }
-            | Input::Tick => Self::Nothing,
-        }
-    }
 }
 
 const UNIT_BYTES: usize = 1 << 10;
