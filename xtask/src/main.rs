@@ -19,7 +19,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check the arrows between crates, the bans in the core, the opening sentence and the length of each file.
+    /// Check the arrows between crates, the bans in the core, the opening sentence and the length of each file, and the table of kinds together.
     Tidy,
     /// Run every test, installing what they need.
     Test,

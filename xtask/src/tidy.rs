@@ -1,6 +1,8 @@
-//! The project's own style, as a check: who may depend on whom, what the core may not touch, how files begin and how long they are.
+//! The project's own style, as a check: who may depend on whom, what the core may not touch, how files begin and how long they are,
+//! and that kinds of messages have a test for each pair.
 
 mod arrows;
+mod composition;
 mod core;
 mod files;
 
@@ -33,6 +35,7 @@ pub(crate) struct Source {
 pub(crate) fn check(root: &Path) -> Result<()> {
     let sources = read_all(root)?;
     let mut complaints = arrows::check(&sources);
+    complaints.extend(composition::check(&sources));
     complaints.extend(core::check(&sources));
     complaints.extend(files::check(&sources));
     if complaints.is_empty() {

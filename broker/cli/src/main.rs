@@ -80,7 +80,7 @@ enum Command {
     Inspect(inspect::Inspect),
     /// Measure what the broker costs on this machine
     Bench(bench::Bench),
-    /// Show the main job on real input, a kill included, checked against a plain scan
+    /// Show the main job on real input with a kill in the middle, or a shop's day; each checked
     Demo(demo::Demo),
     /// Show every setting of a broker with its effective value
     Config(config::Config),

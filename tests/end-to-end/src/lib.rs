@@ -4,6 +4,7 @@ pub mod chance;
 mod document;
 pub mod holding;
 mod page;
+pub mod scene;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
