@@ -1,9 +1,11 @@
 //! The client: one connection, and what can be done over it.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::broadcast;
 
+use crate::answering::{Answer, Undecided};
 use crate::consumer::{Consumer, ConsumerConfig};
 use crate::endpoint::Endpoint;
 use crate::error::Error;
@@ -47,6 +49,17 @@ impl Client {
     /// A producer for one topic. The topic's name is checked by the broker with the first message.
     pub fn producer(&self, topic: &str, config: ProducerConfig) -> Producer {
         Producer::open(self.link.clone(), topic, config)
+    }
+
+    /// A producer for one topic that answers for its prepared messages as long as it lives: when nobody has decided about one for a while, the
+    /// broker asks a producer that can answer - also about those of producers that are gone - and does what `check` says. A check should look
+    /// at what the application knows, by the message's keys or body; it may be asked about the same message again.
+    pub fn answering_producer<F, A>(&self, topic: &str, config: ProducerConfig, check: F) -> Producer
+    where
+        F: Fn(Undecided) -> A + Send + Sync + 'static,
+        A: Future<Output = Answer> + Send + 'static,
+    {
+        Producer::open(self.link.clone(), topic, config).answering(check)
     }
 
     /// A consumer that asks for messages and settles them by receipt handles.

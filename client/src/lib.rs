@@ -46,6 +46,7 @@
 //! whether something was done says so in its name: `Unknown`, `TimedOut`.
 
 pub mod admin;
+mod answering;
 mod client;
 mod consumer;
 mod endpoint;
@@ -67,6 +68,7 @@ mod tls;
 mod transaction;
 mod wire;
 
+pub use answering::{Answer, Undecided};
 pub use client::Client;
 pub use consumer::{Consumer, ConsumerConfig, ReceivedMessage};
 pub use endpoint::{Endpoint, ReadyFile, Trust};

@@ -92,7 +92,7 @@ impl Transaction {
     }
 }
 
-async fn decide(link: &Link, handles: &[TransactionHandle], decision: Decision, operator: bool) -> Result<(), Error> {
+pub(crate) async fn decide(link: &Link, handles: &[TransactionHandle], decision: Decision, operator: bool) -> Result<(), Error> {
     let ask = control::Decide {
         handles: handles.iter().map(|handle| handle.0.clone()).collect(),
         decision: match decision {

@@ -72,6 +72,9 @@ fn to_json(transaction: &TransactionInfo) -> Value {
     if !transaction.given_up {
         json["prepared_ms"] = json!(transaction.prepared_wall_ms);
         json["asks"] = json!(transaction.asks);
+        if transaction.next_ask_wall_ms > 0 {
+            json["next_ask_ms"] = json!(transaction.next_ask_wall_ms);
+        }
     }
     if transaction.deliver_at_ms > 0 {
         json["deliver_at_ms"] = json!(transaction.deliver_at_ms);
@@ -82,11 +85,14 @@ fn to_json(transaction: &TransactionInfo) -> Value {
 fn to_line(transaction: &TransactionInfo) -> String {
     let state = match transaction.given_up {
         true => "rolled back, since nobody decided".to_owned(),
-        false => format!(
-            "prepared {} asked {} times",
-            times::shown(transaction.prepared_wall_ms),
-            transaction.asks
-        ),
+        false => {
+            let prepared = times::shown(transaction.prepared_wall_ms);
+            let next = match transaction.next_ask_wall_ms {
+                0 => "not asked again".to_owned(),
+                next_ms => format!("next ask {}", times::shown(next_ms)),
+            };
+            format!("prepared {prepared} asked {} times {next}", transaction.asks)
+        }
     };
     format!("{} {state} transaction {}", transaction.id, handle(transaction))
 }

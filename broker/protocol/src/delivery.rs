@@ -60,6 +60,15 @@ pub struct FoundMessage {
     pub batch: Batch,
 }
 
+/// A prepared message about which a client is asked: the payload of an ASK frame.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AskedMessage {
+    /// What is asked.
+    pub ask: control::Ask,
+    /// A batch of this one message.
+    pub batch: Batch,
+}
+
 /// A payload that carries no messages in good order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
@@ -173,9 +182,7 @@ impl Received {
 impl FoundMessage {
     /// What stands before the batch in a FOUND payload: the length of the message `Found` in four bytes, and that message.
     pub fn encode_head(found: &control::Found) -> Bytes {
-        let mut writer = Writer::new();
-        writer.blob(&found.encode_to_vec());
-        writer.finish()
+        one_head(found)
     }
 
     /// Reads the payload of a FOUND frame; the batch shares its memory.
@@ -183,14 +190,42 @@ impl FoundMessage {
     /// # Errors
     /// [`PayloadError`].
     pub fn decode(payload: Bytes) -> Result<Self, PayloadError> {
-        let mut reader = Reader::new(&payload);
-        let found = control::Found::decode(reader.blob()?).map_err(|_| WireError::Impossible("found"))?;
-        let batch = Batch::parse(payload.slice_ref(reader.rest()))?;
-        if batch.count() == 1 {
-            Ok(Self { found, batch })
-        } else {
-            Err(PayloadError::Count)
-        }
+        let (found, batch) = read_one(&payload)?;
+        Ok(Self { found, batch })
+    }
+}
+
+impl AskedMessage {
+    /// What stands before the batch in an ASK payload: the length of the message `Ask` in four bytes, and that message.
+    pub fn encode_head(ask: &control::Ask) -> Bytes {
+        one_head(ask)
+    }
+
+    /// Reads the payload of an ASK frame; the batch shares its memory.
+    ///
+    /// # Errors
+    /// [`PayloadError`].
+    pub fn decode(payload: Bytes) -> Result<Self, PayloadError> {
+        let (ask, batch) = read_one(&payload)?;
+        Ok(Self { ask, batch })
+    }
+}
+
+fn one_head(head: &impl Message) -> Bytes {
+    let mut writer = Writer::new();
+    writer.blob(&head.encode_to_vec());
+    writer.finish()
+}
+
+/// A control message behind its length, and the only message of the batch that follows.
+fn read_one<T: Message + Default>(payload: &Bytes) -> Result<(T, Batch), PayloadError> {
+    let mut reader = Reader::new(payload);
+    let head = T::decode(reader.blob()?).map_err(|_| WireError::Impossible("control message"))?;
+    let batch = Batch::parse(payload.slice_ref(reader.rest()))?;
+    if batch.count() == 1 {
+        Ok((head, batch))
+    } else {
+        Err(PayloadError::Count)
     }
 }
 
@@ -307,8 +342,24 @@ mod tests {
         fn no_bytes_make_a_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Delivery::decode(bytes.clone().into());
             let _ = Received::decode(bytes.clone().into());
-            let _ = FoundMessage::decode(bytes.into());
+            let _ = FoundMessage::decode(bytes.clone().into());
+            let _ = AskedMessage::decode(bytes.into());
         }
+    }
+
+    #[test]
+    fn a_message_that_is_asked_about_survives_the_wire() {
+        let ask = control::Ask {
+            ask: 1,
+            handle: Bytes::from_static(b"handle"),
+            topic: "t".into(),
+            prepared_wall_ms: 2,
+            asks: 3,
+            deliver_at_ms: 4,
+        };
+        let payload = with_batch(&AskedMessage::encode_head(&ask), &batch(1));
+        let batch = batch(1);
+        assert_eq!(AskedMessage::decode(payload), Ok(AskedMessage { ask, batch }));
     }
 
     #[test]

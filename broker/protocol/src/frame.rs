@@ -63,6 +63,12 @@ pub enum FrameKind {
     ListTransactions = 54,
     /// `Transactions`.
     Transactions = 55,
+    /// `AnswerStart` opens a stream of asks; answered by `Done`.
+    AnswerStart = 56,
+    /// A prepared message about which the client is asked ([`crate::delivery::AskedMessage`]).
+    Ask = 57,
+    /// `Heard`: an ask has come.
+    Heard = 58,
 
     /// `CreateTopic`; answered by `Done`.
     CreateTopic = 64,
@@ -174,6 +180,9 @@ impl FrameKind {
         Self::Decide,
         Self::ListTransactions,
         Self::Transactions,
+        Self::AnswerStart,
+        Self::Ask,
+        Self::Heard,
         Self::CreateTopic,
         Self::DeleteTopic,
         Self::ListTopics,

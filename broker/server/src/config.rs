@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sluice_core::CoreConfig;
 use sluice_plugin_host::PluginLimits;
 
 pub use crate::metrics_listen::MetricsListen;
@@ -50,6 +51,8 @@ pub struct Config {
     pub drain_ms: u64,
     /// What new topics get.
     pub topics: Topics,
+    /// How producers are asked about prepared messages.
+    pub transactions: Transactions,
     /// What clients may use.
     pub limits: Limits,
     /// What a plugin may use unless its binding says otherwise.
@@ -66,6 +69,18 @@ pub struct Topics {
     pub retention_ms: u64,
     /// How many bytes are kept.
     pub retention_bytes: u64,
+}
+
+/// How producers are asked about prepared messages that nobody decided about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Transactions {
+    /// When they are asked first.
+    pub ask_first_ms: u64,
+    /// When they are asked again.
+    pub ask_interval_ms: u64,
+    /// How often they are asked.
+    pub asks_max: u16,
 }
 
 /// What clients may use.
@@ -238,6 +253,7 @@ impl Default for Config {
             verdict_threads: 2,
             drain_ms: 10_000,
             topics: Topics::default(),
+            transactions: Transactions::default(),
             limits: Limits::default(),
             plugins: Plugins::default(),
         }
@@ -250,6 +266,22 @@ impl Default for Topics {
             queues: 4,
             retention_ms: 72 * 3_600_000,
             retention_bytes: 0,
+        }
+    }
+}
+
+impl Default for Transactions {
+    fn default() -> Self {
+        let CoreConfig {
+            ask_first_ms,
+            ask_interval_ms,
+            asks_max,
+            ..
+        } = CoreConfig::default();
+        Self {
+            ask_first_ms,
+            ask_interval_ms,
+            asks_max,
         }
     }
 }

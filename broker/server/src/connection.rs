@@ -19,7 +19,7 @@ use crate::frames::{self, Broken, FrameReader, FrameRoom};
 use crate::outgoing::Outgoing;
 use crate::serving::{Serving, shutting_down};
 use crate::shard::Share;
-use crate::{admission, limits, publish, request, subscription};
+use crate::{admission, answering, limits, publish, request, subscription};
 
 /// The version of the protocol that is spoken here.
 const VERSION: u32 = 1;
@@ -254,6 +254,7 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
     }
     match kind {
         FrameKind::PublishStart => publish::run(client, send, reader, frame.message(kind).map_err(Refusal::from)?).await,
+        FrameKind::AnswerStart => answering::run(client, send, reader, frame.message(kind).map_err(Refusal::from)?).await,
         FrameKind::Subscribe => subscription::run(client, send, reader, frame.message(kind).map_err(Refusal::from)?).await,
         FrameKind::Receive
         | FrameKind::SettleHandles
@@ -310,6 +311,8 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::NothingReceived
         | FrameKind::Settled
         | FrameKind::Transactions
+        | FrameKind::Ask
+        | FrameKind::Heard
         | FrameKind::Skipped
         | FrameKind::Purged
         | FrameKind::Leases

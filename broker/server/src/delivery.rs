@@ -236,6 +236,17 @@ pub(crate) async fn find(serving: &Serving, id: MessageId) -> Result<Option<(Que
     unreadable(tokio::task::spawn_blocking(move || reader.find(id)).await)
 }
 
+/// The batch of one message alone, in pieces.
+///
+/// # Errors
+/// `NoSuchMessage` when it is no longer stored; `Internal` when it cannot be read.
+pub(crate) async fn one(serving: &Serving, queue: QueueId, offset: QueueOffset) -> Result<Vec<Bytes>, Refusal> {
+    let (chunk, _) = read(serving, Reading::one(queue, offset), Reading::next).await?;
+    chunk
+        .map(|chunk| chunk.batch)
+        .ok_or_else(|| Refusal::plain(ErrorCode::NoSuchMessage))
+}
+
 /// The frame that answers a question for a message by its id, in pieces.
 ///
 /// # Errors

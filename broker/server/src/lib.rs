@@ -1,6 +1,8 @@
 //! The shell around the core, in the order data meets it: listen, connection, session, admission, shard, disk, verdict, delivery.
 
 mod admission;
+mod answerers;
+mod answering;
 mod answers;
 mod assembly;
 mod certificate;

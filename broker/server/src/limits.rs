@@ -64,6 +64,11 @@ pub const LETTERS_LOOKED_THROUGH_MAX: u64 = 1_024;
 /// Prepared messages on one page of a list.
 pub const TRANSACTIONS_OF_PAGE_MAX: usize = 256;
 
+/// Asks that wait to be written to one client; with more another one is asked.
+pub const ASKS_WAITING_MAX: usize = 32;
+/// A client has heard what it is asked within this time, or it was not asked.
+pub const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
 /// A delivery frame carries at most so many messages.
 pub const DELIVERY_MESSAGES_MAX: usize = 256;
 

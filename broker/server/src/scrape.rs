@@ -104,6 +104,24 @@ const CORE_COUNTS: &[CoreCount] = &[
     ("messages_rolled_back", "Prepared messages that were rolled back.", |c| {
         c.rolled_back
     }),
+    ("transaction_asks", "Asks about prepared messages that a producer heard.", |c| {
+        c.asks_delivered
+    }),
+    (
+        "transaction_asks_undelivered",
+        "Asks about prepared messages that no producer heard; each is tried again.",
+        |c| c.asks_undelivered,
+    ),
+    (
+        "messages_given_up",
+        "Prepared messages that were rolled back because nobody decided.",
+        |c| c.given_up,
+    ),
+    (
+        "messages_revived",
+        "Messages that were rolled back because nobody decided, and that an operator committed.",
+        |c| c.revived,
+    ),
     (
         "undecided_dropped",
         "Prepared messages that waited for a decision in a topic which was deleted.",

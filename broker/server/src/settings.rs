@@ -74,6 +74,7 @@ fn path(path: &Option<std::path::PathBuf>) -> Value {
     path.as_ref().map_or(Value::Unset, |path| Value::Text(path.display().to_string()))
 }
 
+const DAY_MS: u64 = 24 * 3_600_000;
 const DAYS_400_MS: u64 = 400 * 24 * 3_600_000;
 const HUNDRED_TERABYTES: u64 = 100 << 40;
 
@@ -224,6 +225,28 @@ pub const SETTINGS: &[Setting] = &[
         },
         sentence: "How many bytes of messages such a topic keeps; 0 sets no bound.",
         value: |config| Value::Number(config.topics.retention_bytes),
+    },
+    Setting {
+        key: "transactions.ask_first_ms",
+        unit: "milliseconds",
+        range: Range::Numbers { min: 1, max: DAY_MS },
+        sentence: "How long a prepared message waits for a decision before a live producer of its topic is asked about it.",
+        value: |config| Value::Number(config.transactions.ask_first_ms),
+    },
+    Setting {
+        key: "transactions.ask_interval_ms",
+        unit: "milliseconds",
+        range: Range::Numbers { min: 1, max: DAY_MS },
+        sentence: "How long after one ask that was delivered the next follows, or the message is given up.",
+        value: |config| Value::Number(config.transactions.ask_interval_ms),
+    },
+    Setting {
+        key: "transactions.asks_max",
+        unit: "asks",
+        range: Range::Numbers { min: 1, max: 1_000 },
+        sentence: "How many asks about a message are delivered before it is rolled back and its copy put into `%SYS%rolled-back`, where an operator can still \
+                   commit it.",
+        value: |config| Value::Number(config.transactions.asks_max.into()),
     },
     Setting {
         key: "limits.body_bytes",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc;
 
-use sluice_core::effect::{Answer, Delivery, Taker};
+use sluice_core::effect::{Answer, Ask as EffectAsk, Delivery, Taker};
 use sluice_core::input::{ConnectionId, Input, RequestId, SubscriptionId};
 use sluice_core::survey::{Survey, SurveyFrom};
 use sluice_protocol::errors::{ErrorCode, Refusal};
@@ -41,6 +41,14 @@ pub(crate) enum Mail {
     },
     /// A stream's session is over: what the core still says of it goes nowhere.
     Closed { subscription: SubscriptionId },
+    /// A client can be asked about prepared messages of a topic.
+    Answers {
+        topic: String,
+        number: u64,
+        asks: events::Sender<EffectAsk>,
+    },
+    /// It cannot any more.
+    AnswersNoMore { topic: String, number: u64 },
     /// The disk, the plugins and the connections tell.
     Tell(Input),
     /// A scrape wants a piece of a survey.
@@ -290,6 +298,16 @@ impl Shard {
     /// Forgets where a stream's events go.
     pub(crate) fn close_stream(&self, subscription: SubscriptionId) {
         self.send(Mail::Closed { subscription });
+    }
+
+    /// Says that a client can be asked about prepared messages of a topic.
+    pub(crate) fn answers(&self, topic: String, number: u64, asks: events::Sender<EffectAsk>) {
+        self.send(Mail::Answers { topic, number, asks });
+    }
+
+    /// Says that it cannot any more.
+    pub(crate) fn answers_no_more(&self, topic: String, number: u64) {
+        self.send(Mail::AnswersNoMore { topic, number });
     }
 
     /// Tells the core that a connection is gone.

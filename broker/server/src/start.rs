@@ -247,6 +247,9 @@ fn core_config(config: &Config) -> CoreConfig {
         auto_create_topics: config.auto_create_topics,
         auto_create_groups: config.auto_create_groups,
         topic,
+        ask_first_ms: config.transactions.ask_first_ms,
+        ask_interval_ms: config.transactions.ask_interval_ms,
+        asks_max: config.transactions.asks_max,
         ..CoreConfig::default()
     }
 }
@@ -296,6 +299,7 @@ impl Parts<'_> {
             failure: failure_sender,
             waiting: Default::default(),
             streams: Default::default(),
+            answerers: Default::default(),
             stopping: Stopping::No,
         };
         let disk_thread = DiskThread::new(self.writer, work, self.shard.clone(), self.config.durability, metrics.clone());

@@ -112,6 +112,7 @@ fn row(reader: &LogReader, transaction: &TransactionInfo) -> Result<control::Tra
     if let Some(undecided) = transaction.undecided {
         shown.prepared_wall_ms = undecided.prepared_wall_ms;
         shown.asks = undecided.asks.into();
+        shown.next_ask_wall_ms = transaction.next_ask_wall_ms.unwrap_or(0);
         shown.deliver_at_ms = undecided.due_ms;
     }
     if let Some(row) = attributes.row((offset.0 - place.first.0) as u32) {

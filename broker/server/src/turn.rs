@@ -12,6 +12,7 @@ use sluice_protocol::errors::{ErrorCode, Refusal};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
+use crate::answerers::Answerers;
 use crate::clock::Clock;
 use crate::disk::{Disk, DiskWork};
 use crate::limits;
@@ -35,6 +36,8 @@ pub(crate) struct ShardThread {
     pub(crate) failure: watch::Sender<Option<String>>,
     pub(crate) waiting: Waiters,
     pub(crate) streams: HashMap<SubscriptionId, UnboundedSender<StreamEvent>, BuildHasherDefault<NumberHasher>>,
+    /// Who can be asked about prepared messages.
+    pub(crate) answerers: Answerers,
     pub(crate) stopping: Stopping,
 }
 
@@ -128,6 +131,8 @@ impl ShardThread {
                 }
                 self.handle(input);
             }
+            Mail::Answers { topic, number, asks } => self.answerers.came(topic, number, asks),
+            Mail::AnswersNoMore { topic, number } => self.answerers.left(&topic, number),
             Mail::Survey { from, reply } => {
                 // A scrape that was given up is answered in vain.
                 let _ = reply.send(self.core.survey(from));
@@ -207,7 +212,11 @@ impl ShardThread {
                 offset,
                 copy,
             } => self.lookup.fetch(fetch, source, offset, copy),
-            Effect::Ask(ask) => self.lookup.shard.tell(Input::NotAsked { ask: ask.ask }),
+            Effect::Ask(ask) => {
+                if let Some(ask) = self.answerers.hand_out(ask) {
+                    self.lookup.shard.tell(Input::NotAsked { ask: ask.ask });
+                }
+            }
             Effect::FetchDue { fetch, calendar, numbers } => self.lookup.fetch_due(fetch, calendar, numbers),
             Effect::Locate { locate, queue, wall_ms } => self.lookup.locate(locate, queue, wall_ms),
             Effect::Checkpoint(CheckpointStep::Begin { replay_from }) => self.disk.send(DiskWork::CheckpointBegin { replay_from }),
@@ -252,7 +261,12 @@ impl ShardThread {
             match mail {
                 Mail::Ask(ask) | Mail::Open { ask, .. } => ask.reply.send(Err(refusal.clone())),
                 Mail::Stop => return,
-                Mail::Closed { .. } | Mail::Tell(_) | Mail::Survey { .. } | Mail::StorageFailed { .. } => {}
+                Mail::Closed { .. }
+                | Mail::Answers { .. }
+                | Mail::AnswersNoMore { .. }
+                | Mail::Tell(_)
+                | Mail::Survey { .. }
+                | Mail::StorageFailed { .. } => {}
             }
         }
     }

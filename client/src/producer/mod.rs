@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::answering::{Answer, Answering, Undecided};
 use crate::error::{Error, SendError};
 use crate::limits;
 use crate::link::Link;
@@ -51,6 +52,8 @@ pub struct Producer {
     topic: Arc<str>,
     link: Arc<Link>,
     task: JoinHandle<()>,
+    /// Answers for prepared messages, if it was asked to.
+    answering: Option<Answering>,
 }
 
 /// Where the outcome of one message goes.
@@ -67,7 +70,23 @@ impl Producer {
         let (queue, submitted) = mpsc::channel(limits::PRODUCER_QUEUE_MESSAGES);
         let topic: Arc<str> = topic.into();
         let task = tokio::spawn(task::run(link.clone(), topic.clone(), config, submitted));
-        Self { queue, topic, link, task }
+        Self {
+            queue,
+            topic,
+            link,
+            task,
+            answering: None,
+        }
+    }
+
+    /// The same producer, which answers for prepared messages of its topic.
+    pub(crate) fn answering<F, A>(mut self, check: F) -> Self
+    where
+        F: Fn(Undecided) -> A + Send + Sync + 'static,
+        A: Future<Output = Answer> + Send + 'static,
+    {
+        self.answering = Some(Answering::begin(self.link.clone(), self.topic.clone(), check));
+        self
     }
 
     /// The topic.
@@ -114,7 +133,7 @@ impl Producer {
     /// # Errors
     /// `Error::Closed` when the client was closed before.
     pub async fn close(self) -> Result<(), Error> {
-        drop(self.queue);
+        drop((self.queue, self.answering));
         self.task.await.map_err(|_| Error::Closed)
     }
 }

@@ -26,6 +26,7 @@ pub const TARGETS: &[Target] = &[
     protocol::DELIVERY,
     protocol::RECEIVED,
     protocol::FOUND,
+    protocol::ASKED,
     protocol::MESSAGES,
     log::RECORD,
     log::SEGMENT,

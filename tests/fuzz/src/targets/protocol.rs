@@ -4,7 +4,7 @@ use bytes::{Bytes, BytesMut};
 use prost::Message;
 use sluice_protocol::batch::{AdmissionLimits, Attributes, Batch, BatchBuilder, BatchMerger, NewMessage, admit, crc32c};
 use sluice_protocol::control::{self, action, backoff, seek, start_point};
-use sluice_protocol::delivery::{DeliveredRange, Delivery, FoundMessage, Received};
+use sluice_protocol::delivery::{AskedMessage, DeliveredRange, Delivery, FoundMessage, Received};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::{self, FRAME_HEADER_BYTES, FrameKind, Kind};
 use sluice_protocol::ids::{Attempt, ProducerId, QueueIndex, QueueOffset, Sequence, TopicId};
@@ -109,6 +109,28 @@ pub(super) const FOUND: Target = Target {
         }
     },
     accepts: |input| FoundMessage::decode(Bytes::copy_from_slice(input)).is_ok(),
+};
+
+pub(super) const ASKED: Target = Target {
+    name: "asked",
+    valid: || {
+        let ask = control::Ask {
+            ask: 1,
+            handle: Bytes::from_static(&[1; 33]),
+            topic: "flights".into(),
+            prepared_wall_ms: 1_700_000_000_000,
+            asks: 2,
+            deliver_at_ms: 1_800_000_000_000,
+        };
+        vec![[&AskedMessage::encode_head(&ask)[..], &batch(1, 0)[..]].concat()]
+    },
+    repair: FOUND.repair,
+    run: |input| {
+        if let Ok(asked) = AskedMessage::decode(Bytes::copy_from_slice(input)) {
+            use_batch(&asked.batch);
+        }
+    },
+    accepts: |input| AskedMessage::decode(Bytes::copy_from_slice(input)).is_ok(),
 };
 
 pub(super) const MESSAGES: Target = Target {
@@ -442,6 +464,8 @@ fn control_messages() -> Vec<(FrameKind, Vec<u8>)> {
         (FrameKind::Refused, refusal.encode_to_vec()),
         (FrameKind::Decide, decide.encode_to_vec()),
         (FrameKind::Transactions, transactions().encode_to_vec()),
+        (FrameKind::AnswerStart, control::AnswerStart { topic: "t".into() }.encode_to_vec()),
+        (FrameKind::Heard, control::Heard { ask: 7 }.encode_to_vec()),
     ]
 }
 
@@ -456,6 +480,7 @@ fn transactions() -> control::Transactions {
         tag: "t".into(),
         keys: vec!["k".into()],
         body_bytes: 5,
+        next_ask_wall_ms: 1_700_000_006_000,
     };
     control::Transactions {
         transactions: vec![transaction],
