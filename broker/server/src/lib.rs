@@ -11,6 +11,7 @@ mod columns;
 pub mod config;
 mod confirm;
 mod connection;
+mod core_counts;
 mod delivery;
 mod disk;
 mod explain;

@@ -109,7 +109,20 @@ impl Broker {
             .arg(self.data())
             .arg("--ready-file")
             .arg(self.ready_file());
+        let settings = self.directory.path().join("sluice.toml");
+        if settings.exists() {
+            command.arg("--config").arg(settings);
+        }
         self.run_server(command);
+    }
+
+    /// As `start`, with these settings, which later starts have too.
+    pub fn start_with(settings: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for a test can be made");
+        let mut broker = Self { directory, child: None };
+        broker.file("sluice.toml", settings);
+        broker.serve();
+        broker
     }
 
     /// As `start`, with the server of this binary over a disk on which the files of the log may take so many bytes: `sluice-holding`.
