@@ -98,9 +98,9 @@ struct Checks {
 }
 
 impl Checks {
-    /// Begins a check, unless one of the same message is under way or there are too many: then the broker asks again.
+    /// Begins a check, unless one of the same message is under way, which will answer.
     fn begin(&mut self, link: &Arc<Link>, check: &Arc<Checker>, undecided: Undecided) {
-        if self.tasks.len() >= limits::CHECKS_MAX || !self.handles.insert(undecided.handle.clone()) {
+        if !self.handles.insert(undecided.handle.clone()) {
             return;
         }
         let (link, check) = (link.clone(), check.clone());
@@ -141,7 +141,8 @@ async fn serve(link: &Arc<Link>, topic: &Arc<str>, check: &Arc<Checker>, checks:
     loop {
         // Reading a frame may be cancelled.
         tokio::select! {
-            frame = frames.answer() => {
+            // What is not read is not heard, and does not count as asked.
+            frame = frames.answer(), if checks.tasks.len() < limits::CHECKS_MAX => {
                 let heard = match frame {
                     Ok(frame) if frame.kind == FrameKind::Ask => hear(&mut send, topic, frame.payload).await,
                     Ok(frame) => Err(wire::unexpected(&frame)),

@@ -31,6 +31,8 @@
 //!   A producer never numbers further ahead of its oldest unconfirmed message than the broker remembers.
 //! * **Streams** subscribe again. What was delivered and not settled is delivered again; settling it by the old delivery fails with
 //!   [`Error::LeaseLost`].
+//! * **Prepared messages** that nobody decided about are put before a producer that can say what became of them
+//!   ([`Client::answering_producer`]), also those of producers that are gone.
 //! * **Bodies** are checked against their checksums before the application sees them.
 //!
 //! # Bounds

@@ -51,7 +51,7 @@ pub const DELIVERY_STREAMS_MAX: u32 = 8_192;
 /// Delivery streams kept for a subscription whose answer has not been read yet.
 pub const DELIVERY_STREAMS_EARLY_MAX: usize = 1_024;
 
-/// Prepared messages that one producer checks at a time; what more the broker asks about it asks again.
+/// Prepared messages that one producer checks at a time; what more the broker asks it waits, and is asked of another in the end.
 pub const CHECKS_MAX: usize = 64;
 
 /// The time to build one connection, its handshake and its welcome.

@@ -83,11 +83,13 @@ pub enum Bug {
     AskForgotten,
     GivenUpLost,
     RevivedTwice,
+    CheckpointForgetsAsks,
+    CheckpointForgetsGivenUp,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 79] = [
+    pub const ALL: [(&str, Self); 81] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -167,6 +169,8 @@ impl Bug {
         ("ask-forgotten", Self::AskForgotten),
         ("given-up-lost", Self::GivenUpLost),
         ("revived-twice", Self::RevivedTwice),
+        ("checkpoint-forgets-asks", Self::CheckpointForgetsAsks),
+        ("checkpoint-forgets-given-up", Self::CheckpointForgetsGivenUp),
     ];
 }
 

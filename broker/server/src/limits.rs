@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sluice_core::limits::ASKS_MAX;
 use sluice_plugin_host::limits::MODULE_BYTES_MAX;
 use sluice_protocol::limits::{BATCH_MESSAGES_MAX, INVISIBLE_MS_MAX, INVISIBLE_MS_MIN};
 
@@ -64,8 +65,8 @@ pub const LETTERS_LOOKED_THROUGH_MAX: u64 = 1_024;
 /// Prepared messages on one page of a list.
 pub const TRANSACTIONS_OF_PAGE_MAX: usize = 256;
 
-/// Asks that wait to be written to one client; with more another one is asked.
-pub const ASKS_WAITING_MAX: usize = 32;
+/// Asks that wait to be written to one client: all that the core has under way for one topic.
+pub const ASKS_WAITING_MAX: usize = ASKS_MAX;
 /// A client has heard what it is asked within this time, or it was not asked.
 pub const HEARD_WITHIN: Duration = Duration::from_secs(10);
 

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 95] = [
+pub const BUGS: [Planted; 97] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -239,6 +239,12 @@ pub const BUGS: [Planted; 95] = [
     core("ask-forgotten", 50, "a delivered ask is not recorded"),
     core("given-up-lost", 50, "what is given up is rolled back without a copy"),
     core("revived-twice", 300, "what was given up is committed as often as an operator asks"),
+    core(
+        "checkpoint-forgets-asks",
+        200,
+        "a checkpoint leaves out how often producers were asked",
+    ),
+    core("checkpoint-forgets-given-up", 300, "a checkpoint leaves out what was given up"),
 ];
 
 /// Lets a bug in on this thread, or none.

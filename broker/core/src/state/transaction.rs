@@ -320,7 +320,11 @@ impl AllTransactions {
                 .i64(undecided.due_ms)
                 .i64(undecided.prepared_wall_ms)
                 .u64(undecided.since_mono_ms)
-                .u16(undecided.asks);
+                .u16(if planted::is(Bug::CheckpointForgetsAsks) {
+                    0
+                } else {
+                    undecided.asks
+                });
         }
         Some(())
     }
@@ -354,7 +358,8 @@ impl AllTransactions {
         let transactions = self.topics.get(&topic)?;
         let words: Vec<_> = transactions.decided.range(first..=last).collect();
         let within = QueueOffset(first << WORD_BITS)..=QueueOffset(last << WORD_BITS | ((1 << WORD_BITS) - 1));
-        let given_up: Vec<_> = transactions.given_up.range(within).collect();
+        let kept = |_: &_| !planted::is(Bug::CheckpointForgetsGivenUp);
+        let given_up: Vec<_> = transactions.given_up.range(within).filter(kept).collect();
         if words.is_empty() && given_up.is_empty() {
             return None;
         }
