@@ -1,6 +1,6 @@
 //! A broker inside the test's own process with one topic of one queue: what the tests share in which kinds of messages meet.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sluice_client::admin::{Backoff, DeadLetter, GroupSettings, TopicInfo, TopicSettings};
 use sluice_client::{
@@ -16,6 +16,8 @@ pub const TOPIC: &str = "t";
 const WAIT: Duration = Duration::from_secs(20);
 /// How long a receive waits where nothing may come, before it is seen whether the group is done.
 const GLANCE: Duration = Duration::from_millis(20);
+/// How long a test goes on asking; only a broken broker comes near it.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a stop may take.
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 
@@ -87,7 +89,9 @@ impl Scene {
 
     /// Waits until the queue has had so many messages: what is released or committed is on its way there.
     pub async fn stored(&self, messages: u64) {
+        let begun = Instant::now();
         while self.topic().await.queues[0].end < messages {
+            assert!(begun.elapsed() < PATIENCE, "not {messages} messages: {:?}", self.topic().await);
             tokio::task::yield_now().await;
         }
     }
@@ -112,19 +116,22 @@ impl Scene {
 
     /// Waits until a group has so many dead letters that were not dealt with.
     pub async fn letters(&self, group: &str, count: usize) -> Vec<DeadLetter> {
+        let begun = Instant::now();
         loop {
             let letters = self.client.dead_letters(group, 0, None, 1_000).await.expect("the group is there");
             if letters.len() >= count {
                 return letters;
             }
+            assert!(begun.elapsed() < PATIENCE, "not {count} dead letters: {letters:?}");
             tokio::task::yield_now().await;
         }
     }
 
     /// Carries out rounds of retention until everything that the queue has now is gone from it.
     pub async fn forget(&self) {
-        let end = self.topic().await.queues[0].end;
+        let (begun, end) = (Instant::now(), self.topic().await.queues[0].end);
         while self.topic().await.queues[0].start < end {
+            assert!(begun.elapsed() < PATIENCE, "not gone: {:?}", self.topic().await);
             self.running.retain().await.expect("a round of retention ends");
         }
     }
@@ -191,12 +198,15 @@ impl Reader<'_> {
 
     /// Waits until the group has settled or passed over all there is; what comes meanwhile fails the test.
     pub async fn is_done(&self) {
+        let begun = Instant::now();
         loop {
             let got = self.consumer.receive(1, GLANCE).await.expect("the broker answers");
             assert!(got.is_empty(), "{} got {:?}", self.group, got.iter().map(body).collect::<Vec<_>>());
-            if self.scene.client.group(&self.group).await.expect("the group is there").lag == 0 {
+            let group = self.scene.client.group(&self.group).await.expect("the group is there");
+            if group.lag == 0 {
                 return;
             }
+            assert!(begun.elapsed() < PATIENCE, "something is left: {:?}", group.cursors);
         }
     }
 }
