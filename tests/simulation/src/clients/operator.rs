@@ -117,7 +117,7 @@ impl Operator {
             12 => Some(Admin::ListTopics { from: TopicId::default() }),
             13 => Some(Admin::ListPlugins),
             14..=15 | 35..=36 => Some(resume(around)),
-            16..=17 => Some(Admin::PauseGroup {
+            16..=17 | 37..=38 => Some(Admin::PauseGroup {
                 name: around.wishes[chosen].group.clone(),
                 topic: random.chance(1, 2).then(|| around.wishes[chosen].topic.clone()),
                 by: OPERATOR.to_owned(),
