@@ -77,7 +77,7 @@ pub use endpoint::{Endpoint, ReadyFile, Trust};
 pub use error::{Error, SendError};
 pub use event::Event;
 pub use filter::{Filter, Start};
-pub use message::{BadRecallHandle, Delayed, Message, NewMessage, RecallHandle, Receipt};
+pub use message::{BadRecallHandle, Delayed, GivenId, Message, NewMessage, RecallHandle, Receipt};
 pub use producer::{Confirmation, Producer, ProducerConfig};
 pub use reading::{Page, Pages, ReadFrom, ReadTo, Reading};
 pub use sluice_protocol::errors::{Advice, ErrorCode, Refusal};

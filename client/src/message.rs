@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use sluice_protocol::batch::{Batch, Row};
+use sluice_protocol::batch::{Batch, Row, group_hash};
 use sluice_protocol::ids::MessageId;
 
 use crate::transaction::TransactionHandle;
@@ -37,6 +37,18 @@ pub struct NewMessage {
     /// How long it lives once it is stored in its queue, in milliseconds, up to ten years; `None` or 0 for as long as its topic says. Where both
     /// say something the shorter counts.
     pub ttl_ms: Option<u64>,
+    /// Its own id, by which a send that is tried again is recognised.
+    pub given_id: Option<GivenId>,
+}
+
+/// The id that a producer gives a message: of those sent to a topic within ten minutes with the same one the first is stored, the others are
+/// answered as it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenId {
+    /// Whose ids these are: the same number for all clients that count on each other's ids, 0 for this client's own.
+    pub scope: u64,
+    /// The id, 1 to 128 bytes.
+    pub id: String,
 }
 
 impl NewMessage {
@@ -96,6 +108,20 @@ impl NewMessage {
         self
     }
 
+    /// The same message with an id of its own: sent again by this client within ten minutes, whatever its sequence, it is stored once.
+    pub fn given_id(mut self, id: impl Into<String>) -> Self {
+        self.given_id = Some(GivenId { scope: 0, id: id.into() });
+        self
+    }
+
+    /// The same message with an id of its own among all clients that name this scope: sent again by any of them within ten minutes, also after
+    /// a restart, it is stored once.
+    pub fn given_id_within(mut self, scope: &str, id: impl Into<String>) -> Self {
+        let scope = group_hash(scope.as_bytes());
+        self.given_id = Some(GivenId { scope, id: id.into() });
+        self
+    }
+
     /// At most what the message takes in a batch, in bytes.
     pub(crate) fn bytes_max(&self) -> usize {
         // The fixed part of a row, and for each property its head, its value and its name with the length before it.
@@ -103,14 +129,16 @@ impl NewMessage {
         let properties: usize = self.properties.iter().map(|(name, value)| name.len() + value.len() + 5).sum();
         let group = self.group.as_ref().map_or(0, |group| group.len() + 3);
         let ttl = self.ttl_ms.map_or(0, |_| 11);
-        40 + self.body.len() + self.tag.as_ref().map_or(0, String::len) + texts + properties + group + ttl
+        let given_id = self.given_id.as_ref().map_or(0, |given| given.id.len() + 11);
+        40 + self.body.len() + self.tag.as_ref().map_or(0, String::len) + texts + properties + group + ttl + given_id
     }
 }
 
 /// Where a sent message is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Its identity, by which `message get` finds it.
+    /// Its identity, by which `message get` finds it. Of a duplicate that was recognised by the id its producer gave it, the stored message has
+    /// another one: it is found by queue and offset, or by the given id as by a key.
     pub id: MessageId,
     /// Its queue within the topic; 0 for a delayed or a prepared message, which has none yet.
     pub queue: u16,
@@ -258,6 +286,11 @@ impl Message {
     /// How long it lives once it is stored in its queue, in milliseconds, unless its topic says shorter.
     pub fn ttl_ms(&self) -> Option<u64> {
         Some(self.row().ttl_ms()).filter(|ttl_ms| *ttl_ms != 0)
+    }
+
+    /// The id that its producer gave it, if it gave it one.
+    pub fn given_id(&self) -> Option<&str> {
+        self.row().given_id().map(|given| given.id)
     }
 
     /// The size of what it carries.

@@ -64,6 +64,13 @@ pub(crate) struct Produce {
     /// Column that becomes the message group
     #[arg(long, value_name = "C")]
     group_column: Option<String>,
+    /// Column with an id of each message: one that was sent to the topic within the last ten minutes is not stored again, whoever sends it
+    /// within the same --id-scope; where it is empty the message has none
+    #[arg(long, value_name = "C")]
+    id_column: Option<String>,
+    /// Whose ids those are
+    #[arg(long, value_name = "NAME", default_value = "sluice produce", requires = "id_column")]
+    id_scope: String,
     /// How long the messages live once they are stored: 500ms, 30s, 15m, 12h, 3d; without it as long as the topic says
     #[arg(long, value_name = "DURATION", value_parser = times::lifetime)]
     ttl: Option<Duration>,
@@ -111,6 +118,7 @@ impl Produce {
             priority_column: self.priority_column,
             group: self.message_group,
             group_column: self.group_column,
+            id: self.id_column.map(|column| (column, self.id_scope)),
             ttl: self.ttl,
         };
         let mut rows = open(&self.source, columns)?;

@@ -267,6 +267,16 @@ impl Core {
     /// Makes a change durable and does it. Its position is what an effect names that has to wait for it.
     pub(crate) fn record(&mut self, change: Change) -> Position {
         let position = self.journal.next_record();
+        self.record_at(position, change)
+    }
+
+    /// Records a change that a crash must not part from the one recorded before.
+    pub(crate) fn record_beside(&mut self, change: Change) -> Position {
+        let position = self.journal.same_frame();
+        self.record_at(position, change)
+    }
+
+    fn record_at(&mut self, position: Position, change: Change) -> Position {
         let record = Record { at: self.stamp(), change };
         let grown = grown_by(&record.change);
         if let Some(queue) = grown {

@@ -21,6 +21,8 @@ pub struct CoreConfig {
     pub checkpoint_bytes: u64,
     /// What the windows of all producers may take together, in bytes. Default: 64 MiB.
     pub producer_memory_bytes: u64,
+    /// What the ids that producers gave their messages may take together, in bytes. Default: 64 MiB.
+    pub given_ids_memory_bytes: u64,
     /// Messages handed out at once to one stream. Default: 1,024.
     pub grant_messages: u64,
     /// Bytes of records after which a frame is closed. Default: 16 MiB.
@@ -59,6 +61,7 @@ impl Default for CoreConfig {
             stream_invisible_ms: 15 * 60 * 1_000,
             checkpoint_bytes: 256 << 20,
             producer_memory_bytes: 64 << 20,
+            given_ids_memory_bytes: 64 << 20,
             grant_messages: GRANT_MESSAGES_MAX,
             frame_records_bytes: FRAME_RECORDS_BYTES_MAX,
             culprit_quorum: CULPRIT_QUORUM,

@@ -75,6 +75,8 @@ pub struct Counters {
     pub lost_to_retention: u64,
     /// Producers forgotten to keep within the memory limit.
     pub producers_forgotten: u64,
+    /// Ids that producers gave their messages, forgotten before their time to keep within the memory limit.
+    pub given_ids_forgotten: u64,
     /// Requests refused.
     pub refused: u64,
 }

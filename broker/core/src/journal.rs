@@ -85,7 +85,15 @@ impl Journal {
         Position(self.open.position.0 + FRAME_HEADER_BYTES + self.open.payload_bytes)
     }
 
-    /// Adds a record at the place that [`Journal::next_record`] told.
+    /// Where a record comes to lie that is added to the frame of the last one, so that a crash leaves both or none.
+    pub(crate) fn same_frame(&mut self) -> Position {
+        match self.open.records.is_empty() {
+            true => self.next_record(),
+            false => Position(self.open.position.0 + FRAME_HEADER_BYTES + self.open.payload_bytes),
+        }
+    }
+
+    /// Adds a record at the place that [`Journal::next_record`] or [`Journal::same_frame`] told.
     pub(crate) fn add(&mut self, record: Bytes) {
         self.open.payload_bytes += RECORD_LENGTH_BYTES + record.len() as u64;
         self.open.records.push(record);

@@ -27,6 +27,12 @@ pub const BACKOFF_WAITS_MAX: usize = 64;
 pub const ATTEMPTS_MAX: u16 = 1_000;
 /// The sequences of a producer that are remembered, and so the most it may have unconfirmed.
 pub const PRODUCER_WINDOW: u64 = PRODUCER_UNCONFIRMED_MAX as u64;
+/// An id that a producer gave a message is remembered for so many minutes, and at most one more.
+pub const GIVEN_ID_MINUTES: u64 = 10;
+/// The ids of one minute are kept in so many entries.
+pub const GIVEN_ID_PARTS: u8 = 64;
+/// What an id takes in memory, an estimate, in bytes.
+pub const GIVEN_ID_BYTES: u64 = 96;
 /// Neighbouring sequences that share a slot: `sequence >> SLOT_BLOCK_BITS` is hashed.
 pub const SLOT_BLOCK_BITS: u32 = 8;
 /// The slots of a topic.

@@ -85,11 +85,13 @@ pub enum Bug {
     RevivedTwice,
     CheckpointForgetsAsks,
     CheckpointForgetsGivenUp,
+    GivenIdForgotten,
+    CheckpointForgetsGivenId,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 81] = [
+    pub const ALL: [(&str, Self); 83] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -171,6 +173,8 @@ impl Bug {
         ("revived-twice", Self::RevivedTwice),
         ("checkpoint-forgets-asks", Self::CheckpointForgetsAsks),
         ("checkpoint-forgets-given-up", Self::CheckpointForgetsGivenUp),
+        ("given-id-forgotten", Self::GivenIdForgotten),
+        ("checkpoint-forgets-given-id", Self::CheckpointForgetsGivenId),
     ];
 }
 

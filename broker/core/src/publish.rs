@@ -2,12 +2,14 @@
 
 mod checks;
 mod delayed;
+mod given;
+mod memory;
 mod queues;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
-use sluice_log::record::Change;
+use sluice_log::record::{Change, GivenId};
 use sluice_protocol::batch::{Attributes, Batch, BatchMerger, MergeError, Run as BatchRun, Uses};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Position, ProducerId, QueueId, QueueOffset, Sequence, TopicId};
@@ -22,6 +24,7 @@ use crate::effect::{Answer, StoredRun};
 use crate::input::RequestId;
 use crate::limits::{MERGED_BATCH_BYTES_MAX, WHOLE_BATCH_BYTES_MIN, WHOLE_BATCH_MESSAGES_MIN};
 use crate::planted::{self, Bug};
+use crate::state::given_ids::Place;
 use crate::state::producer::{Run, Seen, Window};
 
 /// What was published in this turn.
@@ -29,6 +32,8 @@ use crate::state::producer::{Run, Seen, Window};
 pub(crate) struct Publishing {
     pending: Vec<Pending>,
     merger: BatchMerger,
+    /// The ids of what the turn stores and that were not recorded yet, by queue and offset.
+    given: BTreeMap<QueueId, VecDeque<GivenId>>,
 }
 
 /// One request that waits for the end of the turn.
@@ -97,6 +102,8 @@ struct Plan {
     waiting: BTreeMap<TopicId, Waiting>,
     /// What the turn adds to the windows of its producers.
     windows: BTreeMap<ProducerId, Window>,
+    /// The messages with an id that the turn stores.
+    given: BTreeMap<u128, Place>,
 }
 
 /// What is known of a producer in the middle of a turn.
@@ -286,6 +293,7 @@ impl Core {
             }
         }
         self.limit_producers();
+        self.limit_given_ids();
     }
 
     /// Decides what becomes of each message of a request: stored run by run, its batch refused, or everything refused.
@@ -303,7 +311,7 @@ impl Core {
                 pending.refused.push(refused);
                 continue;
             }
-            if attributes.has_delays() || uses.prepared {
+            if attributes.has_delays() || uses.prepared || uses.given_ids {
                 if let Some(full) = span.take() {
                     self.plan_span(plan, pending.topic, &full, None, &mut runs);
                 }
@@ -424,6 +432,8 @@ impl Core {
                 first: planned.first,
                 batch,
             });
+            let end = QueueOffset(planned.first.0 + u64::from(planned.count));
+            self.note_given(planned.queue, end, false);
             return;
         }
         let mut uses = Uses::default();
@@ -455,22 +465,12 @@ impl Core {
         );
         let batch = self.publishing.merger.take().into_bytes();
         let position = self.record(Change::Appended { queue, first, batch });
+        self.note_given(queue, QueueOffset(first.0 + count), false);
         for part in parts {
             let depends = &mut depends[part.source.pending];
             *depends = position.max(*depends);
         }
         QueueOffset(first.0 + count)
-    }
-
-    /// Forgets the producers that stored nothing for the longest while all of them take more than they may.
-    fn limit_producers(&mut self) {
-        while self.state.producers.memory_bytes() > self.config.producer_memory_bytes && self.state.producers.count() > 1 {
-            let Some(producer) = self.state.producers.least_recently_used() else {
-                break;
-            };
-            self.record(Change::ProducerForgotten { producer });
-            self.counters.producers_forgotten += 1;
-        }
     }
 }
 

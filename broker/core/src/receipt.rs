@@ -6,7 +6,7 @@ use std::hash::Hasher;
 use bytes::Bytes;
 use siphasher::sip128::{Hasher128, SipHasher24};
 use sluice_log::record::{CursorId, Due};
-use sluice_protocol::ids::{Attempt, Epoch, GroupId, Pass, QueueId, QueueIndex, QueueOffset, TopicId};
+use sluice_protocol::ids::{Attempt, Epoch, GroupId, Pass, ProducerId, QueueId, QueueIndex, QueueOffset, TopicId};
 use sluice_protocol::wire::{Reader, Writer};
 
 use crate::planted::{self, Bug};
@@ -23,6 +23,9 @@ pub const TRANSACTION_BYTES: usize = TRANSACTION_FIELDS_BYTES + 16;
 const TRANSACTION_FIELDS_BYTES: usize = 17;
 /// What a transaction handle begins with.
 const TRANSACTION_VERSION: u8 = 66;
+/// What is hashed of an id begins with this, as no handle does.
+const GIVEN_ID_VERSION: u8 = 67;
+const GIVEN_ID_FIELDS_BYTES: usize = 28;
 /// What a recall handle begins with: no receipt handle does, so neither passes for the other.
 const RECALL_VERSION: u8 = 65;
 /// The version's byte holds the priority in its upper half.
@@ -39,6 +42,15 @@ pub(crate) struct Receipt {
     pub(crate) pass: Pass,
     pub(crate) epoch: Epoch,
     pub(crate) attempt: Attempt,
+}
+
+/// Whose ids the ids of messages are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// This producer's alone.
+    Producer(ProducerId),
+    /// Those of all that say this number.
+    Shared(u64),
 }
 
 /// Makes and reads handles with the log's secret.
@@ -145,6 +157,18 @@ impl Receipts {
     }
 
     /// SipHash-2-4 with 128 bits (Aumasson, Bernstein 2012): a keyed function, so a MAC for short inputs.
+    /// What the id that a producer gave a message is known by: nobody without the secret finds two ids that are known by the same.
+    pub(crate) fn given_id(&self, topic: TopicId, scope: Scope, id: &str) -> u128 {
+        let mut fields = Writer::with_capacity(GIVEN_ID_FIELDS_BYTES + id.len());
+        fields.u8(GIVEN_ID_VERSION).u64(topic.0);
+        match scope {
+            Scope::Producer(producer) => fields.u8(0).u128(producer.0),
+            Scope::Shared(number) => fields.u8(1).u64(number),
+        };
+        fields.text(id);
+        self.mac(&fields.finish())
+    }
+
     fn mac(&self, fields: &[u8]) -> u128 {
         let mut hasher = SipHasher24::new_with_key(&self.secret);
         hasher.write(fields);

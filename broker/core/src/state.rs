@@ -5,6 +5,7 @@ pub mod calendar;
 pub mod codec;
 pub mod cursor;
 mod failed;
+pub mod given_ids;
 pub mod group;
 pub mod growth;
 pub mod lane;
@@ -33,6 +34,7 @@ use crate::planted::{self, Bug};
 use self::binding::Binding;
 use self::calendar::Calendars;
 use self::cursor::Cursor;
+use self::given_ids::GivenIds;
 use self::group::Group;
 use self::growth::Growth;
 use self::letters::Letters;
@@ -77,6 +79,8 @@ pub struct State {
     pub calendars: Calendars,
     /// The messages that wait for a decision, and what was decided.
     pub transactions: AllTransactions,
+    /// The ids that producers gave their messages of late.
+    pub given_ids: GivenIds,
     topic_names: Names<TopicId>,
     group_names: Names<GroupId>,
     readers: Readers,
@@ -312,6 +316,7 @@ impl State {
             }
             Change::Operated(operated) => self.apply_operated(position, at, operated),
             Change::Transaction(transaction) => self.apply_transaction(position, at, transaction),
+            Change::GivenIds(given) => self.given_ids.apply(position, at.mono_ms, given),
         }
     }
 
@@ -400,6 +405,7 @@ impl State {
             | Change::SubscriptionResumed { .. }
             | Change::Operated(_)
             | Change::Transaction(_)
+            | Change::GivenIds(_)
             | Change::Delayed { .. }
             | Change::Released { .. }
             | Change::Recalled { .. }

@@ -7,7 +7,7 @@ mod harness;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use changes::{expiry, lanes, transactions};
+use changes::{expiry, given_ids, lanes, transactions};
 use harness::batch;
 use sluice_core::state::State;
 use sluice_log::record::*;
@@ -242,6 +242,7 @@ fn every_kind_of_entry_is_written_and_read_as_ever() {
     check("entries-2.bin", &state([history(), failures()].concat()), &[1, 2, 3, 4, 5, 6, 7, 8]);
     check("entries-calendar-1.bin", &state(delays()), &[1, 2, 3, 7, 9, 10]);
     check("entries-transaction-1.bin", &state(transactions()), &[1, 2, 3, 7, 9, 10, 13, 14]);
+    check("entries-given-ids-1.bin", &state(given_ids()), &[1, 18]);
 }
 
 /// What operators paused, and the dead letters that they dealt with.

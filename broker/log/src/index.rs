@@ -158,8 +158,9 @@ impl SegmentIndex {
         entries.rows_from.push(entries.tags.len() as u32);
         for row in attributes.rows() {
             entries.tags.push(row.tag_hash());
-            // What waits in a calendar is found by its keys once it is in a queue.
-            if row.key_count() > 0 && place.queue.index != QueueIndex::CALENDAR {
+            // What waits in a calendar is found by its keys and the id that its producer gave it once it is in a queue.
+            let given_id = row.given_id().map(|given| given.id.as_bytes());
+            if (row.key_count() > 0 || given_id.is_some()) && place.queue.index != QueueIndex::CALENDAR {
                 let offset = QueueOffset(place.first.0 + u64::from(row.index()));
                 if planted::is(Bug::KeyNotIndexed) && offset.0 % 8 == 5 {
                     continue;
@@ -169,7 +170,7 @@ impl SegmentIndex {
                     queue: place.queue,
                     offset,
                 };
-                row.keys().for_each(|key| self.keys.push(entry(key)));
+                row.keys().chain(given_id).for_each(|key| self.keys.push(entry(key)));
             }
         }
         entries.bytes += u64::from(place.total_bytes);

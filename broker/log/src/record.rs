@@ -7,6 +7,7 @@ mod expiry;
 mod failure;
 mod fields;
 mod flow;
+mod given_ids;
 mod kind;
 mod lanes;
 mod operated;
@@ -20,6 +21,7 @@ use sluice_protocol::units::Now;
 pub use codec::{RECORD_HEADER_BYTES, RecordError, peek};
 pub(crate) use dealt::{concerns, dealt};
 pub use expiry::{Deadline, OnExpired, put_deadlines, put_lifetime, take_deadlines, take_lifetime};
+pub use given_ids::{GivenId, GivenIds};
 pub use kind::kind_name;
 pub use lanes::{OLDEST_EVERY, OnExhausted, Parked, put_extension, put_parked, take_extension, take_parked};
 pub use operated::{Operated, Operation, SentBack};
@@ -220,6 +222,8 @@ pub enum Change {
     Operated(Operated),
     /// Something happened to prepared messages.
     Transaction(Transaction),
+    /// What is remembered of the ids that producers gave their messages.
+    GivenIds(GivenIds),
 }
 
 /// A message in the calendar of a topic, in the order of release.

@@ -15,6 +15,7 @@ use sluice_log::{Ending, FaultyStorage, Storage, inspect};
 use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
 use sluice_protocol::wire::Reader;
 use support::expiry::of_expiry;
+use support::given_ids::given_id_kinds;
 use support::transaction::transaction_kinds;
 use support::{append, appended, batch, calendar_kinds, each_kind, keyed_batch, numbered, of_lanes, of_topics, open, operated, queue};
 
@@ -122,6 +123,7 @@ fn every_kind_of_record_is_written_as_ever() {
     check("records-2.bin", &side_by_side(&each_kind()));
     check("records-calendar-1.bin", &side_by_side(&calendar_kinds()));
     check("records-transaction-1.bin", &side_by_side(&transaction_kinds()));
+    check("records-given-ids-1.bin", &side_by_side(&given_id_kinds()));
 }
 
 /// Encoded records, each behind its length.

@@ -10,6 +10,7 @@ use sluice_log::record::*;
 use sluice_protocol::ids::*;
 use sluice_protocol::units::Now;
 use support::expiry::of_expiry;
+use support::given_ids::given_id_kinds;
 use support::transaction::transaction_kinds;
 use support::{calendar_kinds, each_kind, operated};
 
@@ -21,12 +22,14 @@ fn all() -> impl Iterator<Item = Record> {
         .chain(transactions)
         .chain(operated())
         .chain(of_expiry())
+        .chain(given_id_kinds())
 }
 
 #[test]
 fn every_kind_survives_and_keeps_its_number() {
     let numbered = (1..).zip(each_kind()).chain((21..).zip(calendar_kinds()));
-    for (number, record) in numbered.chain((40..).zip(transaction_kinds())) {
+    let numbered = numbered.chain((40..).zip(transaction_kinds())).chain((60..).zip(given_id_kinds()));
+    for (number, record) in numbered {
         let bytes = record.encode();
         assert_eq!(peek(&bytes), Ok((number, record.at)));
         assert!(kind_name(number).is_some());
@@ -325,6 +328,7 @@ fn changes() -> impl Strategy<Value = Change> {
         }),
         (operation(), ".{0,40}").prop_map(|(operation, by)| Change::Operated(Operated { by, operation })),
         transactions(queue.clone(), batch.clone()).prop_map(Change::Transaction),
+        given_ids(queue.clone()).prop_map(Change::GivenIds),
         (any::<(u64, u64)>(), prop::collection::vec(any::<i64>(), 0..9), batch.clone()).prop_map(|((topic, first), due_ms, batch)| {
             Change::Delayed {
                 topic: TopicId(topic),
@@ -347,6 +351,22 @@ fn changes() -> impl Strategy<Value = Change> {
                 starts,
             }
         }),
+    ]
+}
+
+fn given_ids(queue: impl Strategy<Value = QueueId>) -> impl Strategy<Value = GivenIds> {
+    let id = any::<(u128, u64, i64)>().prop_map(|(hash, offset, due_ms)| GivenId {
+        hash,
+        offset: QueueOffset(offset),
+        due_ms,
+    });
+    prop_oneof![
+        (queue, any::<bool>(), prop::collection::vec(id, 0..9)).prop_map(|(queue, prepared, ids)| GivenIds::Stored {
+            queue,
+            prepared,
+            ids
+        }),
+        any::<u64>().prop_map(|minute| GivenIds::Forgotten { minute }),
     ]
 }
 

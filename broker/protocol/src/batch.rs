@@ -30,7 +30,7 @@ pub use builder::{BatchBuilder, MessageError, NewMessage};
 pub use layout::{BatchError, HEADER_BYTES, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, group_hash, key_hash, tag_hash};
 pub use merger::{BatchMerger, BatchParts, Changes, MergeError};
 pub use names::NameIndex;
-pub use row::{FLAG_DELIVER_AFTER, FLAG_PREPARED, Keys, Properties, Row};
+pub use row::{FLAG_DELIVER_AFTER, FLAG_GIVEN_ID, FLAG_PREPARED, GivenId, Keys, Properties, Row};
 pub use whole::{Batch, Uses};
 
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub const DELAY_MS_MAX: i64 = 10 * 366 * 24 * 60 * 60 * 1_000;
 pub const TTL_MS_MAX: u64 = DELAY_MS_MAX as u64;
 /// Bytes of the name of a message group.
 pub const MESSAGE_GROUP_BYTES_MAX: usize = 128;
+/// Bytes of an id that a producer gives a message.
+pub const GIVEN_ID_BYTES_MAX: usize = 128;
 /// Properties that a stored message may have: those of its producer and those that the broker adds to a dead letter.
 pub const PROPERTIES_STORED_MAX: usize = u8::MAX as usize;
 /// The attributes of one message as its row, in bytes.

@@ -1,7 +1,7 @@
 //! The rules for names and for the texts of a message: what may stand on the wire and in the log.
 
 use crate::errors::{ErrorCode, Refusal};
-use crate::limits::{KEY_BYTES_MAX, MESSAGE_GROUP_BYTES_MAX, NAME_BYTES_MAX, PROPERTY_NAME_BYTES_MAX, TAG_BYTES_MAX};
+use crate::limits::{GIVEN_ID_BYTES_MAX, KEY_BYTES_MAX, MESSAGE_GROUP_BYTES_MAX, NAME_BYTES_MAX, PROPERTY_NAME_BYTES_MAX, TAG_BYTES_MAX};
 
 /// What the name of a group's dead-letter topic begins with.
 pub const DEAD_LETTER_PREFIX: &str = "%DLQ%";
@@ -93,6 +93,14 @@ pub fn check_key(key: &str) -> Result<(), Refusal> {
 /// `BadMessage`.
 pub fn check_message_group(group: &str) -> Result<(), Refusal> {
     check_text("message group", group, MESSAGE_GROUP_BYTES_MAX)
+}
+
+/// Checks an id that a producer gives a message: 1 to 128 bytes without control characters.
+///
+/// # Errors
+/// `BadMessage`.
+pub fn check_given_id(id: &str) -> Result<(), Refusal> {
+    check_text("given id", id, GIVEN_ID_BYTES_MAX)
 }
 
 /// Checks the name of a property: 1 to 128 bytes without control characters.

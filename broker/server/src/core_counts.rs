@@ -89,6 +89,11 @@ pub(crate) const CORE_COUNTS: &[CoreCount] = &[
         |c| c.lost_to_retention,
     ),
     (
+        "given_ids_forgotten",
+        "Ids that producers gave their messages, forgotten within ten minutes to keep within the memory limit.",
+        |c| c.given_ids_forgotten,
+    ),
+    (
         "producers_forgotten",
         "Producers forgotten to keep within the memory limit: a retry of theirs may be stored twice.",
         |c| c.producers_forgotten,

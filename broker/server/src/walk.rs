@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use sluice_log::{BatchPlace, KeyedRange, LogError, LogReader};
 use sluice_plugin_host::{FilterHandle, Hint, RunFailure};
-use sluice_protocol::batch::key_hash;
+use sluice_protocol::batch::{Row, key_hash};
 use sluice_protocol::ids::{QueueId, QueueIndex, QueueOffset};
 
 use crate::judge::{Among, Judge, JudgeError, Stretch};
@@ -234,7 +234,7 @@ impl<'a> Walk<'a> {
                 attributes => attributes?,
             };
             let row = attributes.row(candidate.row());
-            if !row.is_some_and(|row| row.keys().any(|own| own == key.as_bytes())) {
+            if !row.is_some_and(|row| has_key(&row, key)) {
                 continue;
             }
             let alone = candidate.offset..QueueOffset(candidate.offset.0 + 1);
@@ -262,6 +262,11 @@ impl<'a> Walk<'a> {
         self.failed += u64::from(judged.failed) + judged.culprits.len() as u64;
         Ok((judged.to, judged.deliver, u64::from(judged.evaluated)))
     }
+}
+
+/// Whether a message is found by this text: it is one of its keys, or the id that its producer gave it.
+fn has_key(row: &Row<'_>, key: &str) -> bool {
+    row.keys().any(|own| own == key.as_bytes()) || row.given_id().is_some_and(|given| given.id == key)
 }
 
 /// These offsets, which ascend, with their batches. What is not stored any more is left out.

@@ -1,7 +1,7 @@
 //! What is about to be written: batches encoded one behind the other, so that many small ones leave in one write.
 
 use bytes::{Bytes, BytesMut};
-use sluice_protocol::batch::{BatchBuilder, MessageError, NewMessage as Attributes};
+use sluice_protocol::batch::{BatchBuilder, GivenId, MessageError, NewMessage as Attributes};
 use sluice_protocol::control::Limits;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::frame::{self, FRAME_HEADER_BYTES, FrameKind};
@@ -141,6 +141,10 @@ fn push(builder: &mut BatchBuilder, message: &NewMessage, body_bytes_max: u32, w
         group: message.group.as_deref(),
         ttl_ms: message.ttl_ms.unwrap_or(0),
         prepared: message.prepared,
+        given_id: message.given_id.as_ref().map(|given| GivenId {
+            scope: given.scope,
+            id: &given.id,
+        }),
     };
     builder.push(&attributes, &message.body)
 }

@@ -19,6 +19,8 @@ pub struct Content {
     pub group: Option<String>,
     /// How long it lives once it is stored, in milliseconds; 0 for as long as its topic says.
     pub ttl_ms: u64,
+    /// The id that its producer gave it: whose ids these are (0 for its own), and the id. Some messages share one.
+    pub given_id: Option<(u64, String)>,
     /// The body.
     pub body: Vec<u8>,
     /// When the producer made it (wall clock, milliseconds).
@@ -74,6 +76,13 @@ pub fn content(producer: ProducerId, sequence: Sequence) -> Content {
     };
     // Half of the producers give some of their messages a time to live.
     let mortal = producer.0 >> 8 & 1 == 1 && random.chance(1, 4);
+    // A quarter of the producers give ids of their own, another one such that others give, too.
+    let given_id = match producer.0 >> 12 & 3 {
+        0 => Some((0, format!("own-{}", sequence.0 / 3))),
+        1 => Some((7, format!("shared-{}", sequence.0 / 4))),
+        _ => None,
+    };
+    let given_id = given_id.filter(|_| random.chance(1, 2));
     Content {
         tag,
         keys,
@@ -85,6 +94,7 @@ pub fn content(producer: ProducerId, sequence: Sequence) -> Content {
         } else {
             0
         },
+        given_id,
         body,
         born_ms: 1_700_000_000_000 + (sequence.0 as i64) * 7,
     }

@@ -213,12 +213,17 @@ pub enum Law {
     AskNotDelivered,
     /// Situation: a decision after a producer was asked.
     DecidedAfterAsk,
+    /// Of the messages that have the same id from their producers, sent to one topic within ten minutes, the first is stored alone, and the others
+    /// are answered as it was.
+    GivenIdStoredOnce,
+    /// Situation: ids were forgotten to keep within the memory limit.
+    GivenIdsForgotten,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 104] = [
+pub const LAWS: [(Law, u64); 106] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -246,7 +251,7 @@ pub const LAWS: [(Law, u64); 104] = [
     (FoundByKey, 2_500),
     (HistoryIsTold, 300),
     (TagsAreIndexed, 5_000),
-    (ExtensionIsKept, 200),
+    (ExtensionIsKept, 150),
     (ForgedHandleIsRefused, 50),
     (DamageIsRefused, 2),
     (EverythingIsFinished, 500),
@@ -323,6 +328,8 @@ pub const LAWS: [(Law, u64); 104] = [
     (EverythingIsDecided, 100),
     (AskNotDelivered, 50),
     (DecidedAfterAsk, 100),
+    (GivenIdStoredOnce, 500),
+    (GivenIdsForgotten, 5),
 ];
 
 /// How often each law was put to the test.

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 97] = [
+pub const BUGS: [Planted; 99] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -82,7 +82,7 @@ pub const BUGS: [Planted; 97] = [
     core("seek-off-by-one", 50, "a seek to the earliest message skips it"),
     core("offset-gap", 10, "a batch begins one offset too late"),
     core("newest-first", 10, "of what matched the newest goes first"),
-    core("nack-too-early", 50, "a message that was given back returns 1 ms before its delay"),
+    core("nack-too-early", 150, "a message that was given back returns 1 ms before its delay"),
     core("number-skipped", 20, "a redelivery skips a delivery number of its stream"),
     core("stamp-falls", 50, "a record's stamp lies before the one before it"),
     core("mac-unverified", 50, "handles are believed without their MAC"),
@@ -245,6 +245,8 @@ pub const BUGS: [Planted; 97] = [
         "a checkpoint leaves out how often producers were asked",
     ),
     core("checkpoint-forgets-given-up", 300, "a checkpoint leaves out what was given up"),
+    core("given-id-forgotten", 50, "a message whose id is known is stored again"),
+    core("checkpoint-forgets-given-id", 300, "an entry of given ids lacks one after a start"),
 ];
 
 /// Lets a bug in on this thread, or none.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use sluice_core::effect::{DeadLetter, RolledBack};
-use sluice_protocol::batch::{Attributes, Batch, BatchBuilder, BatchMerger, Changes, NewMessage, Row};
+use sluice_protocol::batch::{Attributes, Batch, BatchBuilder, BatchMerger, Changes, GivenId, NewMessage, Row};
 use sluice_protocol::ids::{ProducerId, QueueId, QueueOffset, Sequence};
 
 use crate::content::{Content, content};
@@ -30,6 +30,7 @@ pub fn batch(producer: ProducerId, first: Sequence, count: u64, mut waits: impl 
             priority: message.priority,
             group: message.group.as_deref(),
             ttl_ms: message.ttl_ms,
+            given_id: message.given_id.as_ref().map(|(scope, id)| GivenId { scope: *scope, id }),
             ..NewMessage::default()
         };
         builder
@@ -75,6 +76,7 @@ pub fn difference(attributes: &Attributes, row: &Row<'_>, copy: bool) -> Option<
         priority: row.priority(),
         group: row.group().map(str::to_owned),
         ttl_ms: if copy && row.ttl_ms() == 0 { expected.ttl_ms } else { row.ttl_ms() },
+        given_id: row.given_id().map(|given| (given.scope, given.id.to_owned())),
         body: expected.body.clone(),
         born_ms: row.born_ms(),
     };

@@ -40,6 +40,8 @@ pub struct Scenario {
     pub lazy: bool,
     /// What the windows of all producers may take.
     pub producer_memory_bytes: u64,
+    /// What the ids that producers gave may take together.
+    pub given_ids_memory_bytes: u64,
     /// How many messages must be judged with one that the plugin failed on.
     pub culprit_quorum: u64,
     /// The settings of groups that nobody created.
@@ -160,6 +162,7 @@ impl Scenario {
                 max: random.within(1..4) as u16,
             },
             producer_memory_bytes: if random.chance(1, 6) { random.within(300..1_000) } else { 1 << 20 },
+            given_ids_memory_bytes: if random.chance(1, 6) { random.within(300..3_000) } else { 1 << 20 },
         }
     }
 }

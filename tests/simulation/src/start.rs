@@ -164,6 +164,7 @@ impl World {
         let config = CoreConfig {
             checkpoint_bytes: self.checkpoint_bytes,
             producer_memory_bytes: self.producer_memory_bytes,
+            given_ids_memory_bytes: self.given_ids_memory_bytes,
             culprit_quorum: self.culprit_quorum,
             group: self.group.clone(),
             ask_first_ms: self.asks.first_ms,

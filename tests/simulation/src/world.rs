@@ -53,6 +53,7 @@ pub struct World {
     pub(crate) refused: bool,
     /// What the windows of producers may take.
     pub(crate) producer_memory_bytes: u64,
+    pub(crate) given_ids_memory_bytes: u64,
     /// Everything came to its end.
     pub(crate) finished: bool,
     pub(crate) checkpoint_bytes: u64,
@@ -96,6 +97,7 @@ impl World {
             segment_bytes,
             lazy,
             producer_memory_bytes,
+            given_ids_memory_bytes,
             culprit_quorum,
             group,
             asks,
@@ -121,6 +123,7 @@ impl World {
             lazy,
             refused: false,
             producer_memory_bytes,
+            given_ids_memory_bytes,
             finished: false,
             checkpoint_bytes,
             segment_bytes,

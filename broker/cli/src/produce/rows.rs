@@ -26,6 +26,8 @@ pub(super) struct Columns {
     /// The message group of messages that have none in a column.
     pub(super) group: Option<String>,
     pub(super) group_column: Option<String>,
+    /// The column with the id of each message, and whose ids these are.
+    pub(super) id: Option<(String, String)>,
     /// How long the messages live.
     pub(super) ttl: Option<Duration>,
 }
@@ -58,6 +60,7 @@ impl Rows {
             .clone();
         let lanes = columns.priority_column.iter().chain(&columns.group_column);
         let asked = columns.tag.iter().chain(&columns.key).chain(&columns.properties).chain(lanes);
+        let asked = asked.chain(columns.id.iter().map(|(column, _)| column));
         for column in asked {
             if !heads.iter().any(|head| head == column) {
                 let known = heads.iter().collect::<Vec<_>>().join(", ");
@@ -91,7 +94,12 @@ impl Rows {
                 .parse()
                 .map_err(|_| Failure::failed(format!("line {line}: {text} is no priority from 0 to 9")))?,
         };
-        Ok(NewMessage {
+        let given_id = self
+            .columns
+            .id
+            .as_ref()
+            .and_then(|(name, scope)| Some((column(name).filter(|id| !id.is_empty())?, scope)));
+        let message = NewMessage {
             priority,
             group: filled(&self.columns.group_column).or_else(|| self.columns.group.clone()),
             body: serde_json::to_vec(row).expect("a map with text keys is JSON").into(),
@@ -118,6 +126,10 @@ impl Rows {
                 .map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
             ttl_ms: self.columns.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
             ..NewMessage::default()
+        };
+        Ok(match given_id {
+            Some((id, scope)) => message.given_id_within(scope, id),
+            None => message,
         })
     }
 
@@ -185,6 +197,7 @@ mod tests {
             priority_column: None,
             group: None,
             group_column: None,
+            id: None,
             ttl: None,
         }
     }

@@ -1,4 +1,4 @@
-//! Publishing what waits for its time or for a decision: which messages of a batch do, and the numbers that they get in the calendar of
+//! Publishing what waits for its time or for a decision, or has an id of its own: which messages of a batch do, and the numbers that they get in the calendar of
 //! their topic.
 
 use std::ops::Range;
@@ -9,6 +9,7 @@ use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{Position, ProducerId, QueueOffset, Sequence, TopicId};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 
+use super::given::Identified;
 use super::{Part, Pending, Plan, Source, Span, too_old};
 use crate::broker::Core;
 use crate::effect::{Recall, StoredRun};
@@ -71,6 +72,13 @@ impl Core {
                 due_ms: row.deliver_at_ms(),
                 prepared: row.is_prepared(),
             };
+            if let Some(id) = row.given_id() {
+                if let Some(full) = at_once.take() {
+                    self.plan_span(plan, topic, &full, grouped, runs);
+                }
+                self.plan_given(plan, topic, Identified { id, part, run, waits }, grouped, runs);
+                continue;
+            }
             let at_once_too = waits.due_ms <= self.now.wall_ms && !waits.prepared;
             if at_once_too && grouped.is_none() && at_once.as_mut().is_some_and(|span| span.takes(&run, &part)) {
                 continue;
@@ -98,7 +106,7 @@ impl Core {
     }
 
     /// Gives a message the next number of its calendar queue, unless it was stored before.
-    fn plan_waiting(
+    pub(super) fn plan_waiting(
         &mut self,
         plan: &mut Plan,
         topic: TopicId,
@@ -186,7 +194,11 @@ impl Core {
         let batch = self.publishing.merger.take().into_bytes();
         let first = self.state.stored_end(topic.calendar()).unwrap_or_default();
         let due_ms = due_ms[within.clone()].to_vec();
-        let position = if parts.first().is_some_and(|(_, prepared)| *prepared) {
+        let (prepared, end) = (
+            parts.first().is_some_and(|(_, prepared)| *prepared),
+            QueueOffset(first.0 + due_ms.len() as u64),
+        );
+        let position = if prepared {
             self.prepare(topic, first, due_ms, batch)
         } else {
             let due = due_ms.iter().zip(first.0..).map(|(&at_ms, number)| Due {
@@ -201,6 +213,7 @@ impl Core {
                 batch,
             })
         };
+        self.note_given(topic.calendar(), end, prepared);
         for (part, _) in parts {
             let depends = &mut depends[part.source.pending];
             *depends = position.max(*depends);

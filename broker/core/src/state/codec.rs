@@ -11,6 +11,7 @@ use sluice_protocol::wire::{Reader, WireError, Writer};
 use super::binding::Binding;
 use super::calendar::Page;
 use super::cursor::Cursor;
+use super::given_ids::Part;
 use super::group::Group;
 use super::growth::Growth;
 use super::letters::Letters;
@@ -38,7 +39,7 @@ fn version(kind: u8) -> u8 {
 }
 
 /// The highest number that a kind may have.
-const KINDS: u8 = 17;
+const KINDS: u8 = 18;
 
 /// What names an entry, in the order in which a checkpoint holds them. The number of a kind is never used again for another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,6 +74,8 @@ pub enum Key {
     Undecided(TopicId, u64),
     /// What was decided about neighbouring messages (14).
     Decided(TopicId, u64),
+    /// Ids that producers gave their messages (18).
+    GivenIds(Part),
 }
 
 impl Key {
@@ -93,6 +96,7 @@ impl Key {
             Self::Waiting(..) => 10,
             Self::Undecided(..) => 13,
             Self::Decided(..) => 14,
+            Self::GivenIds(_) => 18,
         }
     }
 }
@@ -210,6 +214,10 @@ impl State {
                 after.and_then(|key| if let Key::Growth(id) = key { Some(id) } else { None }),
             )
             .map(Key::Growth),
+            18 => {
+                let last = after.and_then(|key| if let Key::GivenIds(part) = key { Some(*part) } else { None });
+                self.given_ids.part_after(last).map(Key::GivenIds)
+            }
             _ => None,
         }
     }
@@ -253,6 +261,7 @@ impl State {
             Key::Calendar(topic) => self.calendars.encode(*topic, begin(&mut to, 9))?,
             Key::Waiting(topic, page) => self.calendars.encode_page(*topic, *page, begin(&mut to, 10))?,
             Key::Undecided(topic, page) => self.transactions.encode_page(*topic, *page, begin(&mut to, 13))?,
+            Key::GivenIds(part) => self.given_ids.encode(*part, begin(&mut to, 18))?,
             Key::Decided(topic, page) => self.transactions.encode_decided(*topic, *page, begin(&mut to, 14))?,
         }
         Some(to.finish())
@@ -308,6 +317,7 @@ impl State {
             10 => self.calendars.decode_page(&mut from)?,
             13 => self.transactions.decode_page(&mut from)?,
             14 => self.transactions.decode_decided(&mut from)?,
+            18 => self.given_ids.decode(&mut from)?,
             _ => return Err(BadEntry::Kind(kind)),
         }
         Ok(from.finish()?)

@@ -184,3 +184,22 @@ pub(super) fn transactions() -> Vec<Change> {
     let changes = transactions.map(Change::Transaction);
     [vec![topic(TOPIC, "orders")], changes.into()].concat()
 }
+
+/// Ids that producers gave their messages.
+pub(super) fn given_ids() -> Vec<Change> {
+    let stored = |queue, prepared, hash, due_ms| GivenIds::Stored {
+        queue,
+        prepared,
+        ids: vec![GivenId {
+            hash,
+            offset: QueueOffset(7),
+            due_ms,
+        }],
+    };
+    let changes = [
+        stored(queue(TOPIC), false, 5, 0),
+        stored(TOPIC.calendar(), false, 69, 1_800_000_000_000),
+        stored(TOPIC.calendar(), true, 6, 0),
+    ];
+    changes.map(Change::GivenIds).into()
+}

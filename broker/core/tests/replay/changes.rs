@@ -337,7 +337,24 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         }),
         1 => (0u64..3, 0u64..9).prop_map(|(topic, pick)| Change::Recalled { topic: TopicId(topic), due: due(pick) }),
         5 => transaction().prop_map(Change::Transaction),
+        4 => given_ids().prop_map(Change::GivenIds),
         1 => (0u128..3).prop_map(|producer| Change::ProducerForgotten { producer: ProducerId(producer) }),
         12 => lane_change(),
+    ]
+}
+
+fn given_ids() -> impl Strategy<Value = GivenIds> {
+    let id = (0u128..200, 0u64..9).prop_map(|(hash, offset)| GivenId {
+        hash,
+        offset: QueueOffset(offset),
+        due_ms: 0,
+    });
+    prop_oneof![
+        5 => (0u64..3, prop::collection::vec(id, 1..6), any::<bool>()).prop_map(|(topic, ids, prepared)| GivenIds::Stored {
+            queue: queue(topic, 0),
+            prepared,
+            ids,
+        }),
+        1 => (0u64..4).prop_map(|minute| GivenIds::Forgotten { minute }),
     ]
 }

@@ -12,6 +12,7 @@ use super::expiry::{put_expiry, put_lifetime, take_expiry, take_lifetime};
 use super::failure::{put_on_failure, take_on_failure};
 use super::fields::{put_filter, put_group_settings, put_queue, put_starts, take_filter, take_group_settings, take_queue, take_starts};
 use super::flow::{put_flow, take_flow};
+use super::given_ids::{self, put_given_ids, take_given_ids};
 use super::lanes::{needs_version_2, put_extension, take_extension};
 use super::operated::{self, put_operated};
 use super::transaction::{self, put_transaction, take_transaction};
@@ -109,6 +110,7 @@ impl Record {
             Change::Delayed { due_ms, batch, .. } => 8 * due_ms.len() + batch.len(),
             Change::Released { due, batch, .. } => 16 * due.len() + batch.len(),
             Change::Transaction(transaction) => transaction::large_bytes(transaction),
+            Change::GivenIds(given) => given_ids::large_bytes(given),
             _ => 64,
         };
         let mut out = Writer::with_capacity(RECORD_HEADER_BYTES + 64 + batch_bytes);
@@ -128,6 +130,9 @@ impl Record {
         put_expiry(&self.change, out);
         if let Change::Transaction(transaction) = &self.change {
             put_transaction(out, transaction);
+        }
+        if let Change::GivenIds(given) = &self.change {
+            put_given_ids(out, given);
         }
     }
 
@@ -170,6 +175,7 @@ fn number(change: &Change) -> u16 {
         Change::SubscriptionResumed { .. } => kind::SUBSCRIPTION_RESUMED,
         Change::Operated(operated) => operated::number(operated),
         Change::Transaction(transaction) => transaction::number(transaction),
+        Change::GivenIds(given) => given_ids::number(given),
         Change::Delayed { .. } => kind::DELAYED,
         Change::Released { .. } => kind::RELEASED,
         Change::Recalled { .. } => kind::RECALLED,
@@ -278,7 +284,8 @@ fn put_definition(change: &Change, out: &mut Writer) {
         | Change::Expiring { .. }
         | Change::DeadlinesFound { .. }
         | Change::Expired { .. }
-        | Change::Transaction(_) => {}
+        | Change::Transaction(_)
+        | Change::GivenIds(_) => {}
     }
 }
 
@@ -369,6 +376,7 @@ fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) 
         },
         kind::DELAYED | kind::RELEASED | kind::RECALLED => return take_delay(number, from, whole),
         kind::EXPIRING | kind::DEADLINES_FOUND | kind::EXPIRED => return take_expiry(number, from),
+        other if given_ids::is_given_ids(other) => Change::GivenIds(take_given_ids(other, from)?),
         other if transaction::is_transaction(other) => Change::Transaction(take_transaction(other, from, whole)?),
         other => return take_flow(other, version, from, whole),
     })

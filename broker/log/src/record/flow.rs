@@ -115,7 +115,8 @@ pub(super) fn put_flow(change: &Change, out: &mut Writer) {
         | Change::Expiring { .. }
         | Change::DeadlinesFound { .. }
         | Change::Expired { .. }
-        | Change::Transaction(_) => {}
+        | Change::Transaction(_)
+        | Change::GivenIds(_) => {}
     }
 }
 

@@ -58,6 +58,10 @@ pub fn kind_name(number: u16) -> Option<&'static str> {
         EXPIRING => "expiring",
         DEADLINES_FOUND => "deadlines-found",
         EXPIRED => "expired",
-        other => return super::operated::kind_name(other).or_else(|| super::transaction::kind_name(other)),
+        other => {
+            return super::operated::kind_name(other)
+                .or_else(|| super::transaction::kind_name(other))
+                .or_else(|| super::given_ids::kind_name(other));
+        }
     })
 }

@@ -64,7 +64,8 @@ pub(super) fn needs_version_2(change: &Change) -> bool {
         | Change::Expiring { .. }
         | Change::DeadlinesFound { .. }
         | Change::Expired { .. }
-        | Change::Transaction(_) => false,
+        | Change::Transaction(_)
+        | Change::GivenIds(_) => false,
     }
 }
 

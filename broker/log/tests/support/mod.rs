@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod expiry;
+pub(crate) mod given_ids;
 pub(crate) mod transaction;
 
 use std::sync::Arc;

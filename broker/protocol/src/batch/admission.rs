@@ -8,12 +8,12 @@ use super::builder::check_ttl;
 use super::layout::tag_hash;
 use super::merger::BatchMerger;
 use super::names::NameIndex;
-use super::row::{FLAG_DELIVER_AFTER, FLAG_PREPARED, Row, ttl_of};
+use super::row::{FLAG_DELIVER_AFTER, FLAG_GIVEN_ID, FLAG_PREPARED, GivenId, Row, given_id_of, ttl_of};
 use super::whole::{Batch, Uses};
 use crate::errors::{ErrorCode, Refusal};
 use crate::ids::{ProducerId, Sequence};
 use crate::limits::{ATTRIBUTES_BYTES_MAX, BATCH_MESSAGES_MAX, BODY_BYTES_DEFAULT, DELAY_MS_MAX, KEYS_MAX, PRIORITY_MAX, PROPERTIES_MAX};
-use crate::names::{check_key, check_message_group, check_property_name, check_tag};
+use crate::names::{check_given_id, check_key, check_message_group, check_property_name, check_tag};
 
 /// What a published batch may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,11 +221,34 @@ impl Rules<'_> {
 
 /// The rules for what a message has beside the ordinary.
 fn check_extensions(row: &Row<'_>) -> Result<(), Refusal> {
-    if row.extensions().is_empty() {
+    let is_given = row.flags() & FLAG_GIVEN_ID != 0;
+    if row.extensions().is_empty() && !is_given {
         return Ok(());
     }
     if let Some(group) = row.group_bytes() {
         check_message_group(text("message group", group)?)?;
+    }
+    match row.given_id_bytes().map(given_id_of) {
+        Some(Some(GivenId { id, .. })) if is_given => check_given_id(id)?,
+        Some(None) => {
+            return Err(Refusal::new(
+                ErrorCode::BadMessage,
+                "a given id has 8 bytes of scope and then UTF-8",
+            ));
+        }
+        Some(Some(_)) => {
+            return Err(Refusal::new(
+                ErrorCode::BadMessage,
+                "the message has a given id and no flag that says so",
+            ));
+        }
+        None if is_given => {
+            return Err(Refusal::new(
+                ErrorCode::BadMessage,
+                "the flag says that the message has a given id, and it has none",
+            ));
+        }
+        None => {}
     }
     match row.ttl_bytes().map(ttl_of) {
         Some(Some(ttl_ms)) => check_ttl(ttl_ms),
@@ -237,7 +260,7 @@ fn check_extensions(row: &Row<'_>) -> Result<(), Refusal> {
 /// Refuses by name what the format has room for and the broker does not do: it must not be ignored in silence.
 fn check_offered(row: &Row<'_>) -> Result<(), Refusal> {
     let refuse = |text| Err(Refusal::new(ErrorCode::NotOffered, text));
-    if row.flags() & !(FLAG_DELIVER_AFTER | FLAG_PREPARED) != 0 {
+    if row.flags() & !(FLAG_DELIVER_AFTER | FLAG_PREPARED | FLAG_GIVEN_ID) != 0 {
         return refuse("the message has flags that this broker does not know");
     }
     Ok(())

@@ -5,8 +5,8 @@ use bytes::{Bytes, BytesMut};
 use super::layout::{HEADER_BYTES, Header, ROW_FIXED_BYTES, RUN_BYTES, Run, crc32c, tag_hash};
 use super::names::Interner;
 use super::row::{
-    BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, DELIVER_AT_AT, EXTENSION_GROUP, EXTENSION_TTL, FLAG_DELIVER_AFTER, FLAG_PREPARED, FLAGS_AT,
-    PRIORITY_AT, PROPERTY_COUNT_AT,
+    BODY_LENGTH_AT, BORN_HIGH_AT, BORN_LOW_AT, DELIVER_AT_AT, EXTENSION_GIVEN_ID, EXTENSION_GROUP, EXTENSION_TTL, FLAG_DELIVER_AFTER,
+    FLAG_GIVEN_ID, FLAG_PREPARED, FLAGS_AT, GivenId, PRIORITY_AT, PROPERTY_COUNT_AT,
 };
 use crate::errors::{ErrorCode, Refusal};
 use crate::ids::{ProducerId, Sequence};
@@ -14,7 +14,7 @@ use crate::limits::{
     ATTRIBUTES_BYTES_MAX, BATCH_BYTES_MAX, BATCH_MESSAGES_MAX, BATCH_NAMES_MAX, BORN_MS_MAX, KEYS_MAX, PRIORITY_MAX, PROPERTIES_MAX,
     PROPERTY_VALUE_BYTES_MAX, TTL_MS_MAX,
 };
-use crate::names::{check_key, check_message_group, check_property_name, check_tag};
+use crate::names::{check_given_id, check_key, check_message_group, check_property_name, check_tag};
 
 /// A message that is to be sent, without its body. `S` is what texts are held as, `&str` or `String`.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,8 @@ pub struct NewMessage<'a, S = &'a str> {
     pub group: Option<&'a str>,
     /// How long it lives once it is stored in its queue, in milliseconds, up to ten years; 0 for as long as its topic says.
     pub ttl_ms: u64,
+    /// Its own id, by which a send that is tried again is recognised whatever its sequence is.
+    pub given_id: Option<GivenId<'a>>,
     /// Whether it is only prepared: it is delivered if and when it is committed.
     pub prepared: bool,
 }
@@ -53,6 +55,7 @@ impl<S> Default for NewMessage<'_, S> {
             priority: 0,
             group: None,
             ttl_ms: 0,
+            given_id: None,
             prepared: false,
         }
     }
@@ -239,6 +242,10 @@ impl BatchBuilder {
             check_ttl(message.ttl_ms)?;
             push_extension(&mut self.rows, EXTENSION_TTL, &message.ttl_ms.to_le_bytes());
         }
+        if let Some(GivenId { scope, id }) = message.given_id {
+            check_given_id(id)?;
+            push_extension(&mut self.rows, EXTENSION_GIVEN_ID, &[&scope.to_le_bytes(), id.as_bytes()].concat());
+        }
         let row_bytes = self.rows.len() - row_at;
         if row_bytes > ATTRIBUTES_BYTES_MAX {
             let text = format!("the attributes have {row_bytes} bytes, the limit is {ATTRIBUTES_BYTES_MAX}");
@@ -264,7 +271,8 @@ impl BatchBuilder {
         // One of the two is 0.
         put(DELIVER_AT_AT, &(message.deliver_at_ms + message.deliver_after_ms).to_le_bytes());
         let after = u16::from(message.deliver_after_ms > 0) * FLAG_DELIVER_AFTER;
-        let flags = after | (u16::from(message.prepared) * FLAG_PREPARED);
+        let given = u16::from(message.given_id.is_some()) * FLAG_GIVEN_ID;
+        let flags = after | given | (u16::from(message.prepared) * FLAG_PREPARED);
         put(FLAGS_AT, &flags.to_le_bytes());
         put(PRIORITY_AT, &[message.priority]);
         put(32, &[message.tag.map_or(0, str::len) as u8, message.keys.len() as u8]);

@@ -20,15 +20,29 @@ pub(super) const PRIORITY_AT: usize = 35;
 pub(super) const BORN_HIGH_AT: usize = 38;
 /// The kind of the extension that holds the message group. A kind is never used again for another.
 pub(super) const EXTENSION_GROUP: u8 = 1;
+/// The kind of the extension that holds the id that the producer gave the message: the scope, u64, and the id.
+pub(super) const EXTENSION_GIVEN_ID: u8 = 2;
 /// The kind of the extension that holds the time to live in milliseconds, u64.
 pub(super) const EXTENSION_TTL: u8 = 3;
 /// The flag of a message whose time of delivery counts from its admission: the broker, whose clock decides, writes the time in its place.
 pub const FLAG_DELIVER_AFTER: u16 = 1;
 /// The flag of a message that is delivered only if it is committed.
 pub const FLAG_PREPARED: u16 = 2;
+/// The flag of a message that has an id of its own, so that nobody looks for the id of one that has none.
+pub const FLAG_GIVEN_ID: u16 = 4;
 pub(super) const FLAGS_AT: usize = 36;
 /// Bytes of a property's head: name u16, value length u16.
 pub(super) const HEAD_BYTES: usize = 4;
+
+/// The id that a producer gave a message itself. Of all messages of a topic with the same scope and id that are sent within ten minutes
+/// the first is stored, and the others are answered as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GivenId<'a> {
+    /// Whose ids these are: the same number for all producers that count on each other's ids, 0 for the sending producer's own.
+    pub scope: u64,
+    /// The id, 1 to 128 bytes.
+    pub id: &'a str,
+}
 
 /// One message of a batch without its body.
 ///
@@ -170,7 +184,7 @@ impl<'a> Row<'a> {
         self.flags() & FLAG_PREPARED != 0
     }
 
-    /// The flags: [`FLAG_DELIVER_AFTER`] and [`FLAG_PREPARED`], and no other so far.
+    /// The flags: [`FLAG_DELIVER_AFTER`], [`FLAG_PREPARED`] and [`FLAG_GIVEN_ID`], and no other so far.
     pub fn flags(&self) -> u16 {
         u16::from_le_bytes([self.fixed[FLAGS_AT], self.fixed[FLAGS_AT + 1]])
     }
@@ -188,6 +202,17 @@ impl<'a> Row<'a> {
     /// The hash of the message group ([`super::group_hash`]), 0 without one.
     pub fn group_hash(&self) -> u64 {
         self.group_bytes().map_or(0, group_hash)
+    }
+
+    /// The id that its producer gave the message, if it gave it one.
+    pub fn given_id(&self) -> Option<GivenId<'a>> {
+        let is_there = self.flags() & FLAG_GIVEN_ID != 0;
+        is_there.then(|| self.given_id_bytes())?.and_then(given_id_of)
+    }
+
+    /// The id that its producer gave the message as bytes, the scope included.
+    pub(super) fn given_id_bytes(&self) -> Option<&'a [u8]> {
+        self.extension(EXTENSION_GIVEN_ID)
     }
 
     /// How long the message lives once it is stored in its queue, in milliseconds; 0 without an end of its own.
@@ -292,6 +317,15 @@ impl<'a> Row<'a> {
 /// The time to live that an extension holds, if it can be one.
 pub(super) fn ttl_of(bytes: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+/// The id that an extension holds, if it can be one.
+pub(super) fn given_id_of(bytes: &[u8]) -> Option<GivenId<'_>> {
+    let (scope, id) = bytes.split_first_chunk()?;
+    Some(GivenId {
+        scope: u64::from_le_bytes(*scope),
+        id: str::from_utf8(id).ok()?,
+    })
 }
 
 /// Extensions one by one: the kind and the bytes of each.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::attributes::Attributes;
 use super::layout::{BatchError, crc32c};
-use super::row::{DELIVER_AT_AT, EXTENSION_GROUP, EXTENSION_TTL, FLAG_DELIVER_AFTER, FLAGS_AT, Row};
+use super::row::{DELIVER_AT_AT, EXTENSION_GROUP, EXTENSION_TTL, FLAG_DELIVER_AFTER, FLAG_GIVEN_ID, FLAGS_AT, Row};
 
 /// What the messages of a batch use beyond the ordinary, so that nobody looks at the rows of a batch that uses nothing. It may name more than
 /// there is, never less.
@@ -18,6 +18,8 @@ pub struct Uses {
     pub ttls: bool,
     /// Whether any message is only prepared.
     pub prepared: bool,
+    /// Whether the producer gave any message an id.
+    pub given_ids: bool,
 }
 
 impl Uses {
@@ -34,6 +36,7 @@ impl Uses {
         let [groups, ttls] = row.has_extensions([EXTENSION_GROUP, EXTENSION_TTL]);
         self.groups |= groups;
         self.ttls |= ttls;
+        self.given_ids |= row.flags() & FLAG_GIVEN_ID != 0;
         self.prepared |= row.is_prepared();
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_log::record::{
-    Asked, Change, CursorId, Deadline, Due, Fate, Filter, Holder, LeaseRange, OffsetRange, OnExpired, OnFailure, Operated, Operation,
-    Parked, PluginLimits, Prepared, QueueStart, Record, ReturnReason, SentBack, Transaction,
+    Asked, Change, CursorId, Deadline, Due, Fate, Filter, GivenId, GivenIds, Holder, LeaseRange, OffsetRange, OnExpired, OnFailure,
+    Operated, Operation, Parked, PluginLimits, Prepared, QueueStart, Record, ReturnReason, SentBack, Transaction,
 };
 use sluice_log::{FaultyStorage, Log, LogConfig, Start, Storage, formats};
 use sluice_protocol::batch::{BatchBuilder, NewMessage, crc32c};
@@ -418,9 +418,25 @@ fn records() -> Vec<Record> {
         Change::Recalled { topic: TopicId(3), due },
     ];
     let transactions = transactions(due).into_iter().map(Change::Transaction);
+    let given_ids = [
+        GivenIds::Stored {
+            queue,
+            prepared: false,
+            ids: vec![
+                GivenId {
+                    hash: 1 << 100,
+                    offset: QueueOffset(100),
+                    due_ms: 0
+                };
+                3
+            ],
+        },
+        GivenIds::Forgotten { minute: 9 },
+    ];
     changes
         .into_iter()
         .chain(transactions)
+        .chain(given_ids.map(Change::GivenIds))
         .map(|change| Record {
             at: Now {
                 wall_ms: 1_700_000_000_000,

@@ -10,6 +10,7 @@ use sluice_protocol::units::Now;
 use super::asked::Asked;
 use super::cursor::{Cursor, Held};
 use super::delayed::{Delays, Told};
+use super::given::Given;
 use super::growth::Growth;
 use super::transactions::{Deciding, Decisions};
 use crate::content::{self, Verdict};
@@ -61,6 +62,8 @@ pub struct Book {
     pub delays: Delays,
     /// What is known of prepared messages.
     pub decisions: Decisions,
+    /// What is known of the ids that producers gave.
+    pub(super) given: Given,
     pub(super) stamp: Now,
     /// The frame before the present one that had records, and the present one.
     pub(super) frames: (u64, u64),
@@ -199,6 +202,7 @@ impl Book {
             } => self.delayed(frame, *topic, first.0, due_ms, batch, court),
             Change::Released { queue, first, due, batch } => self.released(frame, record.at, *queue, first.0, due, batch, told, court),
             Change::Recalled { topic, due } => self.recalled(frame, *topic, *due, told, court),
+            Change::GivenIds(given) => self.given.changed(given, court),
             Change::Transaction(transaction) => self.transaction(frame, transaction, deciding, court),
             Change::DeadLettered {
                 cursor,
@@ -352,6 +356,7 @@ impl Book {
                 format!("{producer:?} {sequence:?} is stored, the window reaches to {before}")
             });
             *highest = sequence.0.max(*highest);
+            self.given.stored(queue.topic, (producer, sequence), self.stamp.mono_ms, court);
             let before = self.placed.insert((producer, sequence), place);
             court.demand(Law::RetryIsStoredOnce, before.is_none(), || {
                 format!("{producer:?} {sequence:?} is stored at {before:?} and again at {place:?}")

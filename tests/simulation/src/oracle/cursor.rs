@@ -248,7 +248,8 @@ impl Cursor {
             | Change::Recalled { .. }
             | Change::Prioritized { .. }
             | Change::Expiring { .. }
-            | Change::Transaction(_) => {}
+            | Change::Transaction(_)
+            | Change::GivenIds(_) => {}
         }
     }
 

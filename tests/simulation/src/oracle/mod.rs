@@ -7,6 +7,7 @@ pub mod dealings;
 mod delayed;
 mod expiry;
 mod failed;
+mod given;
 mod growth;
 pub mod lanes;
 mod left;

@@ -5,6 +5,7 @@ use sluice_core::input::RequestId;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{ProducerId, Sequence};
 
+use super::given::given_key;
 use super::{Confirmed, Oracle};
 use crate::laws::Law;
 
@@ -47,6 +48,9 @@ impl Oracle {
     }
 
     fn confirm(&mut self, message: (ProducerId, Sequence), found: Confirmed, duplicate: bool) {
+        if duplicate && self.is_known_by_its_id(message, &found) {
+            return;
+        }
         if duplicate {
             let tries = self.tried.get(&message).copied().unwrap_or(0);
             self.court.demand(Law::RetryIsStoredOnce, tries > 1, || {
@@ -73,6 +77,30 @@ impl Oracle {
         self.court.demand(Law::RetryIsStoredOnce, *before == found, || {
             format!("{message:?} is confirmed at {found:?}, and was before at {before:?}")
         });
+    }
+
+    /// Whether another message was stored in this one's place because it has the same id.
+    fn is_known_by_its_id(&mut self, message: (ProducerId, Sequence), found: &Confirmed) -> bool {
+        let Some(queue) = self.book.queues.get(&found.queue) else {
+            // Of a topic that was deleted meanwhile the book knows no more.
+            return given_key(found.queue.topic, message).is_some() && self.asked.deletes(Some(&found.topic));
+        };
+        let Some(row) = queue.rows.get(found.offset as usize) else {
+            return false;
+        };
+        let first = (row.producer, row.sequence);
+        if first == message {
+            return false;
+        }
+        let alike = given_key(found.queue.topic, message).is_some_and(|key| given_key(found.queue.topic, first) == Some(key));
+        let durable = row.frame < self.synced;
+        self.court.demand(Law::GivenIdStoredOnce, alike && durable, || {
+            format!(
+                "{message:?} is called a duplicate of {row:?} at {found:?}, synced is {}",
+                self.synced
+            )
+        });
+        true
     }
 
     pub(super) fn refused(&mut self, request: RequestId, refusal: &Refusal) {

@@ -336,7 +336,8 @@ impl Seen {
             | Change::Expiring { .. }
             | Change::DeadlinesFound { .. }
             | Change::Expired { .. }
-            | Change::Transaction(_) => {}
+            | Change::Transaction(_)
+            | Change::GivenIds(_) => {}
         }
     }
 
