@@ -1,20 +1,30 @@
 //! A consumer group that remembers across kills what it was given and what it was promised.
 
-use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use sluice_client::{Client, Consumer, ConsumerConfig, MessageStream, StreamConfig};
+use sluice_client::admin::{Backoff, GroupSettings};
+use sluice_client::{Client, Consumer, ConsumerConfig, Message, MessageStream, StreamConfig};
+use sluice_protocol::control::backoff::Kind;
 use sluice_protocol::ids::MessageId;
 
-use crate::content::Ledger;
+use crate::audit::{Audit, Delivered, digest};
+use crate::decide::wall_ms;
+use crate::draw::{NUMBER, POISON, PREPARED};
 
 /// How long nothing may come before the group's lag is asked for.
 const SILENCE: Duration = Duration::from_millis(200);
 
 /// Short, so that what a kill leaves leased to a receive comes again within the check.
 const INVISIBLE: Duration = Duration::from_secs(2);
+
+/// Deliveries of a message at most.
+const ATTEMPTS_MAX: u32 = 16;
+/// How long what was given back waits.
+const BACKOFF_MS: u64 = 10;
+/// One in so many messages is given back the first time it comes, besides those that always are.
+const GIVEN_BACK_ONCE_IN: u64 = 61;
 
 /// How it takes its messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -33,12 +43,32 @@ pub(crate) enum Acks {
 }
 
 /// The group.
+#[derive(Clone, Copy)]
 pub(crate) struct Group {
-    name: &'static str,
-    way: Way,
-    seen: HashSet<MessageId>,
-    acked: HashSet<MessageId>,
+    pub(crate) name: &'static str,
+    pub(crate) way: Way,
+    /// Whether it keeps the order of message groups.
+    pub(crate) ordered: bool,
 }
+
+/// All groups of a run.
+pub(crate) const GROUPS: [Group; 3] = [
+    Group {
+        name: "by-receive",
+        way: Way::Receive,
+        ordered: false,
+    },
+    Group {
+        name: "by-stream",
+        way: Way::Stream,
+        ordered: false,
+    },
+    Group {
+        name: "in-order",
+        way: Way::Stream,
+        ordered: true,
+    },
+];
 
 /// Where its messages come from at present.
 enum Source {
@@ -47,42 +77,42 @@ enum Source {
 }
 
 impl Group {
-    pub(crate) fn new(name: &'static str, way: Way) -> Self {
-        Self {
-            name,
-            way,
-            seen: HashSet::new(),
-            acked: HashSet::new(),
-        }
+    /// Creates it.
+    ///
+    /// # Errors
+    /// The broker refused.
+    pub(crate) async fn create(self, client: &Client) -> Result<()> {
+        let settings = GroupSettings {
+            attempts_max: ATTEMPTS_MAX,
+            backoff: Some(Backoff {
+                kind: Some(Kind::FixedMs(BACKOFF_MS)),
+            }),
+            ordered: self.ordered,
+            ..GroupSettings::default()
+        };
+        Ok(client.create_group(self.name, Some(settings)).await?)
     }
 
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// How many messages were delivered.
-    pub(crate) fn seen(&self) -> usize {
-        self.seen.len()
-    }
-
-    /// How many acknowledgements were confirmed.
-    pub(crate) fn acked(&self) -> usize {
-        self.acked.len()
-    }
-
-    /// Whether the message was ever delivered.
-    pub(crate) fn has_seen(&self, id: &MessageId) -> bool {
-        self.seen.contains(id)
+    /// The ids of its dead letters, which are then taken off the list.
+    ///
+    /// # Errors
+    /// The broker refused.
+    pub(crate) async fn take_letters(self, client: &Client) -> Result<Vec<MessageId>> {
+        let letters = client.dead_letters(self.name, 0, None, usize::MAX).await?;
+        client.discard_dead_letters(self.name, 0, None, u64::MAX).await?;
+        let origins = letters.iter().map(|letter| Ok(letter.id.parse()?));
+        origins.collect()
     }
 
     /// Takes and acknowledges until the broker is gone.
     ///
     /// # Errors
     /// The broker is gone.
-    pub(crate) async fn consume(&mut self, client: &Client, topic: &str, acks: Acks, ledger: &Mutex<Ledger>) -> Result<()> {
+    pub(crate) async fn consume(self, client: &Client, topic: &str, acks: Acks, audit: &Mutex<Audit>) -> Result<()> {
+        let opened_ms = wall_ms();
         let mut source = self.open(client, topic).await?;
         loop {
-            self.take(&mut source, acks, ledger).await?;
+            self.take(&mut source, opened_ms, acks, audit).await?;
         }
     }
 
@@ -90,10 +120,11 @@ impl Group {
     ///
     /// # Errors
     /// The broker refused something.
-    pub(crate) async fn drain(&mut self, client: &Client, topic: &str, ledger: &Mutex<Ledger>) -> Result<()> {
+    pub(crate) async fn drain(self, client: &Client, topic: &str, audit: &Mutex<Audit>) -> Result<()> {
+        let opened_ms = wall_ms();
         let mut source = self.open(client, topic).await?;
         loop {
-            let taken = match tokio::time::timeout(SILENCE, self.take(&mut source, Acks::Cumulative, ledger)).await {
+            let taken = match tokio::time::timeout(SILENCE, self.take(&mut source, opened_ms, Acks::Cumulative, audit)).await {
                 Ok(taken) => taken?,
                 Err(_silence) => 0,
             };
@@ -107,11 +138,11 @@ impl Group {
     ///
     /// # Errors
     /// The broker refused to say.
-    pub(crate) async fn lag(&self, client: &Client) -> Result<u64> {
+    pub(crate) async fn lag(self, client: &Client) -> Result<u64> {
         Ok(client.group(self.name).await?.lag)
     }
 
-    async fn open(&self, client: &Client, topic: &str) -> Result<Source> {
+    async fn open(self, client: &Client, topic: &str) -> Result<Source> {
         Ok(match self.way {
             Way::Stream => Source::Stream(client.stream(StreamConfig::new(topic, self.name)).await?),
             Way::Receive => {
@@ -124,43 +155,72 @@ impl Group {
         })
     }
 
-    /// How many came and were acknowledged.
-    async fn take(&mut self, source: &mut Source, acks: Acks, ledger: &Mutex<Ledger>) -> Result<usize> {
+    /// How many came and were settled.
+    async fn take(self, source: &mut Source, opened_ms: i64, acks: Acks, audit: &Mutex<Audit>) -> Result<usize> {
         match source {
             Source::Stream(stream) => {
                 let run = stream.next_run(if acks == Acks::Single { 1 } else { 256 }).await?;
                 let Some(last) = run.last() else { bail!("the stream ended") };
-                for message in &run {
-                    self.saw(message.id(), &message.body(), ledger);
+                self.saw(run.iter().map(|message| &**message), opened_ms, audit);
+                for message in run.iter().filter(|message| is_given_back(message)) {
+                    stream.nack(message, None).await?;
                 }
+                let kept = || run.iter().filter(|message| !is_given_back(message)).map(|message| message.id());
+                self.audit(audit).ack_asked(self.name, kept());
+                // What was given back it leaves alone.
                 stream.ack_up_to(last).await?;
-                self.acked.extend(run.iter().map(|message| message.id()));
+                self.audit(audit).acked(self.name, kept());
                 Ok(run.len())
             }
             Source::Receive(consumer) => {
+                let asked_ms = wall_ms();
                 let messages = consumer.receive(32, Duration::from_secs(1)).await?;
-                for message in &messages {
-                    self.saw(message.id(), &message.body(), ledger);
-                }
-                for (message, outcome) in messages.iter().zip(consumer.ack(&messages).await?) {
-                    if outcome.is_ok() {
-                        self.acked.insert(message.id());
-                    }
-                }
-                Ok(messages.len())
+                self.saw(messages.iter().map(|message| &**message), asked_ms, audit);
+                let (given_back, kept): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| is_given_back(message));
+                consumer.nack(&given_back, None).await?;
+                self.audit(audit).ack_asked(self.name, kept.iter().map(|message| message.id()));
+                let outcomes = consumer.ack(&kept).await?;
+                let done = kept.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+                self.audit(audit).acked(self.name, done.map(|(message, _)| message.id()));
+                Ok(kept.len() + given_back.len())
             }
         }
     }
 
-    fn saw(&mut self, id: MessageId, body: &[u8], ledger: &Mutex<Ledger>) {
-        let mut ledger = ledger.lock().expect("no task panics with the ledger");
-        ledger.deliver(id, body);
-        if self.acked.contains(&id) {
-            ledger.violate(format!(
-                "message {id} was delivered to group {} after its acknowledgement was confirmed",
-                self.name
-            ));
+    fn audit(self, audit: &Mutex<Audit>) -> std::sync::MutexGuard<'_, Audit> {
+        audit.lock().expect("no task panics with the audit")
+    }
+
+    /// Notes what came, and what of it is about to be given back.
+    fn saw<'a>(self, messages: impl Iterator<Item = &'a Message>, asked_ms: i64, audit: &Mutex<Audit>) {
+        let at_ms = wall_ms();
+        let mut audit = self.audit(audit);
+        for message in messages {
+            audit.deliver(self.name, &delivered(message, asked_ms, at_ms));
+            audit.nack_asked(self.name, is_given_back(message).then(|| message.id()));
         }
-        self.seen.insert(id);
+    }
+}
+
+fn is_given_back(message: &Message) -> bool {
+    message.property(POISON).is_some() || (message.attempt() == 1 && number(message).is_multiple_of(GIVEN_BACK_ONCE_IN))
+}
+
+fn number(message: &Message) -> u64 {
+    let number = message.property(NUMBER).and_then(|number| number.parse().ok());
+    number.unwrap_or_default()
+}
+
+fn delivered(message: &Message, asked_ms: i64, at_ms: i64) -> Delivered {
+    Delivered {
+        id: message.id(),
+        place: (message.queue(), message.offset()),
+        digest: digest(&message.body(), message.priority(), message.group()),
+        prepared: message.property(PREPARED).is_some(),
+        due_ms: message.deliver_at_ms(),
+        expires_ms: message.ttl_ms().map(|ttl_ms| message.stored_ms() + ttl_ms as i64),
+        ordered: message.group().map(|group| (group.to_owned(), number(message))),
+        asked_ms,
+        at_ms,
     }
 }

@@ -1,8 +1,10 @@
 //! Kills the real broker under load, again and again, and checks what it confirmed against what it delivers afterwards.
 
+mod audit;
 mod broker;
 mod check;
-mod content;
+mod decide;
+mod draw;
 mod group;
 mod produce;
 mod round;
@@ -10,7 +12,7 @@ mod state;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -18,8 +20,9 @@ use clap::Parser;
 use sluice_client::Client;
 use sluice_end_to_end::chance::Chance;
 
+use audit::{Audit, Law};
 use broker::{Broker, Place, Storage};
-use group::{Group, Way};
+use group::GROUPS;
 use round::{Moment, Round, Work};
 use state::{Progress, Totals};
 
@@ -27,7 +30,7 @@ use state::{Progress, Totals};
 const ROUNDS_A_CHECK: u64 = 20;
 
 #[derive(Parser)]
-#[command(about = "Kill the broker under load and check that no confirmed message is lost and no confirmed ack undone")]
+#[command(about = "Kill the broker under load and check that what it confirmed of messages of every kind holds")]
 struct Arguments {
     /// How many kills, those of earlier pieces included.
     #[arg(long, default_value_t = 50)]
@@ -129,15 +132,17 @@ async fn rounds(arguments: &Arguments, place: &Place, progress: &mut Progress, b
     while progress.totals.rounds < arguments.rounds && begun.elapsed() < lasting {
         let mut totals = progress.totals;
         let last = arguments.rounds.min(totals.rounds + ROUNDS_A_CHECK);
-        let mut work = begin_work(place, progress.seed, totals.rounds).await?;
+        let work = begin_work(place, progress.seed, totals.rounds).await?;
         while totals.rounds < last && begun.elapsed() < lasting {
             let number = totals.rounds + 1;
             let round = Round::draw(progress.seed, number, arguments.never_sync);
-            let done = round.run(place, &mut work).await;
+            let done = round.run(place, &work).await;
             done.with_context(|| format!("round {number}: {:?} {:?}", round.program, round.moment))?;
             count(&mut totals, &round);
-            let (confirmed, violation) = work.ledger.lock().expect("no task panics with the ledger").state();
-            let acked: usize = work.groups.iter().map(Group::acked).sum();
+            let (confirmed, acked, violation) = {
+                let audit = work.audit.lock().expect("no task panics with the audit");
+                (audit.confirmed(), audit.read_and_acked().1, audit.violation())
+            };
             println!(
                 "round {number}: {:?}, {:?}; since the last check {confirmed} messages and {acked} acknowledgements confirmed",
                 round.program, round.moment
@@ -145,12 +150,9 @@ async fn rounds(arguments: &Arguments, place: &Place, progress: &mut Progress, b
             ensure!(violation.is_none(), "{}", violation.unwrap_or_default());
         }
         let chance = Chance::new(progress.seed ^ !totals.rounds);
-        check::check(place, &mut work, &chance, &mut totals, arguments.never_sync).await?;
+        check::check(place, &work, &chance, &mut totals, arguments.never_sync).await?;
         progress.totals = totals;
-        println!(
-            "checked after round {}: everything confirmed was delivered, nothing acknowledged came again",
-            totals.rounds
-        );
+        println!("checked after round {}: {}", totals.rounds, laws(&totals));
         if arguments.state.is_some() {
             progress.write(&place.folder)?;
         }
@@ -171,15 +173,30 @@ async fn begin_work(place: &Place, seed: u64, rounds: u64) -> Result<Work> {
     }
     if topics.is_empty() {
         round::make_keeps_little(&client).await?;
+        for group in GROUPS {
+            group.create(&client).await.context("create a group")?;
+        }
     }
     let topic = format!("crash-{rounds}");
     client.create_topic(&topic, None).await.context("create the topic")?;
     broker.kill()?;
+    let mut audit = Audit::default();
+    for group in GROUPS {
+        audit.reader(group.name, group.ordered);
+    }
     Ok(Work {
         topic,
-        ledger: Arc::default(),
-        groups: vec![Group::new("by-receive", Way::Receive), Group::new("by-stream", Way::Stream)],
+        audit: Arc::new(Mutex::new(audit)),
     })
+}
+
+/// How often each law was put to the test.
+fn laws(totals: &Totals) -> String {
+    let each = Law::ALL
+        .iter()
+        .zip(totals.laws)
+        .map(|(law, count)| format!("{} {count}", law.name()));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn count(totals: &mut Totals, round: &Round) {
@@ -202,13 +219,15 @@ fn report(progress: &Progress, before: Totals, took: Duration) {
         confirmed,
         delivered,
         acked,
+        laws: _,
     } = progress.totals;
     let piece = rounds - before.rounds;
     println!(
         "commit {}, seed {}: {rounds} rounds done, {holding} with unsynced writes held back, {starting} killed while starting, \
-         {stopping} while stopping; {checks} checks; {confirmed} messages confirmed, {delivered} delivered, {acked} acknowledged (two groups)",
+         {stopping} while stopping; {checks} checks; {confirmed} messages confirmed, {delivered} delivered, {acked} acknowledged (three groups)",
         progress.commit, progress.seed
     );
+    println!("each law was put to the test so often: {}", laws(&progress.totals));
     println!(
         "this piece: {piece} rounds in {} s, {} ms a round",
         took.as_secs(),

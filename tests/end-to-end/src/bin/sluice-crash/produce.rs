@@ -1,15 +1,16 @@
-//! The load: messages of all sizes, pipelined, each noted when it is confirmed.
+//! The load: messages of all sizes and kinds, pipelined, each noted when it is confirmed.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Result;
-use sluice_client::{Client, Confirmation, Endpoint, NewMessage, Producer, ProducerConfig};
+use sluice_client::{Client, Confirmation, Endpoint, Producer, ProducerConfig, Receipt};
 use sluice_end_to_end::chance::Chance;
 use tokio::sync::watch;
 
-use crate::content::Ledger;
+use crate::audit::{Audit, Handle, Sent};
+use crate::draw::draw;
 
 /// Sends under way at most.
 const UNDER_WAY: usize = 200;
@@ -18,15 +19,16 @@ const UNDER_WAY: usize = 200;
 pub(crate) struct Load {
     /// Where it publishes.
     pub(crate) topic: String,
-    /// What its bodies begin with, so that no two are the same.
-    pub(crate) name: String,
+    pub(crate) round: u64,
+    /// Which of a round's it is.
+    pub(crate) producer: u64,
     /// Where confirms are noted; none when nobody will ask for the messages.
-    pub(crate) ledger: Option<Arc<Mutex<Ledger>>>,
+    pub(crate) audit: Option<Arc<Mutex<Audit>>>,
     pub(crate) chance: Chance,
 }
 
 /// Sent and not yet known to be confirmed.
-type UnderWay = VecDeque<(Vec<u8>, Confirmation)>;
+type UnderWay = VecDeque<(Sent, Confirmation)>;
 
 impl Load {
     /// Publishes until it is stopped or the broker is gone, then notes what is confirmed of what is under way.
@@ -48,10 +50,10 @@ impl Load {
             _ = stopped.changed() => {}
             _ = self.publish(&producer, &mut under_way) => {}
         }
-        for (body, confirmation) in under_way {
+        for (sent, confirmation) in under_way {
             // Those that are there are taken; the others nobody promised.
             if let Ok(Ok(receipt)) = tokio::time::timeout(Duration::ZERO, confirmation).await {
-                self.confirmed(receipt.id, &body);
+                self.confirmed(receipt, sent);
             }
         }
         // What is under way would be sent again to the broker of the next start, beside the check of what this one left.
@@ -60,32 +62,36 @@ impl Load {
     }
 
     async fn publish(&self, producer: &Producer, under_way: &mut UnderWay) -> Result<()> {
-        for number in 0_u64.. {
+        // Message groups go on from round to round: the numbers of a later round are larger.
+        for number in self.round << 32.. {
             if under_way.len() == UNDER_WAY
-                && let Some((body, confirmation)) = under_way.front_mut()
+                && let Some((sent, confirmation)) = under_way.front_mut()
             {
                 let receipt = confirmation.await?;
-                self.confirmed(receipt.id, body);
+                self.confirmed(receipt, sent.clone());
                 under_way.pop_front();
             }
-            let mut body = format!("{}/{number}/", self.name).into_bytes();
-            let length = match self.chance.between(0, 99) {
-                0 => self.chance.between(10_000, 300_000),
-                1..10 => self.chance.between(1_000, 10_000),
-                _ => self.chance.between(0, 300),
-            };
-            body.resize(body.len() + length as usize, b'x');
-            let message = NewMessage::new(body.clone())
-                .tag(format!("t{}", number % 7))
-                .property("number", number.to_string());
-            under_way.push_back((body, producer.enqueue(message).await?));
+            let beginning = format!("{}/{}", self.round, self.producer);
+            let (message, sent) = draw(&self.chance, self.producer, number, &beginning);
+            under_way.push_back((sent, producer.enqueue(message).await?));
         }
         Ok(())
     }
 
-    fn confirmed(&self, id: sluice_protocol::ids::MessageId, body: &[u8]) {
-        if let Some(ledger) = &self.ledger {
-            ledger.lock().expect("no task panics with the ledger").confirm(id, body);
+    fn confirmed(&self, receipt: Receipt, sent: Sent) {
+        let Some(audit) = &self.audit else { return };
+        let mut audit = audit.lock().expect("no task panics with the audit");
+        audit.confirm(receipt.id, sent);
+        // A part of what waits is left to its time, or undecided.
+        if self.chance.once_in(3) {
+            return;
+        }
+        match (receipt.transaction, receipt.delayed) {
+            (Some(transaction), _) => audit.waiting.push((receipt.id, Handle::Transaction(transaction))),
+            (None, Some(delayed)) => audit
+                .waiting
+                .push((receipt.id, Handle::Recall(delayed.recall, delayed.deliver_at_ms))),
+            (None, None) => {}
         }
     }
 }

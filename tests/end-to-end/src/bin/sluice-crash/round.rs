@@ -10,9 +10,10 @@ use sluice_end_to_end::chance::Chance;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::audit::Audit;
 use crate::broker::{Broker, Place, Program, Storage};
-use crate::content::Ledger;
-use crate::group::{Acks, Group};
+use crate::decide;
+use crate::group::{Acks, GROUPS};
 use crate::produce::Load;
 
 /// Producers whose messages are asked for.
@@ -52,8 +53,7 @@ pub(crate) struct Round {
 /// What the rounds since the last check work with.
 pub(crate) struct Work {
     pub(crate) topic: String,
-    pub(crate) ledger: Arc<Mutex<Ledger>>,
-    pub(crate) groups: Vec<Group>,
+    pub(crate) audit: Arc<Mutex<Audit>>,
 }
 
 impl Round {
@@ -85,7 +85,7 @@ impl Round {
     ///
     /// # Errors
     /// The broker did not start, or failed by itself.
-    pub(crate) async fn run(&self, place: &Place, work: &mut Work) -> Result<()> {
+    pub(crate) async fn run(&self, place: &Place, work: &Work) -> Result<()> {
         match self.moment {
             Moment::Starting { after } => {
                 let broker = Broker::spawn(place, &self.program)?;
@@ -107,7 +107,7 @@ impl Round {
     }
 
     /// Producers and groups at work until the load is over; whatever is under way then is nobody's promise.
-    async fn load(&self, broker: &Broker, work: &mut Work, lasting: Duration, end: impl FnOnce(&Broker) -> Result<()>) -> Result<()> {
+    async fn load(&self, broker: &Broker, work: &Work, lasting: Duration, end: impl FnOnce(&Broker) -> Result<()>) -> Result<()> {
         let chance = Chance::new(self.seed);
         let (stop, stopped) = watch::channel(false);
         let mut producers = JoinSet::new();
@@ -115,37 +115,43 @@ impl Round {
             let read = number < PRODUCERS;
             let load = Load {
                 topic: if read { work.topic.clone() } else { KEEPS_LITTLE.to_owned() },
-                name: format!("{}/{number}", self.number),
-                ledger: read.then(|| work.ledger.clone()),
+                round: self.number,
+                producer: number,
+                audit: read.then(|| work.audit.clone()),
                 chance: Chance::new(chance.next()),
             };
             producers.spawn(load.run(broker.endpoint("crash-producer"), stopped.clone()));
         }
         let mut consumers = JoinSet::new();
-        for mut group in work.groups.drain(..) {
+        for group in GROUPS {
             let acks = if chance.once_in(2) { Acks::Single } else { Acks::Cumulative };
-            let (topic, ledger, mut stopped) = (work.topic.clone(), work.ledger.clone(), stopped.clone());
+            let (topic, audit) = (work.topic.clone(), work.audit.clone());
             let endpoint = broker.endpoint("crash-consumer");
-            consumers.spawn(async move {
-                let consuming = async {
-                    let client = Client::connect(endpoint).await?;
-                    group.consume(&client, &topic, acks, &ledger).await
-                };
-                tokio::select! {
-                    _ = stopped.changed() => {}
-                    _ = consuming => {}
-                }
-                group
-            });
+            consumers.spawn(until(stopped.clone(), async move {
+                let client = Client::connect(endpoint).await?;
+                group.consume(&client, &topic, acks, &audit).await
+            }));
         }
+        let (audit, endpoint, chance) = (work.audit.clone(), broker.endpoint("crash-decider"), Chance::new(chance.next()));
+        consumers.spawn(until(stopped, async move {
+            let client = Client::connect(endpoint).await?;
+            decide::decide(&client, &audit, &chance).await
+        }));
         tokio::time::sleep(lasting).await;
         end(broker)?;
         stop.send_replace(true);
         // A broker that is gone before a producer reached it is no failure.
         producers.join_all().await;
-        work.groups = consumers.join_all().await;
-        work.groups.sort_by_key(Group::name);
+        consumers.join_all().await;
         Ok(())
+    }
+}
+
+/// Works until it is stopped or the broker is gone.
+async fn until(mut stopped: watch::Receiver<bool>, working: impl Future<Output = Result<()>>) {
+    tokio::select! {
+        _ = stopped.changed() => {}
+        _ = working => {}
     }
 }
 

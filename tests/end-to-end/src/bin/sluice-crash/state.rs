@@ -6,6 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::audit::{Counts, Law};
+
 /// A run as of its last check: everything confirmed before was found, and its topic is deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -27,12 +29,15 @@ pub(crate) struct Totals {
     pub(crate) confirmed: u64,
     pub(crate) delivered: u64,
     pub(crate) acked: u64,
+    /// How often each law was put to the test.
+    pub(crate) laws: Counts,
 }
 
 impl Totals {
     /// Name and value of each.
-    pub(crate) fn each(&mut self) -> [(&'static str, &mut u64); 8] {
-        [
+    pub(crate) fn each(&mut self) -> Vec<(&'static str, &mut u64)> {
+        let laws = Law::ALL.iter().map(|law| law.name()).zip(&mut self.laws);
+        let numbers = [
             ("rounds", &mut self.rounds),
             ("holding", &mut self.holding),
             ("starting", &mut self.starting),
@@ -41,7 +46,8 @@ impl Totals {
             ("confirmed", &mut self.confirmed),
             ("delivered", &mut self.delivered),
             ("acked", &mut self.acked),
-        ]
+        ];
+        numbers.into_iter().chain(laws).collect()
     }
 }
 
