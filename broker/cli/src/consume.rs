@@ -26,6 +26,9 @@ pub(crate) struct Consume {
     /// The consumer group, created when it does not exist
     #[arg(long, value_name = "G")]
     group: String,
+    /// Be the member of this name: each member of a broadcast group needs one, and goes on where it was
+    #[arg(long, value_name = "NAME")]
+    member: Option<String>,
     #[command(flatten)]
     wanted: Wanted,
     /// End after so many messages
@@ -49,6 +52,7 @@ impl Consume {
         config.credit = self.count.map_or(config.credit, |count| {
             config.credit.min(u32::try_from(count).unwrap_or(u32::MAX)).max(1)
         });
+        config.member.clone_from(&self.member);
         config.start = self.from_latest.then_some(Start::Latest);
         let mut stream = client.stream(config).await?;
         let taken = tokio::select! {
@@ -92,7 +96,10 @@ impl Consume {
 
     /// Whether the group has settled or skipped all that the topic holds.
     async fn nothing_left(&self, client: &Client) -> Result<bool, Failure> {
-        let group = client.group(&self.group).await?;
+        let mut group = client.group(&self.group).await?;
+        if let (true, Some(member)) = (group.settings.as_ref().is_some_and(|settings| settings.broadcast), &self.member) {
+            group = client.group(&sluice_protocol::names::member_group(&self.group, member)).await?;
+        }
         let mut cursors = group.cursors.iter().filter(|cursor| cursor.topic == self.topic);
         Ok(cursors.all(|cursor| cursor.cursor >= cursor.end && cursor.leased == 0 && cursor.retrying == 0))
     }

@@ -336,5 +336,7 @@ fn letter_line(group: &str, letter: &DeadLetter) -> String {
 }
 
 fn dead_letters(group: &str) -> String {
+    // What a member of a broadcast group gives up lies with the letters of its group.
+    let group = group.split_once('/').map_or(group, |(group, _)| group);
     sluice_protocol::names::dead_letter_topic(group)
 }

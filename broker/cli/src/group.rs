@@ -6,7 +6,7 @@ mod policy;
 
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
-use sluice_client::admin::{Alarm, Backoff, CursorInfo, GroupInfo, GroupSettings, MessageState, Pause, SeekTo, filter_of};
+use sluice_client::admin::{Alarm, Backoff, CursorInfo, GroupInfo, GroupSettings, MemberInfo, MessageState, Pause, SeekTo, filter_of};
 use sluice_client::{Client, Filter};
 use sluice_protocol::control::StartPoint;
 
@@ -44,12 +44,15 @@ pub(crate) enum Group {
         /// One delivery in so many goes to the message that has waited longest, whatever its priority; 0 for none
         #[arg(long, default_value_t = 16, value_name = "N", value_parser = policy::oldest_every)]
         oldest_every: u32,
+        /// Give each named member all messages from when it first comes, instead of sharing them out
+        #[arg(long, conflicts_with_all = ["start", "from_latest"])]
+        broadcast: bool,
     },
     /// List the groups
     List,
     /// Show a group with its cursors and members
     Describe {
-        /// Name of the group
+        /// Name of the group, or GROUP/MEMBER for a member of a broadcast group
         name: String,
     },
     /// Delete a group with its place in all topics
@@ -176,6 +179,7 @@ impl Group {
                 ordered,
                 on_exhausted,
                 oldest_every,
+                broadcast,
             } => {
                 let start = match from_latest {
                     true => policy::start("latest").ok(),
@@ -189,6 +193,7 @@ impl Group {
                     hold_exhausted: matches!(on_exhausted, Exhausted::Hold),
                     // On the wire 1 stands for none, since 0 asks for the default.
                     oldest_every: oldest_every.max(1),
+                    broadcast,
                 };
                 create(&client, output, &name, settings).await?;
             }
@@ -359,8 +364,14 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
             let fields = CURSOR.iter().map(|head| (*head).to_owned()).zip(cursor_row(cursor)).collect();
             Value::Object(fields)
         };
-        let member =
-            |member: &sluice_client::admin::MemberInfo| json!({ "name": member.name, "topic": member.topic, "leased": member.leased });
+        let member = |member: &MemberInfo| {
+            let mut told = json!({ "name": member.name, "topic": member.topic, "leased": member.leased });
+            if settings.broadcast {
+                told["lag"] = json!(member.lag);
+                told["absent_since_ms"] = json!(member.absent_since_wall_ms);
+            }
+            told
+        };
         let alarm = |alarm: &Alarm| {
             json!({
                 "topic": alarm.topic, "digest": hex(&alarm.digest), "reason": alarm.reason, "since_ms": alarm.since_wall_ms,
@@ -374,7 +385,7 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
             "alarms": group.alarms.iter().map(alarm).collect::<Vec<_>>(),
             "pauses": group.pauses.iter().map(pause).collect::<Vec<_>>(),
             "group": group.name, "lag": group.lag, "attempts_max": attempts, "backoff": backoff, "start": start,
-            "ordered": settings.ordered, "on_exhausted": exhausted, "oldest_every": oldest_every,
+            "broadcast": settings.broadcast, "ordered": settings.ordered, "on_exhausted": exhausted, "oldest_every": oldest_every,
             "subscriptions": subscriptions(group),
             "members": group.members.iter().map(member).collect::<Vec<_>>(),
             "cursors": group.cursors.iter().map(cursor).collect::<Vec<_>>(),
@@ -386,6 +397,9 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
     output.line(format!("attempts       {attempts}, then {exhausted}"))?;
     output.line(format!("back-off       {backoff}"))?;
     output.line(format!("start          {start}"))?;
+    if settings.broadcast {
+        output.line("broadcast      each member gets all")?;
+    }
     if settings.ordered {
         output.line("ordered        by message group")?;
     }
@@ -412,10 +426,19 @@ fn describe(group: &GroupInfo, output: &mut Output) -> Result<(), Failure> {
         ))?;
     }
     for member in &group.members {
-        output.line(format!(
-            "member         {} holds {} of {}",
-            member.name, member.leased, member.topic
-        ))?;
+        output.line(member_line(member, settings.broadcast))?;
     }
     output.table(CURSOR, &group.cursors.iter().map(cursor_row).collect::<Vec<_>>())
+}
+
+fn member_line(member: &MemberInfo, broadcast: bool) -> String {
+    let holds = format!("member         {} holds {} of {}", member.name, member.leased, member.topic);
+    let away = member.absent_since_wall_ms.map(times::shown);
+    match broadcast {
+        false => holds,
+        true => {
+            let away = away.map_or_else(String::new, |since| format!(", away since {since}"));
+            format!("{holds}, {} behind{away}", member.lag)
+        }
+    }
 }

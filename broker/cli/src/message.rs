@@ -35,6 +35,9 @@ pub(crate) enum Message {
         /// The group
         #[arg(long)]
         group: String,
+        /// The member, in a broadcast group
+        #[arg(long, value_name = "NAME")]
+        member: Option<String>,
     },
 }
 
@@ -53,7 +56,8 @@ impl Message {
                 client.recall(&handle).await?;
                 output.show(|| json!({ "recalled": true }), || vec!["the message is recalled".to_owned()])?;
             }
-            Self::Explain { id, group } => {
+            Self::Explain { id, group, member } => {
+                let group = member.map_or(group.clone(), |member| sluice_protocol::names::member_group(&group, &member));
                 let told = client.explain(&id, &group).await?;
                 output.show(|| explain::to_json(&id, &group, &told), || explain::to_lines(&id, &group, &told))?;
             }

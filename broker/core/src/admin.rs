@@ -1,6 +1,6 @@
 //! What operators do: topics, groups, seeks, bindings. What they ask is answered in `shown`.
 
-use sluice_log::record::{Backoff, Change, Filter, GroupSettings, OnFailure, PluginLimits, TopicSettings};
+use sluice_log::record::{Backoff, Change, Filter, GroupSettings, OnFailure, PluginLimits, Sharing, StartPoint, TopicSettings};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Digest, GroupId, Position, TopicId};
 use sluice_protocol::limits::INVISIBLE_MS_MAX;
@@ -69,7 +69,7 @@ impl Core {
                 offset,
                 priority,
                 due_ms,
-            } => Ok((shown, self.explain(&group, queue, offset, priority, due_ms))),
+            } => self.explain(&group, queue, offset, priority, due_ms).map(|answer| (shown, answer)),
             Admin::ListTransactions { topic, from } => self.list_transactions(&topic, from).map(|answer| (shown, answer)),
             Admin::ListPlugins => Ok((shown, self.list_plugins())),
         };
@@ -131,17 +131,26 @@ impl Core {
         Ok((depends, Answer::Done))
     }
 
-    /// Deletes a group; its members are refused and its cursors are gone.
+    /// Deletes a group; its members are refused and its cursors are gone, those of the members of a broadcast group before its own name.
     fn delete_group(&mut self, name: &str) -> Outcome {
         let group = self.group_id(name)?;
+        let refusal = Refusal::new(ErrorCode::NoSuchGroup, format!("group {name} was deleted"));
+        let members: Vec<GroupId> = self.state.members_of(group).collect();
+        for member in members {
+            self.drop_group(member, &refusal);
+        }
+        Ok((self.drop_group(group, &refusal), Answer::Done))
+    }
+
+    /// Drops a group that has no members with groups of their own; its streams end and its receives are refused.
+    pub(crate) fn drop_group(&mut self, group: GroupId, refusal: &Refusal) -> Position {
         let topics: Vec<TopicId> = self.state.topics_of(group).collect();
         let depends = self.record(Change::GroupDeleted { group });
-        let refusal = Refusal::new(ErrorCode::NoSuchGroup, format!("group {name} was deleted"));
         for topic in topics {
-            self.end_members((topic, group), depends, None, &refusal);
+            self.end_members((topic, group), depends, None, refusal);
             self.consuming.drop_reading((topic, group));
         }
-        Ok((depends, Answer::Done))
+        depends
     }
 
     /// Serves a name by a version of a plugin; what it judges is judged anew from the recorded frontiers on, and so is what was held for
@@ -214,6 +223,9 @@ fn check_group_settings(settings: &GroupSettings) -> Result<(), Refusal> {
     };
     if longest_ms > INVISIBLE_MS_MAX {
         return bad(format!("a wait is {INVISIBLE_MS_MAX} milliseconds at most, not {longest_ms}"));
+    }
+    if settings.sharing == Sharing::Broadcast && settings.start != StartPoint::Latest {
+        return bad("a new member of a broadcast group starts at the end of each queue: the group starts nowhere else".to_owned());
     }
     Ok(())
 }

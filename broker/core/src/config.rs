@@ -1,8 +1,8 @@
 //! What operators may set of the core.
 
-use sluice_log::record::{Backoff, GroupSettings, OLDEST_EVERY, OnExhausted, OnExpired, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, GroupSettings, OLDEST_EVERY, OnExhausted, OnExpired, Sharing, StartPoint, TopicSettings};
 
-use crate::limits::{CULPRIT_QUORUM, FRAME_RECORDS_BYTES_MAX, GRANT_MESSAGES_MAX};
+use crate::limits::{CULPRIT_QUORUM, FRAME_RECORDS_BYTES_MAX, GRANT_MESSAGES_MAX, MEMBER_ABSENT_MS};
 
 /// The settings of the core, each with the default that [`CoreConfig::default`] gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct CoreConfig {
     pub ask_interval_ms: u64,
     /// How many asks are delivered before a message is given up. Default: 15.
     pub asks_max: u16,
+    /// After so long without reading a member of a broadcast group is forgotten with its cursors, in milliseconds. Default: 24 hours.
+    pub member_absent_ms: u64,
 }
 
 impl Default for CoreConfig {
@@ -57,6 +59,7 @@ impl Default for CoreConfig {
                 ordered: false,
                 on_exhausted: OnExhausted::DeadLetter,
                 oldest_every: OLDEST_EVERY,
+                sharing: Sharing::Shared,
             },
             stream_invisible_ms: 15 * 60 * 1_000,
             checkpoint_bytes: 256 << 20,
@@ -68,6 +71,7 @@ impl Default for CoreConfig {
             ask_first_ms: 6_000,
             ask_interval_ms: 30_000,
             asks_max: 15,
+            member_absent_ms: MEMBER_ABSENT_MS,
         }
     }
 }

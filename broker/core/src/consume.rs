@@ -1,5 +1,6 @@
 //! Consuming: who reads what, up to where it was judged, and what each stream was given. All of it is forgotten by a restart.
 
+mod broadcast;
 mod culprits;
 mod dispatch;
 mod expiry;
@@ -61,6 +62,12 @@ pub(crate) struct Consuming {
     /// Readings with a lane of which nothing is handed out before the record at this position is durable.
     behind: BTreeSet<(Position, ReadingKey)>,
     fetches: BTreeMap<FetchId, GivingUp>,
+    /// When it is to be looked for each member of a broadcast group next, if at all.
+    looks: BTreeMap<GroupId, Option<u64>>,
+    /// The members of which a stream or a receive ended in this turn.
+    left: BTreeSet<GroupId>,
+    /// The members of each broadcast group that read a topic.
+    broadcast: BTreeMap<(GroupId, TopicId), BTreeSet<GroupId>>,
     locating: Locating,
     last_id: u64,
 }
@@ -72,11 +79,15 @@ enum Timer {
     Reading(ReadingKey),
     /// A receive has waited long enough.
     Receive(RequestId),
+    /// It is to be looked whether a member of a broadcast group is there.
+    Member(GroupId),
 }
 
 /// A group's reading of a topic: its members and its lanes, one a queue.
 #[derive(Debug)]
 pub(crate) struct Reading {
+    /// The broadcast group whose member reads here.
+    parent: Option<GroupId>,
     /// What judges; `None` takes every message.
     rule: Option<Rule>,
     /// The last record that what is handed out here depends on.
@@ -86,7 +97,7 @@ pub(crate) struct Reading {
     /// Members with demand, the next to be served first.
     waiting: VecDeque<MemberRef>,
     /// When a member was seen last.
-    seen_mono_ms: u64,
+    pub(crate) seen_mono_ms: u64,
     pub(crate) lanes: Vec<LaneRun>,
     /// The lanes of the higher priorities, by queue.
     pub(crate) upper: BTreeMap<(usize, u8), LaneRun>,
@@ -258,7 +269,7 @@ impl Reading {
         self.lanes.iter_mut().enumerate().chain(upper)
     }
 
-    fn has_members(&self) -> bool {
+    pub(crate) fn has_members(&self) -> bool {
         !self.streams.is_empty() || self.receives > 0
     }
 
@@ -354,6 +365,7 @@ impl Consuming {
     fn remove_stream(&mut self, subscription: SubscriptionId) -> Option<Stream> {
         let stream = self.streams.remove(&subscription)?;
         self.by_connection.remove(&(stream.connection, MemberRef::Stream(subscription)));
+        self.note_end(stream.key);
         Some(stream)
     }
 
@@ -368,7 +380,14 @@ impl Consuming {
         let receive = self.receives.remove(&request)?;
         self.timers.remove(&(receive.until_mono_ms, Timer::Receive(request)));
         self.by_connection.remove(&(receive.connection, MemberRef::Receive(request)));
+        self.note_end(receive.key);
         Some(receive)
+    }
+
+    fn note_end(&mut self, (_, group): ReadingKey) {
+        if self.looks.contains_key(&group) {
+            self.left.insert(group);
+        }
     }
 
     /// Forgets a reading whose topic or group is gone; its members were ended before.
@@ -376,6 +395,14 @@ impl Consuming {
         let Some(mut reading) = self.readings.remove(&key) else { return };
         self.set_wake(key, &mut reading, None);
         self.without_window.remove(&key);
+        if let Some(parent) = reading.parent
+            && let Some(members) = self.broadcast.get_mut(&(parent, key.0))
+        {
+            members.remove(&key.1);
+            if members.is_empty() {
+                self.broadcast.remove(&(parent, key.0));
+            }
+        }
         for index in 0..reading.lanes.len() {
             self.free_window(cursor_of(key, index));
         }

@@ -445,7 +445,7 @@ pub struct CursorInfo {
     pub held: Option<String>,
 }
 
-/// A connected member as operators see it.
+/// A member as operators see it: one that is connected or holds something, or one of a broadcast group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberInfo {
     /// Its name.
@@ -454,6 +454,10 @@ pub struct MemberInfo {
     pub topic: String,
     /// Messages it holds.
     pub leased: u64,
+    /// In a broadcast group, what the member has not settled; 0 in others, where that is the group's.
+    pub lag: u64,
+    /// In a broadcast group, since when the member has neither a stream nor a receive there, if so (wall clock, milliseconds).
+    pub absent_since_wall_ms: Option<i64>,
 }
 
 /// A binding as operators see it.

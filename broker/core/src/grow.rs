@@ -1,5 +1,7 @@
 //! Growth: a topic gets more queues while messages flow.
 
+use std::collections::BTreeMap;
+
 use sluice_log::record::Operation;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{GroupId, QueueOffset};
@@ -52,6 +54,12 @@ impl Core {
         }
         if self.state.queues.len() + further > QUEUES_TOTAL_MAX {
             return full(format!("there are {QUEUES_TOTAL_MAX} queues at most, over all topics"));
+        }
+        let readers = self.state.readers_of(topic).filter_map(|group| self.state.parent_of(group));
+        let mut of_parent: BTreeMap<GroupId, usize> = BTreeMap::new();
+        readers.for_each(|parent| *of_parent.entry(parent).or_default() += further);
+        for (parent, cursors) in of_parent {
+            self.check_members(parent, false, cursors)?;
         }
         if self.state.cursors.len() + further * groups > CURSORS_MAX {
             return full(format!(

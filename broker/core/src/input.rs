@@ -122,10 +122,21 @@ pub struct Consume {
     pub topic: String,
     /// The member's name as `group describe` shows it.
     pub member: String,
+    /// Who gave the member that name.
+    pub named_by: NamedBy,
     /// What is to be delivered. A plugin's expression was compiled by the bound version before it came here.
     pub filter: Filter,
     /// Where the group starts if it does not exist yet; `None` takes the default.
     pub start: Option<StartPoint>,
+}
+
+/// Who named a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The subscription or receive itself: the name stands for one member for good, and a broadcast group keeps its places under it.
+    Member,
+    /// Nobody: it is the name of the client, of which there may be several.
+    Client,
 }
 
 /// Which deliveries of one queue's stream are meant.
@@ -254,7 +265,8 @@ pub enum Admin {
     DeleteGroup { name: String },
     /// A page of the groups, from this number on.
     ListGroups { from: GroupId },
-    /// One group: its lag, and a page of its subscriptions, members and cursors on the topics from this number on.
+    /// One group: its lag, and a page of its subscriptions, members and cursors on the topics from this number on. Of a broadcast group the
+    /// members, whose cursors their own descriptions have: `GROUP/MEMBER` names one of them, here and below.
     DescribeGroup { name: String, from: TopicId },
     /// Begin a new pass of a group over one queue of a topic or all.
     Seek {
@@ -329,6 +341,8 @@ pub enum Admin {
 pub struct Letter {
     /// Its offset in the dead-letter queue.
     pub offset: QueueOffset,
+    /// The name of the group that gave it up: of a broadcast group the member's.
+    pub group: String,
     /// The queue where it came from.
     pub queue: QueueId,
     /// The offset there.

@@ -18,6 +18,7 @@ impl Core {
     /// has time for, so one may be empty and not the last.
     pub(crate) fn list_leases(&self, group: &str, topic: Option<&str>, from: LeasePlace) -> Result<Answer, Refusal> {
         let id = self.group_id(group)?;
+        self.one_reader(id, group)?;
         let topic = topic.map(|topic| self.topic_id(topic)).transpose()?;
         if topic.is_some_and(|topic| !self.state.subscriptions.contains_key(&(id, topic))) {
             let text = format!("group {group} does not read that topic");

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use sluice_log::record::{CursorId, LeaseRange, OffsetRange, Operation, SentBack};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Attempt, GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset};
-use sluice_protocol::names::dead_letter_topic;
 
 use crate::admin::Outcome;
 use crate::broker::Core;
@@ -37,7 +36,7 @@ type Back = BTreeMap<(CursorId, u8), (Pass, Vec<LeaseRange>)>;
 impl Core {
     /// The dead letters of a group within these offsets that were not dealt with, as ranges, and from where there are more.
     pub(crate) fn find_letters(&self, group: &str, from: QueueOffset, to: Option<QueueOffset>) -> Result<Answer, Refusal> {
-        let id = self.group_id(group)?;
+        let id = self.buries(group)?;
         let queue = self.letters_of(id);
         let mut ranges = queue.map_or_else(Vec::new, |queue| self.open_letters(queue, from, to));
         let next = ranges.get(LISTED_LEASES_MAX).map(|range| range.first);
@@ -48,7 +47,7 @@ impl Core {
     /// Has messages whose dead letters these are delivered to their group again, from where they came. One record says what was sent back and
     /// which letters are dealt with, so a letter is sent back once.
     pub(crate) fn resend_letters(&mut self, group: &str, letters: &[Letter], by: String) -> Outcome {
-        let id = self.group_id(group)?;
+        let id = self.buries(group)?;
         if self.state.groups.get(&id).is_some_and(|group| group.settings.ordered) {
             let text = format!("group {group} is ordered, and what comes back would come after those that it was to come before");
             return Err(Refusal::new(ErrorCode::NotOffered, text));
@@ -72,7 +71,7 @@ impl Core {
             if !open.contains(letter.offset.0) || dealt.contains(letter.offset.0) {
                 continue;
             }
-            let way = self.way_of(id, letter, &taken);
+            let way = self.way_of(self.reader_of(id, letter), letter, &taken);
             let nth = match &way {
                 Way::Back { .. } => 0,
                 Way::Before => 1,
@@ -113,7 +112,7 @@ impl Core {
     /// Deals with the open dead letters within these offsets without sending them back: `most` of them at most. Says how many, and from where
     /// there are more.
     pub(crate) fn discard_letters(&mut self, group: &str, from: QueueOffset, to: Option<QueueOffset>, most: u64, by: String) -> Outcome {
-        let id = self.group_id(group)?;
+        let id = self.buries(group)?;
         let Some(queue) = self.letters_of(id) else {
             return Ok((self.journal.last(), Answer::LettersDiscarded { letters: 0, next: None }));
         };
@@ -162,7 +161,29 @@ impl Core {
         depends
     }
 
-    fn way_of(&self, group: GroupId, letter: &Letter, taken: &BTreeSet<(CursorId, u64)>) -> Way {
+    /// A group by name that has dead letters of its own: no member of a broadcast group.
+    fn buries(&self, name: &str) -> Result<GroupId, Refusal> {
+        let id = self.group_id(name)?;
+        match self.state.parent_of(id) {
+            None => Ok(id),
+            Some(_) => Err(Refusal::new(
+                ErrorCode::BroadcastGroup,
+                "what a member gives up lies with the dead letters of its group: name the group alone",
+            )),
+        }
+    }
+
+    /// The group that gave a message up: one of the members' in a broadcast group, if that is still there.
+    fn reader_of(&self, group: GroupId, letter: &Letter) -> Option<GroupId> {
+        if !self.state.is_broadcast(group) {
+            return Some(group);
+        }
+        let named = self.state.group_named(&letter.group);
+        named.filter(|member| self.state.parent_of(*member) == Some(group))
+    }
+
+    fn way_of(&self, group: Option<GroupId>, letter: &Letter, taken: &BTreeSet<(CursorId, u64)>) -> Way {
+        let Some(group) = group else { return Way::Gone };
         let cursor = CursorId {
             group,
             queue: letter.queue,
@@ -193,7 +214,7 @@ impl Core {
 
     /// The queue of a group's dead letters, if it has any.
     pub(crate) fn letters_of(&self, group: GroupId) -> Option<QueueId> {
-        let topic = self.state.topic_named(&dead_letter_topic(&self.state.groups.get(&group)?.name))?;
+        let topic = self.state.topic_named(&self.state.letters_name(group)?)?;
         Some(QueueId {
             topic,
             index: QueueIndex(0),

@@ -51,6 +51,12 @@ pub const CURSORS_MAX: usize = 1_000_000;
 pub const BINDINGS_MAX: usize = 1_024;
 /// The most streams and waiting receives of one group on one topic.
 pub const MEMBERS_MAX: usize = 10_000;
+/// The most members of a broadcast group, each with its own cursors.
+pub const BROADCAST_MEMBERS_MAX: usize = 10_000;
+/// The most cursors of the members of one broadcast group.
+pub const BROADCAST_CURSORS_MAX: usize = 100_000;
+/// A member that was absent for so long, in milliseconds, is forgotten with its cursors.
+pub const MEMBER_ABSENT_MS: u64 = 24 * 60 * 60 * 1_000;
 /// Superseded expressions remembered for one subscription.
 pub const SUPERSEDED_MAX: usize = 16;
 /// Starts of the broker that leases are told apart by.

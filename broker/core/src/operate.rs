@@ -56,7 +56,8 @@ impl Core {
         Ok((depends, Answer::Done))
     }
 
-    /// Settles one message for a group, whatever its state; a running lease of it becomes stale.
+    /// Settles one message for a group, whatever its state; a running lease of it becomes stale. For each member of a broadcast group, and of
+    /// what it was to them the answer says what was furthest from its end.
     pub(crate) fn skip_message(&mut self, name: &str, topic: &str, queue: QueueIndex, offset: QueueOffset, by: String) -> Outcome {
         let group = self.group_id(name)?;
         let topic_id = self.read_topic(group, name, topic)?;
@@ -70,24 +71,32 @@ impl Core {
             let text = format!("queue {} holds the offsets {} to {}", queue.index.0, stored.start.0, stored.end.0);
             return Err(Refusal::new(ErrorCode::NoSuchOffset, text));
         }
-        let cursor = CursorId { group, queue };
-        let entry = self.state.cursors.get(&cursor).ok_or_else(no_queue)?;
-        let (pass, was) = (entry.pass, state_of(entry, offset.0));
-        if was == MessageState::Over {
-            return Ok((self.journal.last(), Answer::Skipped { was }));
+        let (mut was, mut open) = (MessageState::Over, Vec::new());
+        for group in self.state.readers_for_on(group, topic_id) {
+            let cursor = CursorId { group, queue };
+            let entry = self.state.cursors.get(&cursor).ok_or_else(no_queue)?;
+            let state = state_of(entry, offset.0);
+            was = further(was, state);
+            if state == MessageState::Over {
+                continue;
+            }
+            if entry.levels().any(|(_, lane)| lane.ahead.count() >= CURSOR_AHEAD_MAX) {
+                let text = format!("{CURSOR_AHEAD_MAX} messages ahead of the frontier are settled already: skip earlier ones first");
+                return Err(Refusal::new(ErrorCode::LimitExceeded, text));
+            }
+            open.push((cursor, entry.pass));
         }
-        if entry.levels().any(|(_, lane)| lane.ahead.count() >= CURSOR_AHEAD_MAX) {
-            let text = format!("{CURSOR_AHEAD_MAX} messages ahead of the frontier are settled already: skip earlier ones first");
-            return Err(Refusal::new(ErrorCode::LimitExceeded, text));
-        }
+        let mut depends = self.journal.last();
         if planted::is(Bug::SkipForgotten) {
-            return Ok((self.journal.last(), Answer::Skipped { was }));
+            return Ok((depends, Answer::Skipped { was }));
         }
-        let ending = self.ending(cursor, &[range(offset.0, offset.0 + 1)]);
-        let depends = self.operate(by, Operation::Skipped { cursor, pass, offset });
-        self.ended(cursor, ending, depends);
-        self.forget_suspect(cursor, offset);
-        self.counters.skipped += 1;
+        for (cursor, pass) in open {
+            let ending = self.ending(cursor, &[range(offset.0, offset.0 + 1)]);
+            depends = self.operate(by.clone(), Operation::Skipped { cursor, pass, offset });
+            self.ended(cursor, ending, depends);
+            self.forget_suspect(cursor, offset);
+            self.counters.skipped += 1;
+        }
         Ok((depends, Answer::Skipped { was }))
     }
 
@@ -114,17 +123,29 @@ impl Core {
 
     /// Whether an operator paused a group in a topic.
     pub(crate) fn is_paused(&self, (topic, group): ReadingKey) -> bool {
-        !self.state.pauses.is_empty() && self.state.pause_of(group, topic).is_some()
+        let paused = |group| self.state.pause_of(group, topic).is_some();
+        !self.state.pauses.is_empty() && (paused(group) || self.state.parent_of(group).is_some_and(paused))
     }
 
     pub(crate) fn operate(&mut self, by: String, operation: Operation) -> Position {
         self.record(Change::Operated(Operated { by, operation }))
     }
 
+    /// Demands that a group has cursors itself.
+    pub(crate) fn one_reader(&self, group: GroupId, name: &str) -> Result<(), Refusal> {
+        match self.state.is_broadcast(group) {
+            true => Err(Refusal::new(
+                ErrorCode::BroadcastGroup,
+                format!("each member of group {name} has its own place: name one of them as {name}/MEMBER"),
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// A topic by name that a group reads.
     fn read_topic(&self, group: GroupId, name: &str, topic: &str) -> Result<TopicId, Refusal> {
         let id = self.topic_id(topic)?;
-        match self.state.subscriptions.contains_key(&(group, id)) {
+        match !self.state.readers_for_on(group, id).is_empty() {
             true => Ok(id),
             false => Err(Refusal::new(
                 ErrorCode::NoSuchGroup,
@@ -134,8 +155,16 @@ impl Core {
     }
 
     fn readings_of(&self, group: GroupId, topic: Option<TopicId>) -> Vec<ReadingKey> {
-        let topics = self.state.topics_of(group).filter(|of| topic.is_none_or(|topic| *of == topic));
-        topics.map(|topic| (topic, group)).collect()
+        let wanted = |of: &TopicId| topic.is_none_or(|topic| *of == topic);
+        let readers = self.state.readers_for(group).into_iter();
+        let keys = readers.flat_map(|group| {
+            self.state
+                .topics_of(group)
+                .filter(wanted)
+                .map(move |topic| (topic, group))
+                .collect::<Vec<_>>()
+        });
+        keys.collect()
     }
 }
 
@@ -143,11 +172,16 @@ impl Core {
 /// not know in which it belongs.
 pub(crate) fn state_of(entry: &Cursor, offset: u64) -> MessageState {
     let states = entry.levels().map(|(_, lane)| state_in(lane, offset));
-    states.fold(MessageState::Over, |known, state| match (known, state) {
+    states.fold(MessageState::Over, further)
+}
+
+/// Of what two lanes, or two members, say of a message that which is further from its end.
+fn further(known: MessageState, state: MessageState) -> MessageState {
+    match (known, state) {
         (MessageState::Over, state)
         | (MessageState::Free, state @ (MessageState::Leased | MessageState::Retrying | MessageState::Held)) => state,
         (known, _) => known,
-    })
+    }
 }
 
 /// What a lane says of a message.

@@ -87,11 +87,19 @@ pub enum Bug {
     CheckpointForgetsGivenUp,
     GivenIdForgotten,
     CheckpointForgetsGivenId,
+    MemberFromEarliest,
+    SeekOfOneMember,
+    RuleOfOneMember,
+    PresentExpires,
+    AbsenceKept,
+    AbsentStays,
+    AbsentHoldsRetention,
+    AckForAllMembers,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 83] = [
+    pub const ALL: [(&str, Self); 91] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -175,6 +183,14 @@ impl Bug {
         ("checkpoint-forgets-given-up", Self::CheckpointForgetsGivenUp),
         ("given-id-forgotten", Self::GivenIdForgotten),
         ("checkpoint-forgets-given-id", Self::CheckpointForgetsGivenId),
+        ("member-from-earliest", Self::MemberFromEarliest),
+        ("seek-of-one-member", Self::SeekOfOneMember),
+        ("rule-of-one-member", Self::RuleOfOneMember),
+        ("present-expires", Self::PresentExpires),
+        ("absence-kept", Self::AbsenceKept),
+        ("absent-stays", Self::AbsentStays),
+        ("absent-holds-retention", Self::AbsentHoldsRetention),
+        ("ack-for-all-members", Self::AckForAllMembers),
     ];
 }
 

@@ -1,10 +1,11 @@
 //! What operators are shown: topics, groups and bindings, page by page where there may be many, so that no answer outgrows a frame or stalls a turn.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_log::record::{CursorId, Filter, Holder};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{GroupId, QueueOffset, TopicId};
+use sluice_protocol::names::member_of;
 
 use crate::broker::Core;
 use crate::consume::LaneRun;
@@ -59,13 +60,18 @@ impl Core {
         let mut groups = Vec::new();
         let (mut next, mut weight) = (None, 0);
         for &id in self.state.groups.range(from..).map(|(id, _)| id) {
+            // The groups of members are shown with the group whose members they are.
+            if self.state.parent_of(id).is_some() {
+                continue;
+            }
             if groups.len() == LISTED_MAX || weight >= PAGE_WEIGHT_MAX {
                 next = Some(id);
                 break;
             }
             let listed = self.state.topics_of(id).take(LISTED_SUBSCRIPTIONS_MAX);
             let subscriptions: Vec<_> = listed.filter_map(|topic| self.subscription(id, topic)).collect();
-            weight += subscriptions.iter().map(weight_of).sum::<usize>() + self.state.topics_of(id).count();
+            let read = self.state.topics_of(id).count() + self.state.members_of(id).count();
+            weight += subscriptions.iter().map(weight_of).sum::<usize>() + read;
             let part = Part {
                 subscriptions,
                 pauses: self.pause(id, None).into_iter().collect(),
@@ -79,6 +85,9 @@ impl Core {
     /// A group with the part of its description that begins at this topic.
     pub(crate) fn describe_group(&self, name: &str, from: TopicId) -> Result<Answer, Refusal> {
         let id = self.group_id(name)?;
+        if self.state.is_broadcast(id) {
+            return Ok(self.describe_broadcast(id, from));
+        }
         let mut part = self.part_of(id, from);
         let topics = std::mem::take(&mut part.topics);
         let cursors = topics.iter().flat_map(|&topic| self.state.cursors_on(id, topic));
@@ -91,6 +100,67 @@ impl Core {
             cursors,
             members,
             next,
+        })
+    }
+
+    /// A broadcast group with the part of its description that begins at this topic: what its members ask, and those that are furthest behind.
+    fn describe_broadcast(&self, id: GroupId, from: TopicId) -> Answer {
+        let mut part = Part {
+            pauses: self
+                .state
+                .pauses_of(id)
+                .filter_map(|((_, topic), _)| self.pause(id, topic))
+                .collect(),
+            ..Part::default()
+        };
+        let topics: BTreeSet<TopicId> = self.state.members_of(id).flat_map(|member| self.state.topics_of(member)).collect();
+        if from > TopicId::default() {
+            part.pauses.clear();
+        }
+        let (mut members, mut lag, mut weight) = (Vec::new(), 0, 0);
+        for &topic in topics.range(from..) {
+            if weight >= PAGE_WEIGHT_MAX {
+                part.next = Some(topic);
+                break;
+            }
+            let mut infos: Vec<MemberInfo> = self
+                .members_on(id, topic)
+                .filter_map(|member| self.broadcast_member(member, topic))
+                .collect();
+            lag += infos.iter().map(|info| info.lag).sum::<u64>();
+            infos.sort_by(|one, other| (other.lag, &one.name).cmp(&(one.lag, &other.name)));
+            infos.truncate(PAGE_MEMBERS_MAX);
+            weight += infos.iter().map(|info| 64 + info.name.len() + info.topic.len()).sum::<usize>();
+            members.append(&mut infos);
+            let first = self.members_on(id, topic).next();
+            part.subscriptions.extend(first.and_then(|member| self.subscription(member, topic)));
+            part.alarms
+                .extend(self.members_on(id, topic).find_map(|member| self.alarm(member, topic)));
+            part.topics.push(topic);
+        }
+        let next = part.next;
+        let info = self
+            .group_info(id, part, std::iter::empty())
+            .expect("a group with a name has an entry");
+        Answer::Group {
+            group: Box::new(GroupInfo { lag, ..info }),
+            cursors: Vec::new(),
+            members,
+            next,
+        }
+    }
+
+    fn broadcast_member(&self, member: GroupId, topic: TopicId) -> Option<MemberInfo> {
+        let reading = self.consuming.readings.get(&(topic, member))?;
+        let absent_ms = (!reading.has_members()).then(|| self.now.mono_ms.saturating_sub(reading.seen_mono_ms));
+        let cursors = || self.state.cursors_on(member, topic);
+        let leased = cursors().flat_map(|(_, entry)| entry.levels().map(|(_, lane)| lane.leases.count()));
+        Some(MemberInfo {
+            name: member_of(&self.state.groups.get(&member)?.name)?.to_owned(),
+            topic: self.state.topics.get(&topic)?.name.clone(),
+            leased: leased.sum(),
+            lag: cursors().map(|(cursor, entry)| self.lag(cursor, entry)).sum(),
+            absent_since_wall_ms: absent_ms.map(|ms| self.now.wall_ms.saturating_sub_unsigned(ms)),
         })
     }
 
@@ -191,14 +261,18 @@ impl Core {
     /// A group; its lag is that on these topics.
     fn group_info(&self, id: GroupId, part: Part, topics: impl Iterator<Item = TopicId>) -> Option<GroupInfo> {
         let group = self.state.groups.get(&id)?;
-        let cursors = topics.flat_map(|topic| self.state.cursors_on(id, topic));
+        let of_members = self.state.members_of(id).flat_map(|member| self.state.cursors_of(member));
+        let cursors = topics.flat_map(|topic| self.state.cursors_on(id, topic)).chain(of_members);
         let lag = cursors.map(|(cursor, entry)| self.lag(cursor, entry)).sum();
+        let connected = |group| self.consuming.member_names(group, self.state.topics_of(group)).len();
+        let members = connected(id) + self.state.members_of(id).filter(|member| connected(*member) > 0).count();
+        let subscriptions = part.subscriptions.len().max(self.state.topics_of(id).count());
         Some(GroupInfo {
             name: group.name.clone(),
             settings: group.settings.clone(),
             subscriptions: part.subscriptions,
-            subscription_count: self.state.topics_of(id).count() as u32,
-            members: self.consuming.member_names(id, self.state.topics_of(id)).len() as u32,
+            subscription_count: subscriptions as u32,
+            members: members as u32,
             lag,
             alarms: part.alarms,
             pauses: part.pauses,
@@ -290,6 +364,8 @@ impl Core {
                 name: name.to_owned(),
                 topic: self.state.topics.get(&topic)?.name.clone(),
                 leased,
+                lag: 0,
+                absent_since_wall_ms: None,
             })
         });
         infos.collect()

@@ -11,6 +11,7 @@ pub mod growth;
 pub mod lane;
 pub mod letters;
 pub mod lifetimes;
+mod members;
 pub mod meta;
 mod operated;
 pub mod order;
@@ -192,6 +193,7 @@ impl State {
                     reflects: position,
                     name: name.clone(),
                     settings: settings.clone(),
+                    absent_mono_ms: None,
                 });
             }
             Change::GroupDeleted { group } => self.delete_group(*group),

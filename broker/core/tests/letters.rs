@@ -57,6 +57,7 @@ fn give_up(harness: &mut Harness) {
 
 fn letter(offset: u64, origin: u64, attempts: u16) -> Letter {
     Letter {
+        group: "g".to_owned(),
         offset: QueueOffset(offset),
         queue: QueueId {
             topic: TopicId(0),

@@ -6,7 +6,7 @@ use harness::Harness;
 use sluice_core::effect::{Answer, Copied, DeadLetter, Effect, FetchId};
 use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, Numbers, SeekTo, SubscriptionId};
 use sluice_core::state::lane::NEVER_MONO_MS;
-use sluice_log::record::{Backoff, Filter, GroupSettings, OLDEST_EVERY, OnExhausted, StartPoint};
+use sluice_log::record::{Backoff, Filter, GroupSettings, OLDEST_EVERY, OnExhausted, Sharing, StartPoint};
 use sluice_protocol::errors::ErrorCode;
 use sluice_protocol::ids::{QueueId, QueueIndex, QueueOffset, TopicId};
 
@@ -20,6 +20,7 @@ fn attempts(max: u16) -> GroupSettings {
         ordered: false,
         on_exhausted: OnExhausted::DeadLetter,
         oldest_every: OLDEST_EVERY,
+        sharing: Sharing::Shared,
     }
 }
 

@@ -11,6 +11,7 @@ mod given_ids;
 mod kind;
 mod lanes;
 mod operated;
+mod sharing;
 mod stored;
 mod transaction;
 
@@ -25,6 +26,7 @@ pub use given_ids::{GivenId, GivenIds};
 pub use kind::kind_name;
 pub use lanes::{OLDEST_EVERY, OnExhausted, Parked, put_extension, put_parked, take_extension, take_parked};
 pub use operated::{Operated, Operation, SentBack};
+pub use sharing::{Sharing, put_sharing, take_sharing};
 pub(crate) use stored::{Origin, StoredBatch, stored};
 pub use transaction::{Asked, Prepared, Transaction};
 
@@ -377,6 +379,8 @@ pub struct GroupSettings {
     pub on_exhausted: OnExhausted,
     /// One delivery in so many goes to the message that has waited longest, whatever its priority; 0 for none.
     pub oldest_every: u8,
+    /// Who gets the messages.
+    pub sharing: Sharing,
 }
 
 /// The wait before a redelivery.

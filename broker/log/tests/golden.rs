@@ -14,6 +14,7 @@ use sluice_log::record::{Change, OnFailure, Record};
 use sluice_log::{Ending, FaultyStorage, Storage, inspect};
 use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
 use sluice_protocol::wire::Reader;
+use support::broadcast::of_broadcast;
 use support::expiry::of_expiry;
 use support::given_ids::given_id_kinds;
 use support::transaction::transaction_kinds;
@@ -169,6 +170,16 @@ fn records_of_expiry_are_written_and_read_as_ever() {
     check("records-expiry-1.bin", &parts.collect::<Vec<_>>());
     let read: Vec<_> = encoded.iter().map(|bytes| Record::decode(bytes).unwrap()).collect();
     assert_eq!(read, of_expiry());
+}
+
+#[test]
+fn records_of_broadcast_groups_are_written_and_read_as_ever() {
+    check("records-broadcast-1.bin", &side_by_side(&of_broadcast()));
+    let read: Vec<_> = of_broadcast()
+        .iter()
+        .map(|record| Record::decode(&record.encode()).unwrap())
+        .collect();
+    assert_eq!(read, of_broadcast());
 }
 
 /// `records-1.bin` has the kinds that there were before `records-2.bin`, and a binding that does not say what becomes of failures.

@@ -150,6 +150,14 @@ fn operation() -> impl Strategy<Value = Operation> {
     })
 }
 
+fn sharing() -> impl Strategy<Value = Sharing> {
+    prop_oneof![
+        Just(Sharing::Shared),
+        Just(Sharing::Broadcast),
+        any::<u64>().prop_map(|group| Sharing::MemberOf(GroupId(group)))
+    ]
+}
+
 /// Any change whose fields vary in length or form.
 fn changes() -> impl Strategy<Value = Change> {
     let queue = (any::<u64>(), any::<u16>()).prop_map(|(topic, index)| QueueId {
@@ -193,8 +201,9 @@ fn changes() -> impl Strategy<Value = Change> {
     });
     let due = prop::collection::vec(due, 0..9);
     prop_oneof![
-        (any::<(u64, u16, bool, bool, u8)>(), any::<String>(), backoff, start).prop_map(|(numbers, name, backoff, start)| {
+        (any::<(u64, u16, bool, bool, u8)>(), any::<String>(), backoff, (start, sharing())).prop_map(|(numbers, name, backoff, how)| {
             let (group, attempts_max, ordered, hold, oldest_every) = numbers;
+            let (start, sharing) = how;
             let settings = GroupSettings {
                 attempts_max,
                 backoff,
@@ -202,6 +211,7 @@ fn changes() -> impl Strategy<Value = Change> {
                 ordered,
                 on_exhausted: if hold { OnExhausted::Hold } else { OnExhausted::DeadLetter },
                 oldest_every,
+                sharing,
             };
             Change::GroupCreated {
                 group: GroupId(group),

@@ -60,6 +60,28 @@ pub fn check_user_name(name: &str) -> Result<(), Refusal> {
     }
 }
 
+/// What stands between the name of a broadcast group and that of a member. No name has it.
+const MEMBER_SEPARATOR: char = '/';
+
+/// The name of the group of one member of a broadcast group.
+pub fn member_group(group: &str, member: &str) -> String {
+    format!("{group}{MEMBER_SEPARATOR}{member}")
+}
+
+/// The name of the member whose group this is; `None` of any other group.
+pub fn member_of(group: &str) -> Option<&str> {
+    group.split_once(MEMBER_SEPARATOR).map(|(_, member)| member)
+}
+
+/// Checks the name of a group, or of a member of a broadcast group behind the name of that: `GROUP/MEMBER`.
+///
+/// # Errors
+/// `BadName`.
+pub fn check_group(name: &str) -> Result<(), Refusal> {
+    let (group, member) = name.split_once(MEMBER_SEPARATOR).unwrap_or((name, "member"));
+    owner(group).and_then(|_| owner(member)).map(|_| ())
+}
+
 /// The name of the dead-letter topic of a group.
 pub fn dead_letter_topic(group: &str) -> String {
     format!("{DEAD_LETTER_PREFIX}{group}")

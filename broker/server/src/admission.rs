@@ -2,8 +2,10 @@
 
 use std::collections::HashSet;
 
-use sluice_core::input::{Action, Admin, Consume, Numbers, SeekTo};
-use sluice_log::record::{Backoff, Filter, GroupSettings, OnExhausted, OnExpired, OnFailure, PluginLimits, StartPoint, TopicSettings};
+use sluice_core::input::{Action, Admin, Consume, NamedBy, Numbers, SeekTo};
+use sluice_log::record::{
+    Backoff, Filter, GroupSettings, OnExhausted, OnExpired, OnFailure, PluginLimits, Sharing, StartPoint, TopicSettings,
+};
 use sluice_protocol::control;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{QueueIndex, QueueOffset};
@@ -55,12 +57,16 @@ pub(crate) fn consume(
 ) -> Result<Consume, Refusal> {
     names::owner(&topic)?;
     names::check_user_name(&group)?;
-    let member = if member.is_empty() { client.to_owned() } else { member };
+    let (member, named_by) = match member.is_empty() {
+        true => (client.to_owned(), NamedBy::Client),
+        false => (member, NamedBy::Member),
+    };
     check_member(&member)?;
     Ok(Consume {
         group,
         topic,
         member,
+        named_by,
         filter: self::filter(filter)?,
         start: start.map(start_point).transpose()?,
     })
@@ -218,7 +224,16 @@ pub(crate) fn group_settings(settings: Option<control::GroupSettings>, defaults:
         more => return Err(bad_setting(format!("a group makes 1 to 1000 attempts, not {more}"))),
     };
     let backoff = settings.backoff.map_or(Ok(defaults.backoff), backoff)?;
-    let start = settings.start.map_or(Ok(defaults.start), start_point)?;
+    let sharing = match settings.broadcast {
+        true => Sharing::Broadcast,
+        false => Sharing::Shared,
+    };
+    // A member of a broadcast group begins at the end whatever the default is; the core refuses what says otherwise.
+    let default_start = match sharing {
+        Sharing::Broadcast => StartPoint::Latest,
+        Sharing::Shared | Sharing::MemberOf(_) => defaults.start,
+    };
+    let start = settings.start.map_or(Ok(default_start), start_point)?;
     let oldest_every = match settings.oldest_every {
         0 => defaults.oldest_every,
         1 => 0,
@@ -239,6 +254,7 @@ pub(crate) fn group_settings(settings: Option<control::GroupSettings>, defaults:
             false => OnExhausted::DeadLetter,
         },
         oldest_every,
+        sharing,
     })
 }
 
@@ -280,7 +296,7 @@ fn backoff(backoff: control::Backoff) -> Result<Backoff, Refusal> {
 /// `BadName`, `NoSuchQueue`, `MalformedFrame`.
 pub(crate) fn seek(seek: control::Seek) -> Result<Admin, Refusal> {
     names::owner(&seek.topic)?;
-    names::check_user_name(&seek.group)?;
+    names::check_group(&seek.group)?;
     let queue = seek.one_queue.then(|| queue_index(seek.queue)).transpose()?;
     let to = match seek.to.ok_or_else(|| missing("the place to seek"))? {
         control::seek::To::Earliest(_) => SeekTo::Earliest,
@@ -375,7 +391,10 @@ mod tests {
     #[test]
     fn a_consumer_without_a_member_name_takes_the_clients() {
         let ask = consume("t".into(), "g".into(), String::new(), None, None, "client").unwrap();
-        assert_eq!((ask.member.as_str(), ask.filter), ("client", Filter::All));
+        assert_eq!(
+            (ask.member.as_str(), ask.named_by, ask.filter),
+            ("client", NamedBy::Client, Filter::All)
+        );
         assert_eq!(
             consume("t".into(), "%DLQ%g".into(), "m".into(), None, None, "c").unwrap_err().code,
             ErrorCode::ReservedName

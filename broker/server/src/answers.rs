@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use sluice_core::effect::{self, Answer};
-use sluice_log::record::{Backoff, Filter, GroupSettings, OnExhausted, OnExpired, OnFailure, PluginLimits, StartPoint, TopicSettings};
+use sluice_log::record::{
+    Backoff, Filter, GroupSettings, OnExhausted, OnExpired, OnFailure, PluginLimits, Sharing, StartPoint, TopicSettings,
+};
 use sluice_protocol::control;
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::frame::{self, FrameKind};
@@ -173,6 +175,8 @@ fn group_info(
         name: info.name,
         topic: info.topic,
         leased: info.leased,
+        lag: info.lag,
+        absent_since_wall_ms: info.absent_since_wall_ms,
     };
     control::GroupInfo {
         name: group.name,
@@ -245,5 +249,6 @@ fn group_settings(settings: GroupSettings) -> control::GroupSettings {
         ordered: settings.ordered,
         hold_exhausted: settings.on_exhausted == OnExhausted::Hold,
         oldest_every: settings.oldest_every.max(1).into(),
+        broadcast: settings.sharing == Sharing::Broadcast,
     }
 }

@@ -45,6 +45,8 @@ pub struct Config {
     pub auto_create_topics: bool,
     /// Create a group on first use.
     pub auto_create_groups: bool,
+    /// After so long without a stream or a receive a member of a broadcast group is forgotten, in milliseconds.
+    pub member_absent_ms: u64,
     /// Threads that run plugins.
     pub verdict_threads: u32,
     /// How long a stop may take.
@@ -250,6 +252,7 @@ impl Default for Config {
             tail_cache_bytes: 16 << 20,
             auto_create_topics: true,
             auto_create_groups: true,
+            member_absent_ms: 24 * 60 * 60 * 1_000,
             verdict_threads: 2,
             drain_ms: 10_000,
             topics: Topics::default(),

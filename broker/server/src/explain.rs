@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_core::effect::{Answer, LeaseState, Rule};
-use sluice_core::input::Admin;
+use sluice_core::input::{Admin, Letter};
 use sluice_core::standing::{Ruling, Standing, Step, Waiting};
 use sluice_log::record::{CursorId, OnFailure};
 use sluice_log::{BatchPlace, LogError, LogReader};
@@ -42,6 +42,7 @@ enum ExplainError {
 /// A stored message, and what the core says of it.
 struct Asked {
     topic: String,
+    group: String,
     queue: QueueId,
     offset: QueueOffset,
     standing: Standing,
@@ -54,7 +55,7 @@ struct Asked {
 pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<Bytes, Broken> {
     let serving = &client.serving;
     let ExplainMessage { id, group } = ask;
-    names::owner(&group)?;
+    names::check_group(&group)?;
     let id: MessageId = id.parse().map_err(|_| Refusal::plain(ErrorCode::BadMessageId))?;
     let mut explained = None;
     let reader = serving.reader.clone();
@@ -67,7 +68,7 @@ pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<
     }) = found
     {
         let admin = Admin::Explain {
-            group,
+            group: group.clone(),
             queue,
             offset,
             priority,
@@ -80,6 +81,7 @@ pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<
         if let Some(topic) = standing.topic.clone() {
             let asked = Asked {
                 topic,
+                group,
                 queue,
                 offset,
                 standing: *standing,
@@ -259,7 +261,9 @@ impl Asked {
                 .first()
                 .is_some_and(|first| first.shown.stored_wall_ms < place.stored_wall_ms);
             let mut newest_first = copies.into_iter().rev();
-            let copy = newest_first.find(|copy| (copy.letter.queue, copy.letter.origin) == (self.queue, self.offset));
+            // Members of a broadcast group share the topic of what they give up.
+            let same = |letter: &Letter| (letter.queue, letter.origin, &letter.group) == (self.queue, self.offset, &self.group);
+            let copy = newest_first.find(|copy| same(&copy.letter));
             told.dead_letter = copy.map(|copy| copy.shown);
             if told.dead_letter.is_some() || is_older {
                 return Ok(());

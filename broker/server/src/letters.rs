@@ -81,7 +81,7 @@ pub(crate) async fn resend(client: &Arc<Client>, ask: DealWithDeadLetters) -> Re
 /// # Errors
 /// `NoSuchGroup`, `LimitExceeded`.
 pub(crate) async fn discard(client: &Arc<Client>, ask: DealWithDeadLetters) -> Result<Bytes, Broken> {
-    names::owner(&ask.group)?;
+    names::check_group(&ask.group)?;
     let admin = Admin::DiscardDeadLetters {
         group: ask.group,
         from: QueueOffset(ask.from),
@@ -102,7 +102,7 @@ pub(crate) async fn discard(client: &Arc<Client>, ask: DealWithDeadLetters) -> R
 }
 
 async fn page(serving: &Serving, group: String, from: u64, to: Option<u64>, most: usize) -> Result<Page, Refusal> {
-    names::owner(&group)?;
+    names::check_group(&group)?;
     let admin = Admin::FindDeadLetters {
         group,
         from: QueueOffset(from),
@@ -179,6 +179,7 @@ fn letter(row: &Row<'_>, offset: u64, stored_wall_ms: i64, name: impl Fn(sluice_
     };
     // Of a topic that is not told there is none.
     let mut topic = TopicId(u64::MAX);
+    let mut group = String::new();
     for (index, value) in row.properties() {
         let value = String::from_utf8_lossy(value).into_owned();
         match name(index).as_str() {
@@ -186,6 +187,7 @@ fn letter(row: &Row<'_>, offset: u64, stored_wall_ms: i64, name: impl Fn(sluice_
             "sluice.origin.incarnation" => topic = value.parse().map_or(topic, TopicId),
             "sluice.origin.queue" => shown.queue = value.parse().unwrap_or_default(),
             "sluice.origin.offset" => shown.origin_offset = value.parse().unwrap_or_default(),
+            "sluice.origin.group" => group = value,
             "sluice.attempts" => shown.attempts = value.parse().unwrap_or_default(),
             "sluice.reason" => shown.reason = value,
             "sluice.plugin" => shown.plugin = value,
@@ -194,6 +196,7 @@ fn letter(row: &Row<'_>, offset: u64, stored_wall_ms: i64, name: impl Fn(sluice_
     }
     let letter = Letter {
         offset: QueueOffset(offset),
+        group,
         queue: QueueId {
             topic,
             index: QueueIndex(u16::try_from(shown.queue).unwrap_or(u16::MAX)),
@@ -202,6 +205,7 @@ fn letter(row: &Row<'_>, offset: u64, stored_wall_ms: i64, name: impl Fn(sluice_
         attempts: u16::try_from(shown.attempts).unwrap_or(u16::MAX),
         priority: row.priority(),
     };
+    shown.group.clone_from(&letter.group);
     Stored { letter, shown }
 }
 

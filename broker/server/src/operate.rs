@@ -22,18 +22,18 @@ pub(crate) fn admin(by: &str, kind: FrameKind, frame: &Frame) -> Result<Admin, B
     Ok(match kind {
         FrameKind::PauseGroup => {
             let control::PauseGroup { name, topic } = message(frame, kind)?;
-            let (name, topic) = (named(name)?, one_topic(topic)?);
+            let (name, topic) = (named_group(name)?, one_topic(topic)?);
             Admin::PauseGroup { name, topic, by }
         }
         FrameKind::ResumeGroup => {
             let control::ResumeGroup { name, topic } = message(frame, kind)?;
-            let (name, topic) = (named(name)?, one_topic(topic)?);
+            let (name, topic) = (named_group(name)?, one_topic(topic)?);
             Admin::ResumeGroup { name, topic, by }
         }
         FrameKind::SkipMessage => {
             let ask: control::SkipMessage = message(frame, kind)?;
             Admin::SkipMessage {
-                group: named(ask.group)?,
+                group: named_group(ask.group)?,
                 topic: named(ask.topic)?,
                 queue: queue_index(ask.queue)?,
                 offset: QueueOffset(ask.offset),
@@ -49,7 +49,7 @@ pub(crate) fn admin(by: &str, kind: FrameKind, frame: &Frame) -> Result<Admin, B
         }
         FrameKind::PurgeGroup => {
             let control::PurgeGroup { group, topic } = message(frame, kind)?;
-            let (group, topic) = (named(group)?, named(topic)?);
+            let (group, topic) = (named_group(group)?, named(topic)?);
             Admin::PurgeGroup { group, topic }
         }
         FrameKind::ListLeases => {
@@ -158,6 +158,10 @@ pub(crate) fn reason_of(reason: ReturnReason) -> control::ReturnReason {
 
 fn message<M: prost::Message + Default>(frame: &Frame, kind: FrameKind) -> Result<M, Refusal> {
     frame.message(kind).map_err(Refusal::from)
+}
+
+fn named_group(name: String) -> Result<String, Refusal> {
+    names::check_group(&name).map(|()| name)
 }
 
 fn named(name: String) -> Result<String, Refusal> {

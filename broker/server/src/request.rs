@@ -123,14 +123,18 @@ fn admin(client: &Client, kind: FrameKind, frame: &Frame) -> Result<Admin, Broke
                 settings: admission::group_settings(settings, serving.group_defaults.clone())?,
             }
         }
-        FrameKind::DeleteGroup => Admin::DeleteGroup { name: named()? },
+        FrameKind::DeleteGroup => {
+            let Named { name } = message(frame, kind)?;
+            names::check_group(&name)?;
+            Admin::DeleteGroup { name }
+        }
         FrameKind::ListGroups => {
             let List { from } = message(frame, kind)?;
             Admin::ListGroups { from: GroupId(from) }
         }
         FrameKind::DescribeGroup => {
             let DescribeGroup { name, from } = message(frame, kind)?;
-            names::owner(&name)?;
+            names::check_group(&name)?;
             Admin::DescribeGroup { name, from: TopicId(from) }
         }
         FrameKind::Seek => admission::seek(message(frame, kind)?)?,

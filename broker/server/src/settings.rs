@@ -186,6 +186,16 @@ pub const SETTINGS: &[Setting] = &[
         value: |config| Value::Switch(config.auto_create_groups),
     },
     Setting {
+        key: "member_absent_ms",
+        unit: "milliseconds",
+        range: Range::Numbers {
+            min: 1_000,
+            max: DAYS_400_MS,
+        },
+        sentence: "How long a member of a broadcast group may be away before it is forgotten with its places.",
+        value: |config| Value::Number(config.member_absent_ms),
+    },
+    Setting {
         key: "verdict_threads",
         unit: "threads",
         range: Range::Numbers { min: 1, max: 256 },

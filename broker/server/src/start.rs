@@ -246,6 +246,7 @@ fn core_config(config: &Config) -> CoreConfig {
     CoreConfig {
         auto_create_topics: config.auto_create_topics,
         auto_create_groups: config.auto_create_groups,
+        member_absent_ms: config.member_absent_ms,
         topic,
         ask_first_ms: config.transactions.ask_first_ms,
         ask_interval_ms: config.transactions.ask_interval_ms,

@@ -40,7 +40,7 @@ pub struct StreamConfig {
     pub invisible: Option<Duration>,
     /// Where the group begins if it does not exist yet; `None` takes the broker's default.
     pub start: Option<Start>,
-    /// The member's name; `None` takes the client's.
+    /// The member's name; `None` takes the client's, except in a broadcast group, which refuses that.
     pub member: Option<String>,
 }
 
@@ -57,6 +57,13 @@ impl StreamConfig {
             start: None,
             member: None,
         }
+    }
+
+    /// The same as the member of this name. A broadcast group, which each member gets all of, keeps the member's places under it: every member
+    /// needs one of its own.
+    pub fn member(mut self, name: impl Into<String>) -> Self {
+        self.member = Some(name.into());
+        self
     }
 
     /// The same with this filter.

@@ -39,7 +39,8 @@ impl World {
             if self.nothing_moves() {
                 let idle = self.clients.iter().all(Client::is_done);
                 let waits = !self.oracle.book.delays.waiting.is_empty() || !self.oracle.book.decisions.undecided.is_empty();
-                if idle && !waits && self.oracle.lags().iter().all(|(_, lag)| *lag == 0) {
+                let overdue = self.oracle.overdue(self.clock.now().mono_ms);
+                if idle && !waits && overdue.is_empty() && self.oracle.lags().iter().all(|(_, lag)| *lag == 0) {
                     break;
                 }
                 self.sleep(idle);
@@ -87,6 +88,10 @@ impl World {
                 format!("{cursor:?} still has {lag}: {model:?}")
             });
         }
+        let overdue = self.oracle.overdue(self.clock.now().mono_ms);
+        self.oracle.court.demand(Law::AbsentIsForgotten, overdue.is_empty(), || {
+            format!("absent for long are {overdue:?}")
+        });
         let waiting = &self.oracle.book.delays.waiting;
         self.oracle.court.demand(Law::EverythingIsFinished, waiting.is_empty(), || {
             format!("these wait still: {waiting:?}")

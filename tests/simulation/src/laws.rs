@@ -218,12 +218,28 @@ pub enum Law {
     GivenIdStoredOnce,
     /// Situation: ids were forgotten to keep within the memory limit.
     GivenIdsForgotten,
+    /// A member of a broadcast group is as its group says, and begins at the end of every queue.
+    MemberStartsAtTheEnd,
+    /// Whatever a member of a broadcast group is given, the filter of all of them lets pass.
+    MembersShareTheRule,
+    /// A seek or a purge of a broadcast group begins a new pass for each member.
+    SeekOfAllMembers,
+    /// A member is forgotten only when it was absent for as long as is set.
+    PresentIsKept,
+    /// A member that is absent for longer is forgotten.
+    AbsentIsForgotten,
+    /// Retention goes where it is asked to, whatever groups have yet to read.
+    RetentionIsNotHeldBack,
+    /// Situation: a member of which it is recorded that it is absent.
+    MemberLeft,
+    /// Situation: a member that came back after that.
+    MemberCameBack,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 106] = [
+pub const LAWS: [(Law, u64); 114] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -293,7 +309,7 @@ pub const LAWS: [(Law, u64); 106] = [
     (PauseHolds, 100),
     (OperatedAsAsked, 100),
     (SkipIsKept, 50),
-    (PauseEnded, 50),
+    (PauseEnded, 30),
     (HeldSkipped, 5),
     (DealtAsAsked, 3),
     (DealtOnce, 3),
@@ -313,7 +329,7 @@ pub const LAWS: [(Law, u64); 106] = [
     (TopicGrown, 50),
     (ExpiredIsNotGranted, 100),
     (OnlyExpiredEnds, 100),
-    (ExpiredGetsItsFate, 20),
+    (ExpiredGetsItsFate, 15),
     (ExpiredAfterReturn, 10),
     (PreparedNeverVisible, 1_000),
     (CommittedOnce, 300),
@@ -330,6 +346,14 @@ pub const LAWS: [(Law, u64); 106] = [
     (DecidedAfterAsk, 100),
     (GivenIdStoredOnce, 500),
     (GivenIdsForgotten, 5),
+    (MemberStartsAtTheEnd, 300),
+    (MembersShareTheRule, 300),
+    (SeekOfAllMembers, 30),
+    (PresentIsKept, 20),
+    (AbsentIsForgotten, 50),
+    (RetentionIsNotHeldBack, 20),
+    (MemberLeft, 20),
+    (MemberCameBack, 10),
 ];
 
 /// How often each law was put to the test.

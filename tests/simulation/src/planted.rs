@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 99] = [
+pub const BUGS: [Planted; 107] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -247,6 +247,30 @@ pub const BUGS: [Planted; 99] = [
     core("checkpoint-forgets-given-up", 300, "a checkpoint leaves out what was given up"),
     core("given-id-forgotten", 50, "a message whose id is known is stored again"),
     core("checkpoint-forgets-given-id", 300, "an entry of given ids lacks one after a start"),
+    core(
+        "member-from-earliest",
+        20,
+        "a new member of a broadcast group begins with what is stored",
+    ),
+    core(
+        "seek-of-one-member",
+        50,
+        "a seek of a broadcast group concerns its first member alone",
+    ),
+    core(
+        "rule-of-one-member",
+        100,
+        "a new filter of a broadcast group rules one member alone",
+    ),
+    core("present-expires", 50, "a member that has a stream is taken for absent"),
+    core("absence-kept", 200, "a member that came back goes on being absent"),
+    core("absent-stays", 50, "a member that is absent is never forgotten"),
+    core(
+        "absent-holds-retention",
+        100,
+        "retention stops before what a member has yet to read",
+    ),
+    core("ack-for-all-members", 20, "an acknowledgement counts for the other members, too"),
 ];
 
 /// Lets a bug in on this thread, or none.

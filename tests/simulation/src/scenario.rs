@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use sluice_core::CoreConfig;
 use sluice_core::input::Admin;
-use sluice_log::record::{Backoff, GroupSettings, OnExhausted, OnExpired, StartPoint, TopicSettings};
+use sluice_log::record::{Backoff, GroupSettings, OnExhausted, OnExpired, Sharing, StartPoint, TopicSettings};
 use sluice_protocol::ids::ProducerId;
 
 use crate::clients::{Client, Operator, Producer, Receiver, Stream, Temper, Wish, bind, on_failure};
@@ -46,6 +46,8 @@ pub struct Scenario {
     pub culprit_quorum: u64,
     /// The settings of groups that nobody created.
     pub group: GroupSettings,
+    /// After so long a member of a broadcast group is forgotten that is absent.
+    pub member_absent_ms: u64,
     /// When producers are asked.
     pub asks: Asks,
 }
@@ -95,8 +97,11 @@ impl Scenario {
                 group,
                 topic: (*random.pick(&TOPICS)).to_owned(),
                 expression,
+                broadcast: false,
+                open: true,
             });
         }
+        first.insert(1, broadcast(random, &mut wishes));
         if random.chance(1, 2) {
             wishes.push(Wish {
                 group: "morgue".to_owned(),
@@ -106,6 +111,8 @@ impl Scenario {
                 } else {
                     (*random.pick(&EXPRESSIONS)).to_owned()
                 },
+                broadcast: false,
+                open: true,
             });
         }
         if random.chance(1, 3) {
@@ -113,6 +120,8 @@ impl Scenario {
                 group: "registry".to_owned(),
                 topic: "%SYS%rolled-back".to_owned(),
                 expression: String::new(),
+                broadcast: false,
+                open: true,
             });
         }
         let mut clients = Vec::new();
@@ -132,9 +141,15 @@ impl Scenario {
                 },
             )));
         }
-        for wish in 0..wishes.len() {
+        for (wish, wished) in wishes.iter().enumerate() {
             for member in 0..random.within(1..4) {
-                let (client, name) = (clients.len(), format!("member-{wish}-{member}"));
+                let client = clients.len();
+                // Several streams and receives of one member of a broadcast group share what that gets.
+                let name = match wished.broadcast {
+                    true if random.chance(1, 4) => "listener-0".to_owned(),
+                    true => format!("listener-{member}"),
+                    false => format!("member-{wish}-{member}"),
+                };
                 clients.push(if random.chance(1, 2) {
                     Client::Stream(Stream::new(client, wish, name, random.chance(1, 6)))
                 } else {
@@ -151,6 +166,7 @@ impl Scenario {
             segment_bytes: 4096 << random.below(5),
             lazy: random.chance(1, 5),
             culprit_quorum: *random.pick(&[12, 40, 1_024]),
+            member_absent_ms: *random.pick(&[1_500, 6_000, 30_000]),
             group: if random.chance(1, 2) {
                 group_settings(random)
             } else {
@@ -165,6 +181,24 @@ impl Scenario {
             given_ids_memory_bytes: if random.chance(1, 6) { random.within(300..3_000) } else { 1 << 20 },
         }
     }
+}
+
+/// A broadcast group, which is to be created.
+fn broadcast(random: &mut Random, wishes: &mut Vec<Wish>) -> Admin {
+    let (name, expression) = ("tower".to_owned(), *random.pick(&["", EXPRESSIONS[0], EXPRESSIONS[1]]));
+    wishes.push(Wish {
+        group: name.clone(),
+        topic: (*random.pick(&TOPICS)).to_owned(),
+        expression: expression.to_owned(),
+        broadcast: true,
+        open: false,
+    });
+    let settings = GroupSettings {
+        start: StartPoint::Latest,
+        sharing: Sharing::Broadcast,
+        ..group_settings(random)
+    };
+    Admin::CreateGroup { name, settings }
 }
 
 fn group_settings(random: &mut Random) -> GroupSettings {
@@ -191,5 +225,6 @@ fn group_settings(random: &mut Random) -> GroupSettings {
             OnExhausted::DeadLetter
         },
         oldest_every: *random.pick(&[0, 2, 4, 16]),
+        sharing: Sharing::Shared,
     }
 }

@@ -166,6 +166,7 @@ impl World {
             producer_memory_bytes: self.producer_memory_bytes,
             given_ids_memory_bytes: self.given_ids_memory_bytes,
             culprit_quorum: self.culprit_quorum,
+            member_absent_ms: self.member_absent_ms,
             group: self.group.clone(),
             ask_first_ms: self.asks.first_ms,
             ask_interval_ms: self.asks.interval_ms,

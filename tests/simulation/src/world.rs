@@ -41,6 +41,8 @@ pub struct World {
     pub(crate) mood: Mood,
     /// How many messages must be judged with one that the plugin failed on.
     pub(crate) culprit_quorum: u64,
+    /// After so long a member of a broadcast group is forgotten that is absent.
+    pub(crate) member_absent_ms: u64,
     /// The settings of groups that nobody created.
     pub(crate) group: GroupSettings,
     /// When producers are asked about prepared messages.
@@ -99,6 +101,7 @@ impl World {
             producer_memory_bytes,
             given_ids_memory_bytes,
             culprit_quorum,
+            member_absent_ms,
             group,
             asks,
         } = Scenario::draw(&mut random);
@@ -108,7 +111,7 @@ impl World {
             random,
             clock: Clock::default(),
             history: History::new(verbose),
-            oracle: Oracle::new(lazy, culprit_quorum, asks),
+            oracle: Oracle::new(lazy, culprit_quorum, asks, member_absent_ms),
             network: Network::losing(losses_per_mille),
             clients,
             wishes,
@@ -117,6 +120,7 @@ impl World {
             streams: BTreeMap::new(),
             mood: Mood::Well,
             culprit_quorum,
+            member_absent_ms,
             group,
             asks,
             healed: false,

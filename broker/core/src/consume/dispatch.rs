@@ -32,6 +32,7 @@ impl Core {
                     self.consuming.wake(key);
                 }
                 Timer::Receive(request) => over.push(request),
+                Timer::Member(group) => self.look_for_member(group),
             }
         }
         while let Some(key) = self.consuming.next_to_serve() {
@@ -47,6 +48,7 @@ impl Core {
                 self.answer(Position::default(), request, Answer::NothingReceived);
             }
         }
+        self.look_for_those_who_left();
     }
 
     /// Whether a receive whose time is over goes on waiting: a young one does for the verdicts and the sync that are under way, so that one

@@ -1,6 +1,7 @@
 //! What became of one message for one group, out of state and of what its lane waits for. Nothing is kept for this.
 
 use sluice_log::record::{CursorId, Due, Filter};
+use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{GroupId, QueueId, QueueIndex, QueueOffset, TopicId};
 
 use super::key_of;
@@ -12,11 +13,12 @@ use crate::state::transaction::Known;
 
 impl Core {
     /// Which step decided about a message for a group.
-    pub(crate) fn explain(&self, group: &str, queue: QueueId, offset: QueueOffset, priority: u8, due_ms: i64) -> Answer {
+    pub(crate) fn explain(&self, name: &str, queue: QueueId, offset: QueueOffset, priority: u8, due_ms: i64) -> Result<Answer, Refusal> {
         let topic = self.state.topics.get(&queue.topic).map(|topic| topic.name.clone());
-        let group = self.state.group_named(group);
+        let group = self.state.group_named(name);
+        group.map_or(Ok(()), |group| self.one_reader(group, name))?;
         let cursor = group.map(|group| CursorId { group, queue });
-        Answer::Standing(Box::new(Standing {
+        Ok(Answer::Standing(Box::new(Standing {
             topic,
             group,
             step: match cursor {
@@ -26,7 +28,7 @@ impl Core {
             },
             ruling: cursor.and_then(|cursor| self.ruling(cursor)),
             letters: group.and_then(|group| self.stored_letters(group)),
-        }))
+        })))
     }
 
     /// The same for a message that was delayed or prepared and has, as far as the index knows, no place in a queue.
@@ -114,7 +116,8 @@ impl Core {
         if !is_matched && !is_parked && lane.is_some_and(|lane| offset < lane.judged) {
             return Step::Over;
         }
-        let pause = self.pause(group, None).or_else(|| self.pause(group, Some(topic)));
+        let paused = |group| self.pause(group, None).or_else(|| self.pause(group, Some(topic)));
+        let pause = paused(group).or_else(|| self.state.parent_of(group).and_then(paused));
         let failed = lane.and_then(|lane| lane.held.as_ref());
         Step::Waiting(if let Some(pause) = pause {
             Waiting::Paused(pause)

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sluice_log::record::{Change, CursorId, LeaseRange, OnExhausted, ReturnReason, TopicSettings};
 use sluice_protocol::ids::{Pass, Position, QueueId, QueueIndex, QueueOffset};
-use sluice_protocol::names::{DEAD_LETTER_PREFIX, dead_letter_topic};
+use sluice_protocol::names::DEAD_LETTER_PREFIX;
 
 use super::{LaneRun, ReadingKey, cursor_of, is_current, key_of};
 use crate::broker::Core;
@@ -184,7 +184,7 @@ impl Core {
 
     /// The queue of the group's dead-letter topic, which is created when it is needed first.
     pub(super) fn dead_letter_queue(&mut self, cursor: CursorId) -> Option<QueueId> {
-        let name = dead_letter_topic(&self.state.groups.get(&cursor.group)?.name);
+        let name = self.state.letters_name(cursor.group)?;
         let topic = match self.state.topic_named(&name) {
             Some(topic) => topic,
             None => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sluice_log::record::{Change, CursorId, QueueStart};
 use sluice_protocol::errors::{ErrorCode, Refusal};
-use sluice_protocol::ids::{Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
+use sluice_protocol::ids::{GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
 use super::members::{OpenReceive, OpenStream};
 use super::settle::Sent;
@@ -173,16 +173,18 @@ impl Core {
         let Some(topic) = self.state.topic_named(&seek.topic) else {
             return refusal(ErrorCode::NoSuchTopic, format!("there is no topic {}", seek.topic));
         };
-        let cursors: Vec<CursorId> = self
-            .state
-            .queues_of(topic)
-            .filter(|(queue, _)| seek.queue.is_none_or(|index| queue.index == index))
-            .map(|(queue, _)| CursorId { group, queue })
-            .collect();
-        if cursors.is_empty() {
+        let queues = self.state.queues_of(topic).map(|(queue, _)| queue);
+        let queues: Vec<QueueId> = queues.filter(|queue| seek.queue.is_none_or(|index| queue.index == index)).collect();
+        if queues.is_empty() {
             return refusal(ErrorCode::NoSuchQueue, format!("topic {} has no such queue", seek.topic));
         }
-        if !cursors.iter().all(|cursor| self.state.cursors.contains_key(cursor)) {
+        let mut readers = self.state.readers_for(group);
+        if self.state.is_broadcast(group) {
+            readers.retain(|reader| self.state.subscriptions.contains_key(&(*reader, topic)));
+        }
+        let of_reader = |group: GroupId| queues.iter().map(move |&queue| CursorId { group, queue });
+        let cursors: Vec<CursorId> = readers.into_iter().flat_map(of_reader).collect();
+        if cursors.is_empty() || !cursors.iter().all(|cursor| self.state.cursors.contains_key(cursor)) {
             return refusal(
                 ErrorCode::NoSuchGroup,
                 format!("group {} does not read topic {}", seek.group, seek.topic),
@@ -191,8 +193,16 @@ impl Core {
         Ok(cursors)
     }
 
-    /// Begins the new pass; says where the record of that is.
+    /// Begins the new pass, for each member of a broadcast group; says where the last record of that is.
     pub(crate) fn seek_cursors(&mut self, seek: &Seek, cursors: &[CursorId], located: &[QueueStart]) -> Position {
+        let of_one = cursors.chunk_by(|one, next| one.group == next.group);
+        let of_one = of_one.take(if planted::is(Bug::SeekOfOneMember) { 1 } else { usize::MAX });
+        of_one
+            .map(|cursors| self.seek_of_one(seek, cursors, located))
+            .fold(Position::default(), Position::max)
+    }
+
+    fn seek_of_one(&mut self, seek: &Seek, cursors: &[CursorId], located: &[QueueStart]) -> Position {
         let Some(&CursorId {
             group,
             queue: QueueId { topic, .. },

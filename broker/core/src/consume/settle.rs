@@ -348,6 +348,9 @@ impl Core {
                     return Position::default();
                 }
                 let offsets = offsets_of(&held);
+                if planted::is(Bug::AckForAllMembers) {
+                    self.settle_for_all(cursor, &offsets);
+                }
                 let ending = self.ending(cursor, &offsets);
                 let position = self.record(Change::Settled { cursor, pass, offsets });
                 self.ended(cursor, ending, position);
@@ -413,7 +416,7 @@ impl Core {
     /// Retention took the beginning of a queue.
     pub(crate) fn trim(&mut self, queue: QueueId, start: QueueOffset) {
         let Some(entry) = self.state.queues.get(&queue) else { return };
-        let start = start.min(self.visible_end(queue));
+        let start = self.trimmed_to(queue, start.min(self.visible_end(queue)));
         if start <= entry.start {
             return;
         }

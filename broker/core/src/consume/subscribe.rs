@@ -27,6 +27,10 @@ impl Core {
         let topic = topic.ok_or_else(|| Refusal::new(ErrorCode::NoSuchTopic, format!("there is no topic {}", ask.topic)))?;
         self.rule_of(&ask.filter)?;
         let group = self.state.group_named(&ask.group);
+        if let Some(parent) = group.filter(|group| self.state.is_broadcast(*group)) {
+            let (key, depends) = self.enter_member(parent, topic, ask)?;
+            return Ok(Entry::In { key, depends });
+        }
         if let Some(group) = group
             && self.state.subscriptions.contains_key(&(group, topic))
         {
@@ -81,6 +85,9 @@ impl Core {
             self.start_reading(key, Position::default());
             self.mark_exhausted(key);
         }
+        let members = self.state.groups.iter().filter(|(_, group)| group.parent().is_some());
+        let members: Vec<GroupId> = members.map(|(&group, _)| group).collect();
+        members.into_iter().for_each(|group| self.look_later(group, self.now.mono_ms));
     }
 
     /// What is asked of a plugin under this filter.
@@ -142,7 +149,7 @@ impl Core {
         })
     }
 
-    fn start_reading(&mut self, key: ReadingKey, barrier: Position) {
+    pub(super) fn start_reading(&mut self, key: ReadingKey, barrier: Position) {
         let cursor_of = |queue| self.state.cursors.get(&sluice_log::record::CursorId { group: key.1, queue });
         let lanes = self
             .state
@@ -160,7 +167,12 @@ impl Core {
             })
         });
         let settings = self.state.groups.get(&key.1).map(|group| &group.settings);
+        let parent = self.state.parent_of(key.1);
+        if let Some(parent) = parent {
+            self.consuming.broadcast.entry((parent, key.0)).or_default().insert(key.1);
+        }
         let reading = Reading {
+            parent,
             lanes: lanes.collect(),
             upper: upper.collect(),
             ordered: settings.is_some_and(|settings| settings.ordered),
@@ -215,7 +227,7 @@ impl Core {
         Ok(depends)
     }
 
-    fn starts(
+    pub(super) fn starts(
         &self,
         topic: TopicId,
         offset: impl Fn(sluice_protocol::ids::QueueId, &crate::state::queue::Queue) -> sluice_protocol::ids::QueueOffset,
@@ -242,7 +254,7 @@ impl Core {
 }
 
 /// The refusal of a member whose expression no longer rules.
-fn superseded(ruling: &Filter) -> Refusal {
+pub(super) fn superseded(ruling: &Filter) -> Refusal {
     let text = match ruling {
         Filter::All => "the group now takes every message of the topic".to_owned(),
         Filter::Plugin { plugin, expression } => {

@@ -28,10 +28,10 @@ use crate::planted::{self, Bug};
 fn version(kind: u8) -> u8 {
     match kind {
         // Version 2 holds lifetimes (2), priorities (3), order (4), alarms (5), held messages (6) and what becomes of failures (8), version 3
-        // what expires (3), where passes began (5) and lanes (6), version 4 deadlines (6).
+        // what expires (3), who gets the messages (4), where passes began (5) and lanes (6), version 4 deadlines (6).
         6 => 4,
-        3 | 5 => 3,
-        2 | 4 | 8 => 2,
+        3..=5 => 3,
+        2 | 8 => 2,
         // Version 2 is written of a producer that has delayed messages in its window, version 3 of one that has prepared ones.
         7 => 3,
         _ => 1,
@@ -238,7 +238,7 @@ impl State {
             }
             Key::Group(id) => {
                 let group = self.groups.get(id)?;
-                group.encode(to.u8(4).u8(1 + u8::from(group.settings.is_extended())).u64(id.0));
+                group.encode(to.u8(4).u8(group.settings.version()).u64(id.0));
             }
             Key::Subscription(group, topic) => {
                 let subscription = self.subscriptions.get(&(*group, *topic))?;

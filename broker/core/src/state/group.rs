@@ -1,7 +1,9 @@
 //! The entry of one consumer group.
 
-use sluice_log::record::{Backoff, GroupSettings, OLDEST_EVERY, OnExhausted, StartPoint, put_extension, take_extension};
-use sluice_protocol::ids::Position;
+use sluice_log::record::{
+    Backoff, GroupSettings, OLDEST_EVERY, OnExhausted, Sharing, StartPoint, put_extension, put_sharing, take_extension, take_sharing,
+};
+use sluice_protocol::ids::{GroupId, Position};
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
 /// One incarnation of a consumer group.
@@ -13,6 +15,8 @@ pub struct Group {
     pub name: String,
     /// Its settings.
     pub settings: GroupSettings,
+    /// Since when nobody reads for the member whose group this is, on the monotonic clock; `None` while somebody does, and for other groups.
+    pub absent_mono_ms: Option<u64>,
 }
 
 /// How long a message that was delivered `attempts` times waits for the next delivery, in milliseconds.
@@ -46,6 +50,21 @@ pub fn next_round(attempts: u16, attempts_max: u16) -> Option<u16> {
 }
 
 impl Group {
+    /// The broadcast group whose member's group this is.
+    pub fn parent(&self) -> Option<GroupId> {
+        match self.settings.sharing {
+            Sharing::MemberOf(parent) => Some(parent),
+            Sharing::Shared | Sharing::Broadcast => None,
+        }
+    }
+
+    pub(super) fn absent(&mut self, position: Position, since_mono_ms: Option<u64>) {
+        if self.reflects < position {
+            self.reflects = position;
+            self.absent_mono_ms = since_mono_ms.filter(|_| self.parent().is_some());
+        }
+    }
+
     pub(super) fn encode(&self, to: &mut Writer) {
         to.u64(self.reflects.0).text(&self.name).u16(self.settings.attempts_max);
         match &self.settings.backoff {
@@ -67,12 +86,17 @@ impl Group {
             StartPoint::Latest => to.u8(1),
             StartPoint::Time { wall_ms } => to.u8(2).i64(wall_ms),
         };
-        if self.settings.is_extended() {
+        if self.settings.version() > 1 {
             put_extension(to, &self.settings);
+        }
+        if self.settings.version() > 2 {
+            put_sharing(to, self.settings.sharing);
+            let since = self.absent_mono_ms.unwrap_or_default();
+            to.u8(self.absent_mono_ms.is_some().into()).u64(since);
         }
     }
 
-    /// Version 1 knew neither order nor priorities.
+    /// Version 1 knew neither order nor priorities, version 2 no members with cursors of their own.
     pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         let reflects = Position(from.u64()?);
         let name = from.text()?.to_owned();
@@ -104,11 +128,27 @@ impl Group {
             ordered: false,
             on_exhausted: OnExhausted::DeadLetter,
             oldest_every: OLDEST_EVERY,
+            sharing: Sharing::Shared,
         };
         if version > 1 {
             take_extension(from, &mut settings)?;
         }
-        Ok(Self { reflects, name, settings })
+        let mut absent_mono_ms = None;
+        if version > 2 {
+            settings.sharing = take_sharing(from)?;
+            let (one, since) = (from.u8()?, from.u64()?);
+            absent_mono_ms = match (one, since) {
+                (0, 0) => None,
+                (1, since) if matches!(settings.sharing, Sharing::MemberOf(_)) => Some(since),
+                _ => return Err(WireError::Impossible("absence")),
+            };
+        }
+        Ok(Self {
+            reflects,
+            name,
+            settings,
+            absent_mono_ms,
+        })
     }
 }
 

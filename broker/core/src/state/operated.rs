@@ -51,6 +51,11 @@ impl State {
                 queues,
                 groups,
             } => self.grow_topic(position, *topic, ends, *queues, groups),
+            Operation::Absent { group, since_mono_ms } => {
+                if let Some(entry) = self.groups.get_mut(group) {
+                    entry.absent(position, *since_mono_ms);
+                }
+            }
             Operation::DeadLettersDealt { from, dealt, back } => {
                 self.letters.entry(from.topic).or_default().deal(position, dealt);
                 // The lanes of one cursor stand side by side, and their record changes it once.

@@ -2,6 +2,40 @@
 
 use super::*;
 
+/// A broadcast group, a member of it that is absent, and one that is there again.
+pub(super) fn broadcast() -> Vec<Change> {
+    let created = |group, name: &str, sharing| Change::GroupCreated {
+        group: GroupId(group),
+        name: name.to_owned(),
+        settings: GroupSettings {
+            attempts_max: 16,
+            backoff: Backoff::Fixed { wait_ms: 5 },
+            start: StartPoint::Latest,
+            ordered: false,
+            on_exhausted: OnExhausted::DeadLetter,
+            oldest_every: OLDEST_EVERY,
+            sharing,
+        },
+    };
+    let absent = |group, since_mono_ms| {
+        Change::Operated(Operated {
+            by: "broker".to_owned(),
+            operation: Operation::Absent {
+                group: GroupId(group),
+                since_mono_ms,
+            },
+        })
+    };
+    vec![
+        created(7, "all", Sharing::Broadcast),
+        created(8, "all/one", Sharing::MemberOf(GROUP)),
+        created(9, "all/other", Sharing::MemberOf(GROUP)),
+        absent(8, Some(70)),
+        absent(9, Some(80)),
+        absent(9, None),
+    ]
+}
+
 /// What priorities and order add: a queue that knows some, lanes, a group with an order, and what it parked.
 pub(super) fn lanes() -> Vec<Change> {
     let cursor = CursorId {
@@ -33,6 +67,7 @@ pub(super) fn lanes() -> Vec<Change> {
         ordered,
         on_exhausted: if ordered { OnExhausted::Hold } else { OnExhausted::DeadLetter },
         oldest_every: if ordered { 0 } else { OLDEST_EVERY },
+        sharing: Sharing::Shared,
     };
     let parked = |offset, judged| Parked {
         offset: QueueOffset(offset),

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use sluice_core::effect::{Answer, Delivery, Effect, Taker};
-use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, Numbers, RequestId, SubscriptionId};
+use sluice_core::input::{Action, Admin, ConnectionId, Consume, Input, NamedBy, Numbers, RequestId, SubscriptionId};
 use sluice_core::{Core, CoreConfig};
 use sluice_log::record::{Change, Filter, OnExpired, OnFailure, PluginLimits, Record, TopicSettings};
 use sluice_log::{frame_bytes, record_positions};
@@ -168,6 +168,7 @@ impl Harness {
             group: "g".to_owned(),
             topic: "t".to_owned(),
             member: member.to_owned(),
+            named_by: NamedBy::Client,
             filter,
             start: None,
         }

@@ -146,6 +146,10 @@ pub(super) fn operated() -> impl Strategy<Value = Change> {
                 }],
             }
         }),
+        (0u64..2, prop::option::of(0u64..50)).prop_map(|(group, since_mono_ms)| Operation::Absent {
+            group: GroupId(group),
+            since_mono_ms,
+        }),
         // Where its queues end, and how many it had, is put in when the history is made.
         (0u64..3, 1u16..3, prop::collection::vec((0u64..2).prop_map(GroupId), 0..2)).prop_map(|(topic, queues, groups)| {
             Operation::TopicGrown {
@@ -231,6 +235,7 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         ordered: false,
         on_exhausted: OnExhausted::DeadLetter,
         oldest_every: OLDEST_EVERY,
+        sharing: Sharing::Shared,
     };
     let filter = prop_oneof![
         Just(Filter::All),
@@ -248,7 +253,10 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
             settings: TopicSettings { ttl_ms: 5, on_expired: OnExpired::DeadLetter, ..settings },
         }),
         1 => (0u64..3).prop_map(|topic| Change::TopicDeleted { topic: TopicId(topic) }),
-        2 => "[gh]".prop_map(move |name| Change::GroupCreated { group: GroupId(0), name, settings: group.clone() }),
+        2 => ("[gh]", 0u64..2).prop_map(move |(name, parent)| {
+            let sharing = Sharing::MemberOf(GroupId(parent));
+            Change::GroupCreated { group: GroupId(0), name, settings: GroupSettings { sharing, ..group.clone() } }
+        }),
         1 => (0u64..2).prop_map(|group| Change::GroupDeleted { group: GroupId(group) }),
         4 => (0u64..2, 0u64..3, filter, 0u64..5).prop_map(|(group, topic, filter, offset)| Change::Subscribed {
             group: GroupId(group),

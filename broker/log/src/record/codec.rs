@@ -15,6 +15,7 @@ use super::flow::{put_flow, take_flow};
 use super::given_ids::{self, put_given_ids, take_given_ids};
 use super::lanes::{needs_version_2, put_extension, take_extension};
 use super::operated::{self, put_operated};
+use super::sharing::{put_sharing, take_sharing};
 use super::transaction::{self, put_transaction, take_transaction};
 use super::{Change, Fate, OnExpired, OnFailure, PluginLimits, Record, TopicSettings, kind};
 
@@ -26,20 +27,22 @@ fn version(kind: u16) -> u16 {
         // Version 2 says how long messages live.
         kind::TOPIC_CREATED => 2,
         // Version 2 speaks of priorities and order.
-        kind::GROUP_CREATED | kind::GRANTED | kind::FRONTIER_MOVED | kind::CULPRIT_DECIDED | operated::DEAD_LETTERS_DEALT => 2,
+        kind::GRANTED | kind::FRONTIER_MOVED | kind::CULPRIT_DECIDED | operated::DEAD_LETTERS_DEALT => 2,
+        // Version 3 says who gets the messages.
+        kind::GROUP_CREATED => 3,
         _ => 1,
     }
 }
 
 /// The version in which a change is written: the lowest that has room for what it says, where there is a choice.
 fn written_version(change: &Change) -> u16 {
+    if let Change::GroupCreated { settings, .. } = change {
+        return settings.version().into();
+    }
     match number(change) {
-        kind::TOPIC_CREATED
-        | kind::GROUP_CREATED
-        | kind::GRANTED
-        | kind::FRONTIER_MOVED
-        | kind::CULPRIT_DECIDED
-        | operated::DEAD_LETTERS_DEALT => 1 + u16::from(needs_version_2(change)),
+        kind::TOPIC_CREATED | kind::GRANTED | kind::FRONTIER_MOVED | kind::CULPRIT_DECIDED | operated::DEAD_LETTERS_DEALT => {
+            1 + u16::from(needs_version_2(change))
+        }
         kind => version(kind),
     }
 }
@@ -207,8 +210,11 @@ fn put_definition(change: &Change, out: &mut Writer) {
         }
         Change::GroupCreated { group, name, settings } => {
             put_group_settings(out.u64(group.0).text(name), settings);
-            if settings.is_extended() {
+            if settings.version() > 1 {
                 put_extension(out, settings);
+            }
+            if settings.version() > 2 {
+                put_sharing(out, settings.sharing);
             }
         }
         Change::GroupDeleted { group } => {
@@ -315,6 +321,9 @@ fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) 
             let mut settings = take_group_settings(from)?;
             if version > 1 {
                 take_extension(from, &mut settings)?;
+            }
+            if version > 2 {
+                settings.sharing = take_sharing(from)?;
             }
             Change::GroupCreated { group, name, settings }
         }

@@ -140,7 +140,7 @@ pub(crate) fn concerns(change: &Change, wanted: CursorId, offset: QueueOffset) -
             Operation::DeadLettersDealt { back, .. } => back
                 .iter()
                 .any(|sent| sent.cursor == wanted && sent.messages.iter().any(|lease| among(&[lease.offsets]))),
-            Operation::Paused { .. } | Operation::Unpaused { .. } | Operation::TopicGrown { .. } => false,
+            Operation::Paused { .. } | Operation::Unpaused { .. } | Operation::TopicGrown { .. } | Operation::Absent { .. } => false,
         },
         _ => false,
     }

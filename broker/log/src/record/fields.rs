@@ -5,7 +5,7 @@ use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use super::{
     Backoff, CursorId, Filter, GroupSettings, Holder, LeaseRange, OLDEST_EVERY, OffsetRange, OnExhausted, QueueStart, ReturnReason,
-    StartPoint,
+    Sharing, StartPoint,
 };
 
 pub(super) fn put_queue(out: &mut Writer, queue: QueueId) -> &mut Writer {
@@ -209,5 +209,6 @@ pub(super) fn take_group_settings(from: &mut Reader<'_>) -> Result<GroupSettings
         ordered: false,
         on_exhausted: OnExhausted::DeadLetter,
         oldest_every: OLDEST_EVERY,
+        sharing: Sharing::Shared,
     })
 }

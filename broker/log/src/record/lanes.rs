@@ -3,7 +3,7 @@
 use sluice_protocol::ids::QueueOffset;
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
-use super::{Change, GroupSettings};
+use super::{Change, GroupSettings, Sharing};
 
 /// How often the message that has waited longest has its turn unless a group says otherwise.
 pub const OLDEST_EVERY: u8 = 16;
@@ -70,9 +70,12 @@ pub(super) fn needs_version_2(change: &Change) -> bool {
 }
 
 impl GroupSettings {
-    /// Whether any of what version 2 added is not as it was before.
-    pub fn is_extended(&self) -> bool {
-        is_extended(self)
+    /// The lowest version that has room for what these settings say.
+    pub fn version(&self) -> u8 {
+        match self.sharing {
+            Sharing::Shared => 1 + u8::from(is_extended(self)),
+            Sharing::Broadcast | Sharing::MemberOf(_) => 3,
+        }
     }
 }
 

@@ -39,6 +39,8 @@ pub enum Operation {
         queues: u16,
         groups: Vec<GroupId>,
     },
+    /// A member of a broadcast group was seen last at this time (monotonic clock, milliseconds), or is there again.
+    Absent { group: GroupId, since_mono_ms: Option<u64> },
 }
 
 /// Messages of one lane that are due again after their last attempt. The lanes of one cursor stand side by side in a record.
@@ -59,6 +61,7 @@ const UNPAUSED: u16 = 51;
 pub(super) const SKIPPED: u16 = 52;
 pub(super) const DEAD_LETTERS_DEALT: u16 = 53;
 const TOPIC_GROWN: u16 = 57;
+const MEMBER_ABSENT: u16 = 58;
 
 /// What the number of such a kind stands for.
 pub(super) fn kind_name(number: u16) -> Option<&'static str> {
@@ -68,6 +71,7 @@ pub(super) fn kind_name(number: u16) -> Option<&'static str> {
         SKIPPED => Some("message-skipped"),
         DEAD_LETTERS_DEALT => Some("dead-letters-dealt"),
         TOPIC_GROWN => Some("topic-grown"),
+        MEMBER_ABSENT => Some("member-absent"),
         _ => None,
     }
 }
@@ -80,6 +84,7 @@ pub(super) fn number(operated: &Operated) -> u16 {
         Operation::Skipped { .. } => SKIPPED,
         Operation::DeadLettersDealt { .. } => DEAD_LETTERS_DEALT,
         Operation::TopicGrown { .. } => TOPIC_GROWN,
+        Operation::Absent { .. } => MEMBER_ABSENT,
     }
 }
 
@@ -116,13 +121,21 @@ pub(super) fn put_operated(out: &mut Writer, operated: &Operated) {
                 out.u64(group.0);
             }
         }
+        Operation::Absent { group, since_mono_ms } => {
+            let since = since_mono_ms.unwrap_or_default();
+            out.u64(group.0).u8(since_mono_ms.is_some().into()).u64(since);
+        }
     }
 }
 
 /// Whether some message is sent back into the lane of a priority, for which version 1 has no room.
 pub(super) fn needs_version_2(operated: &Operated) -> bool {
     match &operated.operation {
-        Operation::Paused { .. } | Operation::Unpaused { .. } | Operation::Skipped { .. } | Operation::TopicGrown { .. } => false,
+        Operation::Paused { .. }
+        | Operation::Unpaused { .. }
+        | Operation::Skipped { .. }
+        | Operation::TopicGrown { .. }
+        | Operation::Absent { .. } => false,
         Operation::DeadLettersDealt { back, .. } => back.iter().any(|sent| sent.priority != 0),
     }
 }
@@ -161,6 +174,15 @@ pub(super) fn take_operated(number: u16, version: u16, from: &mut Reader<'_>) ->
                 queues,
                 groups,
             }
+        }
+        MEMBER_ABSENT => {
+            let (group, one, since) = (GroupId(from.u64()?), from.u8()?, from.u64()?);
+            let since_mono_ms = match (one, since) {
+                (0, 0) => None,
+                (1, since) => Some(since),
+                _ => return Err(WireError::Impossible("absence").into()),
+            };
+            Operation::Absent { group, since_mono_ms }
         }
         unknown => return Err(RecordError::Kind(unknown)),
     };

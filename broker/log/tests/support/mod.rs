@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod broadcast;
 pub(crate) mod expiry;
 pub(crate) mod given_ids;
 pub(crate) mod transaction;
@@ -185,6 +186,7 @@ pub(crate) fn each_kind() -> Vec<Record> {
         ordered: false,
         on_exhausted: OnExhausted::DeadLetter,
         oldest_every: OLDEST_EVERY,
+        sharing: Sharing::Shared,
     };
     let limits = PluginLimits {
         fuel_per_run: 1,
@@ -401,6 +403,7 @@ pub(crate) fn of_lanes() -> Vec<Record> {
                 ordered: true,
                 on_exhausted: OnExhausted::Hold,
                 oldest_every: 0,
+                sharing: Sharing::Shared,
             },
         },
         Change::Prioritized {

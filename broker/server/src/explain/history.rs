@@ -70,7 +70,9 @@ fn event(record: &Record, cursor: CursorId, offset: QueueOffset) -> Option<Messa
                 let sent = back.iter().find(|sent| sent.cursor == cursor)?;
                 (sent.pass, What::SentBackBy(operated.by.clone()))
             }
-            Operation::Paused { .. } | Operation::Unpaused { .. } | Operation::TopicGrown { .. } => return None,
+            Operation::Paused { .. } | Operation::Unpaused { .. } | Operation::TopicGrown { .. } | Operation::Absent { .. } => {
+                return None;
+            }
         },
         // Nothing else deals with one message of a group.
         _ => return None,

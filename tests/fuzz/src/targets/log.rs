@@ -1,5 +1,7 @@
 //! The decoders of the log.
 
+mod broadcast;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -417,7 +419,7 @@ fn records() -> Vec<Record> {
         },
         Change::Recalled { topic: TopicId(3), due },
     ];
-    let transactions = transactions(due).into_iter().map(Change::Transaction);
+    let transactions = transactions(due).into_iter().map(Change::Transaction).chain(broadcast::changes());
     let given_ids = [
         GivenIds::Stored {
             queue,

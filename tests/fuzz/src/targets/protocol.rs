@@ -439,6 +439,7 @@ fn control_messages() -> Vec<(FrameKind, Vec<u8>)> {
             ordered: true,
             hold_exhausted: true,
             oldest_every: 4,
+            broadcast: true,
         }),
     };
     let seek = control::Seek {

@@ -1,14 +1,16 @@
 //! Those who use the broker: producers that retry, members that settle, forget and leave, an operator who interferes.
 
+pub mod absence;
 pub mod operator;
 pub mod producer;
 pub mod receiver;
 pub mod stream;
 
 use bytes::Bytes;
-use sluice_core::input::{ConnectionId, Letter};
+use sluice_core::input::{ConnectionId, Letter, NamedBy};
 use sluice_log::record::Filter;
 
+pub use self::absence::{Absence, Whereabouts};
 pub use self::operator::{Operator, bind, on_failure};
 pub use self::producer::{Producer, Temper};
 pub use self::receiver::Receiver;
@@ -49,9 +51,21 @@ pub struct Wish {
     pub topic: String,
     /// The expression; an empty one asks for everything without a plugin.
     pub expression: String,
+    /// Whether each member is to get all.
+    pub broadcast: bool,
+    /// Whether the group is there, if it must be created.
+    pub open: bool,
 }
 
 impl Wish {
+    /// Who names the members.
+    pub fn named_by(&self) -> NamedBy {
+        match self.broadcast {
+            true => NamedBy::Member,
+            false => NamedBy::Client,
+        }
+    }
+
     /// The filter that the expression stands for.
     pub fn filter(expression: &str) -> Filter {
         if expression.is_empty() {
@@ -83,8 +97,24 @@ impl Client {
     pub fn act(&mut self, around: &mut Surroundings<'_>) {
         match self {
             Self::Producer(client) => client.act(around),
-            Self::Stream(client) => client.act(around),
-            Self::Receiver(client) => client.act(around),
+            Self::Stream(client) => match client.absence.now(client.wish, around) {
+                Whereabouts::Here => client.act(around),
+                Whereabouts::Leaves => {
+                    let left = client.disconnect();
+                    left.into_iter()
+                        .for_each(|connection| around.network.disconnect(client.client, connection));
+                }
+                Whereabouts::Away => {}
+            },
+            Self::Receiver(client) => match client.absence.now(client.wish, around) {
+                Whereabouts::Here => client.act(around),
+                Whereabouts::Leaves => {
+                    let left = client.leave();
+                    left.into_iter()
+                        .for_each(|connection| around.network.disconnect(client.client, connection));
+                }
+                Whereabouts::Away => {}
+            },
             Self::Operator(client) => client.act(around),
         }
     }

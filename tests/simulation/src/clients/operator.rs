@@ -6,7 +6,7 @@ use sluice_core::input::{Admin, ConnectionId, Decision, Input, LeasePlace, Reque
 use sluice_log::record::{OnFailure, PluginLimits};
 use sluice_protocol::ids::{GroupId, QueueIndex, QueueOffset, TopicId};
 
-use super::Surroundings;
+use super::{Surroundings, Wish};
 use crate::content::{EXPRESSIONS, PLUGIN, digest};
 use crate::network::Event;
 use crate::random::Random;
@@ -59,10 +59,13 @@ impl Operator {
             Some(admin) => admin.clone(),
             None if around.healed && !around.random.chance(1, 10) => return,
             None if around.healed => resume(around),
-            None => match self.interfere(around) {
-                Some(admin) => admin,
-                None => return,
-            },
+            None => {
+                around.wishes.iter_mut().for_each(|wish| wish.open = true);
+                match self.interfere(around) {
+                    Some(admin) => admin,
+                    None => return,
+                }
+            }
         };
         let request = RequestId(around.network.number());
         self.waiting = Some((request, around.now_ms));
@@ -88,13 +91,9 @@ impl Operator {
     fn interfere(&mut self, around: &mut Surroundings<'_>) -> Option<Admin> {
         let random = &mut *around.random;
         let chosen = random.index(around.wishes.len());
+        let group = named(&around.wishes[chosen], random, 8);
         match random.below(40) {
-            0..=3 => Some(seek(
-                &around.wishes[chosen].group,
-                &around.wishes[chosen].topic,
-                around.now_ms,
-                random,
-            )),
+            0..=3 => Some(seek(&group, &around.wishes[chosen].topic, around.now_ms, random)),
             4 => Some(Admin::DeleteTopic {
                 name: self.scratch.clone(),
             }),
@@ -107,7 +106,7 @@ impl Operator {
                 None
             }
             9 => Some(Admin::DescribeGroup {
-                name: around.wishes[chosen].group.clone(),
+                name: group,
                 from: TopicId::default(),
             }),
             10 => Some(Admin::DescribeTopic {
@@ -118,18 +117,18 @@ impl Operator {
             13 => Some(Admin::ListPlugins),
             14..=15 | 35..=36 => Some(resume(around)),
             16..=17 | 37..=38 => Some(Admin::PauseGroup {
-                name: around.wishes[chosen].group.clone(),
+                name: group,
                 topic: random.chance(1, 2).then(|| around.wishes[chosen].topic.clone()),
                 by: OPERATOR.to_owned(),
             }),
             18 => Some(Admin::ResumeGroup {
-                name: around.wishes[chosen].group.clone(),
+                name: group,
                 topic: Some(around.wishes[chosen].topic.clone()),
                 by: OPERATOR.to_owned(),
             }),
             19..=22 => Some(skip(around, chosen)),
             23 => Some(Admin::PurgeGroup {
-                group: around.wishes[chosen].group.clone(),
+                group,
                 topic: around.wishes[chosen].topic.clone(),
             }),
             25..=27 => around.letters.take().map(|(group, letters)| Admin::ResendDeadLetters {
@@ -150,7 +149,7 @@ impl Operator {
                 by: OPERATOR.to_owned(),
             }),
             24 => Some(Admin::ListLeases {
-                group: around.wishes[chosen].group.clone(),
+                group,
                 topic: None,
                 from: LeasePlace::default(),
             }),
@@ -180,11 +179,19 @@ impl Operator {
     }
 }
 
+/// The name of a group, or one time in so many of the first member of a broadcast group.
+fn named(wish: &Wish, random: &mut Random, one_in: u64) -> String {
+    match wish.broadcast && random.chance(1, one_in) {
+        true => format!("{}/listener-0", wish.group),
+        false => wish.group.clone(),
+    }
+}
+
 /// Goes on with a group, whether or not it is held.
 fn resume(around: &mut Surroundings<'_>) -> Admin {
     let chosen = around.random.index(around.wishes.len());
     Admin::ResumeGroup {
-        name: around.wishes[chosen].group.clone(),
+        name: named(&around.wishes[chosen], around.random, 2),
         topic: None,
         by: OPERATOR.to_owned(),
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sluice_core::input::{Action, ConnectionId, Consume, Input, RequestId};
 
-use super::{Surroundings, Wish};
+use super::{Absence, Surroundings, Wish};
 use crate::network::Event;
 
 /// Old handles kept for mischief.
@@ -18,6 +18,8 @@ pub struct Receiver {
     pub wish: usize,
     /// Its name.
     pub member: String,
+    /// When it is there.
+    pub absence: Absence,
     connection: Option<ConnectionId>,
     waiting: Option<Waiting>,
     held: Vec<Bytes>,
@@ -43,6 +45,7 @@ impl Receiver {
             held: Vec::new(),
             old: Vec::new(),
             expression: None,
+            absence: Absence::default(),
         }
     }
 
@@ -77,6 +80,7 @@ impl Receiver {
             group: wish.group.clone(),
             topic: wish.topic.clone(),
             member: self.member.clone(),
+            named_by: wish.named_by(),
             filter: Wish::filter(expression),
             start: None,
         };
@@ -161,6 +165,12 @@ impl Receiver {
             }
             Event::Pushed { .. } | Event::Reset { .. } | Event::Asked { .. } | Event::Ended { .. } => {}
         }
+    }
+
+    /// Leaves with nothing.
+    pub fn leave(&mut self) -> Option<ConnectionId> {
+        self.held.clear();
+        self.disconnect()
     }
 
     /// Loses its connection, not its handles.

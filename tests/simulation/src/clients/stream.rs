@@ -4,7 +4,7 @@ use sluice_core::effect::Answer;
 use sluice_core::input::{Action, ConnectionId, Consume, Input, Numbers, RequestId, SubscriptionId};
 use sluice_protocol::ids::{Pass, QueueIndex};
 
-use super::{Surroundings, Wish};
+use super::{Absence, Surroundings, Wish};
 use crate::network::Event;
 
 /// The credit a member keeps given.
@@ -19,6 +19,8 @@ pub struct Stream {
     pub wish: usize,
     /// Its name.
     pub member: String,
+    /// When it is there.
+    pub absence: Absence,
     /// Does nothing with what it holds, as long as not all is well.
     pub stuck: bool,
     connection: Option<ConnectionId>,
@@ -55,6 +57,7 @@ impl Stream {
             open: None,
             held: Vec::new(),
             expression: None,
+            absence: Absence::default(),
         }
     }
 
@@ -100,6 +103,7 @@ impl Stream {
             group: wish.group.clone(),
             topic: wish.topic.clone(),
             member: self.member.clone(),
+            named_by: wish.named_by(),
             filter: Wish::filter(expression),
             start: None,
         };

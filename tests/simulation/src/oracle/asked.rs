@@ -7,6 +7,7 @@ use sluice_log::record::CursorId;
 use sluice_protocol::ids::{Pass, QueueId};
 
 use super::lanes::Known;
+use super::members::Members;
 use super::operated::Orders;
 use super::trials::Trials;
 use crate::laws::{Court, Law};
@@ -29,6 +30,8 @@ pub struct Asked {
     pub trials: Trials,
     /// What operators asked for.
     pub orders: Orders,
+    /// What is known of the members of broadcast groups.
+    pub members: Members,
     /// The verdicts that the broker heard.
     pub known: Known,
     settlements: BTreeSet<Key>,
@@ -94,12 +97,10 @@ impl Asked {
     }
 
     /// A seek was recorded to begin at `start` in a queue that holds `kept_from..end`: one that was asked for must lead there.
-    pub fn sought(&self, name: (Option<&String>, Option<&String>), start: u64, kept_from: u64, end: u64, court: &mut Court) {
-        let (Some(group), Some(topic)) = name else {
-            court.demand(Law::SeekGoesWhereAsked, false, || format!("a seek of {name:?}"));
-            return;
-        };
-        let asked = self.seeks.get(&(group.clone(), topic.clone())).map_or(&[][..], Vec::as_slice);
+    pub fn sought(&self, groups: &[String], topic: Option<&String>, start: u64, kept_from: u64, end: u64, court: &mut Court) {
+        let topic = topic.cloned().unwrap_or_default();
+        let of = |group: &String| self.seeks.get(&(group.clone(), topic.clone()));
+        let asked: Vec<SeekTo> = groups.iter().filter_map(of).flatten().copied().collect();
         let leads = |to: &SeekTo| match to {
             SeekTo::Earliest => start == kept_from,
             SeekTo::Latest => start == end,
@@ -107,7 +108,7 @@ impl Asked {
             SeekTo::Time { .. } => (kept_from..=end.max(kept_from)).contains(&start),
         };
         court.demand(Law::SeekGoesWhereAsked, asked.iter().any(leads), || {
-            format!("{group} in {topic} went to {start} of {kept_from}..{end}, asked was {asked:?}")
+            format!("{groups:?} in {topic} went to {start} of {kept_from}..{end}, asked was {asked:?}")
         });
     }
 
@@ -158,6 +159,7 @@ impl Asked {
         self.unrecorded.clear();
         self.undelivered.clear();
         self.trials.crashed();
+        self.members.crashed();
         self.known.crashed();
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Filter, GroupSettings, OnExhausted, OnExpired, OnFailure, QueueStart, Record, ReturnReason};
+use sluice_log::record::{Change, CursorId, Filter, GroupSettings, OnExhausted, OnExpired, OnFailure, Record, ReturnReason};
 use sluice_protocol::ids::{Digest, GroupId, ProducerId, QueueId, Sequence, TopicId};
 use sluice_protocol::units::Now;
 
@@ -39,6 +39,8 @@ pub struct Book {
     pub on_failure: BTreeMap<String, OnFailure>,
     /// The groups that are held, by the topic in which they are.
     pub alarms: BTreeSet<(GroupId, TopicId)>,
+    /// Since when members of broadcast groups are absent, as far as that is recorded.
+    pub absent: BTreeMap<GroupId, u64>,
     /// Where groups are paused.
     pub pauses: BTreeSet<(GroupId, Option<TopicId>)>,
     /// Every message that an operator skipped, by name, and the frame that says so last.
@@ -156,6 +158,7 @@ impl Book {
                     format!("nobody asked to delete {topic:?}")
                 });
                 court.exercise(Law::TopicDeleted);
+                asked.members.ended(None, self.topics.get(topic));
                 self.topics.remove(topic);
                 self.undelayed(*topic);
                 self.queues.retain(|queue, _| queue.topic != *topic);
@@ -165,6 +168,7 @@ impl Book {
                 self.pauses.retain(|(_, other)| *other != Some(*topic));
             }
             Change::GroupCreated { group, name, settings } => {
+                self.member_created(name, settings, court);
                 self.groups.insert(
                     *group,
                     Group {
@@ -174,7 +178,12 @@ impl Book {
                 );
             }
             Change::GroupDeleted { group } => {
-                self.groups.remove(group);
+                // A member whose topics were deleted has nothing to lose.
+                let reads = self.rules.keys().any(|(other, _)| other == group);
+                if let Some(model) = self.groups.remove(group).filter(|_| reads) {
+                    asked.members.forgotten(&model.name, mono_ms, court);
+                }
+                self.absent.remove(group);
                 self.cursors.retain(|cursor, _| cursor.group != *group);
                 self.rules.retain(|(other, _), _| other != group);
                 self.alarms.retain(|(other, _)| other != group);
@@ -185,7 +194,13 @@ impl Book {
                 topic,
                 filter,
                 starts,
-            } => self.subscribed(*group, *topic, filter, starts, court),
+            } => {
+                if self.rules.get(&(*group, *topic)) != Some(filter) {
+                    let name = self.groups.get(group).map(|model| &model.name);
+                    asked.members.ended(name, self.topics.get(topic));
+                }
+                self.subscribed(*group, *topic, filter, starts, court);
+            }
             Change::PluginBound {
                 name, digest, on_failure, ..
             } => {
@@ -228,8 +243,14 @@ impl Book {
                 for start in starts {
                     let end = self.queues.get(&start.queue).map_or(0, |queue| queue.rows.len() as u64);
                     let kept_from = self.queues.get(&start.queue).map_or(0, |queue| queue.start);
-                    let name = (self.groups.get(group).map(|group| &group.name), self.topics.get(topic));
-                    asked.sought(name, start.offset.0, kept_from, end, court);
+                    asked.sought(
+                        &self.names_of(*group),
+                        self.topics.get(topic),
+                        start.offset.0,
+                        kept_from,
+                        end,
+                        court,
+                    );
                     if let Some(model) = self.cursors.get_mut(&CursorId {
                         group: *group,
                         queue: start.queue,
@@ -242,6 +263,7 @@ impl Book {
                 court.demand(Law::NoFailureOfItsOwn, asked.trims(*queue) >= start.0, || {
                     format!("{queue} was trimmed further than asked")
                 });
+                asked.members.trimmed(*queue, start.0, court);
                 if let Some(model) = self.queues.get_mut(queue) {
                     if start.0 > model.start {
                         court.exercise(Law::Trimmed);
@@ -298,32 +320,14 @@ impl Book {
         court.demand(Law::SeekEndsThePass, model.pass == pass, || {
             format!("{id:?} is in {:?}: {record:?}", model.pass)
         });
-        if let (false, Change::Granted { .. }) = (self.pauses.is_empty(), &record.change) {
+        if let Change::Granted { .. } = &record.change {
+            self.ruled_alike(id.group, id.queue.topic, court);
             court.demand(Law::PauseHolds, !self.is_paused(id.group, id.queue.topic), || {
                 format!("{id:?} is paused: {record:?}")
             });
         }
         model.apply(frame, id, record, self, asked, court);
         self.cursors.insert(id, model);
-    }
-
-    fn subscribed(&mut self, group: GroupId, topic: TopicId, filter: &Filter, starts: &[QueueStart], court: &mut Court) {
-        if self.rules.insert((group, topic), filter.clone()).as_ref() != Some(filter) {
-            self.alarms.remove(&(group, topic));
-            let cursors = self.cursors.iter_mut();
-            cursors
-                .filter(|(id, _)| id.group == group && id.queue.topic == topic)
-                .for_each(|(_, cursor)| cursor.judged_anew());
-        }
-        for start in starts {
-            let end = self.queues.get(&start.queue).map_or(0, |queue| queue.rows.len() as u64);
-            court.demand(Law::SeekGoesWhereAsked, start.offset.0 <= end, || {
-                format!("{start:?} lies behind the end {end}")
-            });
-            self.cursors
-                .entry(CursorId { group, queue: start.queue })
-                .or_insert_with(|| Cursor::new(start.offset.0));
-        }
     }
 
     pub(super) fn appended(&mut self, frame: u64, queue: QueueId, first: u64, batch: &Bytes, court: &mut Court) {
@@ -366,7 +370,7 @@ impl Book {
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one record, told apart")]
     pub(super) fn copied(&mut self, frame: u64, from: CursorId, offset: u64, to: QueueId, at: u64, batch: &Bytes, court: &mut Court) {
-        let named = self.groups.get(&from.group).map(|group| format!("%DLQ%{}", group.name));
+        let named = self.letters_name(from.group);
         court.require(Law::DeadLetteredOnce, named.as_ref() == self.topics.get(&to.topic), || {
             format!("{from:?} {offset} went to {to}")
         });

@@ -26,6 +26,11 @@ impl Oracle {
         self.book.cursors.iter().map(lag).collect()
     }
 
+    /// The members of broadcast groups that are absent for so long that the broker should have forgotten them.
+    pub fn overdue(&self, mono_ms: u64) -> Vec<String> {
+        self.asked.members.overdue(mono_ms, &self.book)
+    }
+
     /// A group describes itself when all is over: it must say that nothing is left.
     pub fn described(&mut self, group: &GroupInfo, cursors: &[CursorInfo]) {
         let id = self.book.group_named(&group.name);

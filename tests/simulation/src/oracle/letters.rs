@@ -15,6 +15,8 @@ use crate::random::Random;
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
     from: CursorId,
+    /// The name of the group that gave it up.
+    group: String,
     offset: u64,
     attempts: u16,
 }
@@ -56,6 +58,7 @@ impl Book {
         let of_queue = self.letters.range((queue, 0)..=(queue, u64::MAX));
         let picked = of_queue.filter(|_| random.chance(2, 3)).map(|((_, offset), letter)| Letter {
             offset: QueueOffset(*offset),
+            group: letter.group.clone(),
             queue: letter.from.queue,
             origin: QueueOffset(letter.offset),
             attempts: letter.attempts,
@@ -66,7 +69,13 @@ impl Book {
 
     /// A copy was stored in a dead-letter queue.
     pub(super) fn buried(&mut self, from: CursorId, offset: u64, attempts: u16, place: (QueueId, u64)) {
-        let letter = DeadLetter { from, offset, attempts };
+        let group = self.groups.get(&from.group).map(|group| group.name.clone()).unwrap_or_default();
+        let letter = DeadLetter {
+            from,
+            group,
+            offset,
+            attempts,
+        };
         self.letters.insert(place, letter);
     }
 
@@ -94,7 +103,15 @@ impl Book {
                 court.require(Law::DealtAsAsked, false, || format!("{from} has no letter {offset}"));
                 continue;
             };
-            let origin = (letter.from, letter.offset);
+            // A member that was forgotten and came anew has another number and the same name.
+            let reader = self.group_named(&letter.group).unwrap_or(letter.from.group);
+            let origin = (
+                CursorId {
+                    group: reader,
+                    ..letter.from
+                },
+                letter.offset,
+            );
             if orders.discards(&group, offset) {
                 continue;
             }
@@ -108,7 +125,7 @@ impl Book {
                 let known = offsets_of(dealt).any(|place| {
                     self.letters
                         .get(&(from, place))
-                        .is_some_and(|letter| (letter.from, letter.offset) == (sent.cursor, offset))
+                        .is_some_and(|letter| self.came_from(letter, sent.cursor, offset))
                 });
                 court.require(Law::DealtAsAsked, known, || {
                     format!("{:?} {offset} was sent back without a letter", sent.cursor)
@@ -122,10 +139,15 @@ impl Book {
         }
     }
 
+    fn came_from(&self, letter: &DeadLetter, cursor: CursorId, offset: u64) -> bool {
+        let name = self.groups.get(&cursor.group).map(|group| &group.name);
+        (name, letter.from.queue, letter.offset) == (Some(&letter.group), cursor.queue, offset)
+    }
+
     fn send_back(&mut self, sent: &SentBack, offset: u64, attempts: u16, court: &mut Court) {
         let attempts_max = self.groups.get(&sent.cursor.group).map_or(1, |group| group.settings.attempts_max);
         let letters = self.letters.values();
-        let had = letters.filter(|letter| (letter.from, letter.offset) == (sent.cursor, offset));
+        let had = letters.filter(|letter| self.came_from(letter, sent.cursor, offset));
         let had = had.map(|letter| letter.attempts).min().unwrap_or(0);
         let goes_on = attempts >= had && attempts.is_multiple_of(attempts_max);
         court.demand(Law::ResentGoesOn, goes_on, || {

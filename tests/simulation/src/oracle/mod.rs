@@ -12,6 +12,7 @@ mod growth;
 pub mod lanes;
 mod left;
 mod letters;
+mod members;
 pub(crate) mod operated;
 mod published;
 pub mod seen;
@@ -24,7 +25,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use sluice_core::effect::{Answer, Effect, Rule, Taker};
-use sluice_core::input::{Admin, Input, RequestId, SeekTo, SubscriptionId};
+use sluice_core::input::{Admin, Input, NamedBy, RequestId, SeekTo, SubscriptionId};
 use sluice_log::record::{Change, CursorId, Filter, Record};
 use sluice_protocol::ids::{ProducerId, QueueId, Sequence};
 use sluice_protocol::units::Now;
@@ -98,8 +99,9 @@ struct Publish {
 impl Oracle {
     /// A judge of a broker that has done nothing yet; `lazy` when frames count as durable once they are written, the rest as the
     /// broker is set.
-    pub fn new(lazy: bool, culprit_quorum: u64, asks: Asks) -> Self {
+    pub fn new(lazy: bool, culprit_quorum: u64, asks: Asks, member_absent_ms: u64) -> Self {
         let mut oracle = Self { lazy, ..Self::default() };
+        oracle.asked.members.absent_ms = member_absent_ms;
         oracle.asked.trials.quorum = culprit_quorum;
         oracle.deciding.asks.asks = asks;
         oracle
@@ -108,6 +110,7 @@ impl Oracle {
     /// An input is about to be handed to the core.
     pub fn input(&mut self, now: Now, input: &Input) {
         self.settle_suspicions();
+        self.asked.members.hears(now.mono_ms, input, &self.book);
         self.told.clock(now);
         if self.disturbs(input) {
             self.asked.trials.disturbed();
@@ -177,7 +180,10 @@ impl Oracle {
                 admin: Admin::PurgeGroup { group, topic },
                 ..
             } => self.asked.seek(group, topic, SeekTo::Latest),
-            Input::Trim { queue, start } => self.asked.trim(*queue, start.0),
+            Input::Trim { queue, start } => {
+                self.asked.trim(*queue, start.0);
+                self.asked.members.trims(*queue, start.0.min(self.synced_end(*queue)));
+            }
             Input::Verdicts { judge, outcome } => {
                 self.asked.trials.hears(now.mono_ms, *judge, outcome, &self.book, &mut self.court);
                 if let Ok(verdicts) = outcome {
@@ -200,6 +206,7 @@ impl Oracle {
 
     /// An effect came out of the core.
     pub fn effect(&mut self, now: Now, effect: &Effect) {
+        self.asked.members.says(effect, &self.book, &mut self.court);
         match effect {
             Effect::Write { position, records } => {
                 self.seen.written_mono_ms = now.mono_ms;
@@ -281,12 +288,11 @@ impl Oracle {
             Input::Admin { .. } | Input::Trim { .. } => return true,
             _ => return false,
         };
-        let group = self
-            .book
-            .groups
-            .iter()
-            .find(|(_, group)| group.name == ask.group)
-            .map(|(id, _)| *id);
+        let name = match ask.named_by {
+            NamedBy::Member => format!("{}/{}", ask.group, ask.member),
+            NamedBy::Client => ask.group.clone(),
+        };
+        let group = self.book.group_named(&name);
         let ruling = group
             .zip(self.book.topic_named(&ask.topic))
             .and_then(|reading| self.book.rules.get(&reading));
@@ -444,6 +450,7 @@ impl Oracle {
         });
         self.book = book;
         self.seen.recovered(&self.book);
+        self.asked.members.recovered(opening.at.mono_ms, lost && self.lazy, &self.book);
         self.delays_recovered(lost && self.lazy);
         self.decisions_recovered(lost && self.lazy);
         if lost && self.lazy {

@@ -75,7 +75,9 @@ impl Book {
 
     /// Whether a group is paused in a topic.
     pub fn is_paused(&self, group: GroupId, topic: TopicId) -> bool {
-        [None, Some(topic)].iter().any(|topic| self.pauses.contains(&(group, *topic)))
+        let groups = [Some(group), self.parent_of(group)].into_iter().flatten();
+        let mut scopes = groups.flat_map(|group| [(group, None), (group, Some(topic))]);
+        scopes.any(|scope| self.pauses.contains(&scope))
     }
 
     /// Takes in what an operator did.
@@ -99,11 +101,11 @@ impl Book {
             }
             Operation::Skipped { cursor, pass, offset } => {
                 let topic = self.topics.get(&cursor.queue.topic).cloned().unwrap_or_default();
-                let message = (group_name(&cursor.group), topic, cursor.queue.index, offset.0);
-                court.demand(Law::OperatedAsAsked, orders.skips.contains(&message), || {
-                    format!("nobody asked for {operated:?}")
-                });
-                self.skipped.insert(message, frame);
+                let names = self.names_of(cursor.group).into_iter();
+                let messages: Vec<Named> = names.map(|name| (name, topic.clone(), cursor.queue.index, offset.0)).collect();
+                let asked = messages.iter().any(|message| orders.skips.contains(message));
+                court.demand(Law::OperatedAsAsked, asked, || format!("nobody asked for {operated:?}"));
+                self.skipped.extend(messages.into_iter().map(|message| (message, frame)));
                 self.skip(frame, *cursor, *pass, offset.0, court);
             }
             Operation::TopicGrown {
@@ -112,6 +114,16 @@ impl Book {
                 queues,
                 groups,
             } => self.grow(*topic, ends, *queues, groups, orders, court),
+            Operation::Absent { group, since_mono_ms } => {
+                court.exercise(match since_mono_ms {
+                    Some(_) => Law::MemberLeft,
+                    None => Law::MemberCameBack,
+                });
+                match since_mono_ms {
+                    Some(since) => drop(self.absent.insert(*group, *since)),
+                    None => drop(self.absent.remove(group)),
+                }
+            }
             Operation::DeadLettersDealt { from, dealt, back } => self.dealt(*from, dealt, back, &orders.letters, court),
         }
     }
