@@ -106,6 +106,15 @@ impl Scene {
         self.reader_of(&format!("%DLQ%{group}"), "morgue", filter)
     }
 
+    /// A named member of a broadcast group that reads the topic.
+    pub fn member(&self, group: &str, name: &str, filter: Filter) -> Reader<'_> {
+        Reader {
+            scene: self,
+            group: format!("{group}/{name}"),
+            consumer: self.client.consumer(ConsumerConfig::new(TOPIC, group).filter(filter).member(name)),
+        }
+    }
+
     fn reader_of(&self, topic: &str, group: &str, filter: Filter) -> Reader<'_> {
         Reader {
             scene: self,

@@ -11,6 +11,7 @@ const KINDS: &[&str] = &[
     "filter",
     "dead letter",
     "replay",
+    "broadcast",
     "retention",
 ];
 
