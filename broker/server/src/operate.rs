@@ -56,7 +56,7 @@ pub(crate) fn admin(by: &str, kind: FrameKind, frame: &Frame) -> Result<Admin, B
             let control::ListLeases { group, topic, from } = message(frame, kind)?;
             let from = from.unwrap_or_default();
             Admin::ListLeases {
-                group: named(group)?,
+                group: named_group(group)?,
                 topic: one_topic(topic)?,
                 from: LeasePlace {
                     queue: QueueId {
