@@ -209,8 +209,8 @@ impl Calendars {
         {
             return Some((topic, next));
         }
-        let from = last.map_or(0, |(topic, _)| topic.0 + 1);
-        let mut topics = self.entries.range(TopicId(from)..);
+        let from = last.map_or(Bound::Unbounded, |(topic, _)| Bound::Excluded(topic));
+        let mut topics = self.entries.range((from, Bound::Unbounded));
         topics.find_map(|(&topic, calendar)| Some((topic, page_of(calendar, i64::MIN)?)))
     }
 

@@ -1,6 +1,7 @@
 //! The entries of one topic's transactions: the prepared messages that wait for a decision, and what was decided of late.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use sluice_log::record::{Asked, Due, Prepared};
 use sluice_protocol::ids::{QueueId, QueueOffset, TopicId};
@@ -299,8 +300,8 @@ impl AllTransactions {
         {
             return Some((topic, page));
         }
-        let from = last.map_or(0, |(topic, _)| topic.0 + 1);
-        let mut topics = self.topics.range(TopicId(from)..);
+        let from = last.map_or(Bound::Unbounded, |(topic, _)| Bound::Excluded(topic));
+        let mut topics = self.topics.range((from, Bound::Unbounded));
         topics.find_map(|(&topic, transactions)| Some((topic, next(transactions, 0)?)))
     }
 
