@@ -196,8 +196,8 @@ impl Calendars {
 
     /// The topic after `last` that has a calendar, or the first.
     pub(super) fn topic_after(&self, last: Option<TopicId>) -> Option<TopicId> {
-        let from = last.map_or(0, |last| last.0 + 1);
-        self.entries.range(TopicId(from)..).next().map(|(&topic, _)| topic)
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((from, Bound::Unbounded)).next().map(|(&topic, _)| topic)
     }
 
     /// The page after `last` on which something waits, or the first.

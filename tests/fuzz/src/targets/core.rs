@@ -6,13 +6,18 @@ use sluice_protocol::wire::Reader;
 use super::{Target, nothing_to_repair};
 
 /// One entry of each kind, and more of some, each behind its length, in the versions that there were.
-const ENTRIES: [&[u8]; 6] = [
+const ENTRIES: [&[u8]; 11] = [
     include_bytes!("../../../../broker/core/golden/entries-1.bin"),
     include_bytes!("../../../../broker/core/golden/entries-2.bin"),
     include_bytes!("../../../../broker/core/golden/operated-1.bin"),
     include_bytes!("../../../../broker/core/golden/begun-1.bin"),
     include_bytes!("../../../../broker/core/golden/entries-transaction-1.bin"),
     include_bytes!("../../../../broker/core/golden/entries-broadcast-1.bin"),
+    include_bytes!("../../../../broker/core/golden/entries-calendar-1.bin"),
+    include_bytes!("../../../../broker/core/golden/entries-expiry-1.bin"),
+    include_bytes!("../../../../broker/core/golden/entries-given-ids-1.bin"),
+    include_bytes!("../../../../broker/core/golden/entries-lanes-1.bin"),
+    include_bytes!("../../../../broker/core/golden/growth-1.bin"),
 ];
 
 pub(super) const ENTRY: Target = Target {
