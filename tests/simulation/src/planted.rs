@@ -62,7 +62,7 @@ pub const BUGS: [Planted; 107] = [
     ),
     core(
         "seek-not-waited",
-        50,
+        150,
         "messages of a new pass are handed out before the sync of its seek",
     ),
     core("settles-one-more", 20, "a cumulative settlement takes the next message too"),
@@ -164,7 +164,7 @@ pub const BUGS: [Planted; 107] = [
         "some messages that come late into a calendar are not released",
     ),
     core("recall-handle-unverified", 100, "recall handles are believed without their MAC"),
-    core("calendar-not-kept", 200, "retention takes the segments of messages that wait"),
+    core("calendar-not-kept", 1_000, "retention takes the segments of messages that wait"),
     core("priority-forgotten", 50, "the lowest priority goes first"),
     core("oldest-forgotten", 100, "the message that has waited longest never has its turn"),
     core("lane-begins-late", 20, "a lane begins behind the messages for which it was made"),
@@ -225,7 +225,7 @@ pub const BUGS: [Planted; 107] = [
     ),
     core(
         "undecided-not-kept",
-        300,
+        2_000,
         "retention takes the segments of messages that wait for a decision",
     ),
     core(
@@ -259,7 +259,7 @@ pub const BUGS: [Planted; 107] = [
     ),
     core(
         "rule-of-one-member",
-        100,
+        500,
         "a new filter of a broadcast group rules one member alone",
     ),
     core("present-expires", 50, "a member that has a stream is taken for absent"),
