@@ -90,17 +90,6 @@ fn serve(harness: &mut Harness) {
     }
 }
 
-/// What was released, by its bodies.
-fn released(harness: &mut Harness) -> Vec<String> {
-    harness.sync();
-    let batches = harness.durable.iter().filter_map(|(_, record)| match &record.change {
-        Change::Released { batch, .. } => Some(Batch::parse(batch.clone()).unwrap()),
-        _ => None,
-    });
-    let bodies = batches.flat_map(|batch| batch.rows().map(|row| batch.body(&row)).collect::<Vec<_>>());
-    bodies.map(|body| String::from_utf8(body.to_vec()).unwrap()).collect()
-}
-
 #[test]
 fn a_delayed_message_is_released_when_it_is_due_and_not_before() {
     let mut harness = Harness::new();
@@ -113,12 +102,12 @@ fn a_delayed_message_is_released_when_it_is_due_and_not_before() {
     serve(&mut harness);
     assert_eq!(harness.core.next_deadline(), Some(4_000));
     harness.wait(499);
-    assert_eq!(released(&mut harness), Vec::<String>::new());
+    assert_eq!(harness.released(), Vec::<String>::new());
     harness.wait(1);
-    assert_eq!(released(&mut harness), ["after 3000"]);
+    assert_eq!(harness.released(), ["after 3000"]);
     harness.wait(2_000);
     serve(&mut harness);
-    assert_eq!(released(&mut harness), ["after 3000", "after 5000"], "late, since it was read late");
+    assert_eq!(harness.released(), ["after 3000", "after 5000"], "late, since it was read late");
     assert_eq!(harness.core.counters().released, 2);
 }
 
@@ -146,7 +135,7 @@ fn a_retry_gets_the_first_answer_before_and_after_the_release() {
     assert_eq!(recalls(&mut harness, delayed(0, &[4_000, 2_000])), first);
     harness.wait(2_000);
     serve(&mut harness);
-    assert_eq!(released(&mut harness).len(), 2);
+    assert_eq!(harness.released().len(), 2);
     assert_eq!(recalls(&mut harness, delayed(0, &[1_000, 2_000])), first);
     harness.crash();
     assert_eq!(recalls(&mut harness, delayed(0, &[1_000, 2_000])), first);
@@ -172,11 +161,11 @@ fn a_recalled_message_is_never_released_though_it_was_read_ahead() {
     assert!(matches!(harness.answer(under_way), Some(Ok(Answer::Done))));
     harness.wait(2_000);
     serve(&mut harness);
-    assert_eq!(released(&mut harness), ["after 3000"]);
+    assert_eq!(harness.released(), ["after 3000"]);
     harness.crash();
     harness.wait(10_000);
     serve(&mut harness);
-    assert_eq!(released(&mut harness), ["after 3000"], "nor is any released twice");
+    assert_eq!(harness.released(), ["after 3000"], "nor is any released twice");
 }
 
 #[test]
@@ -208,24 +197,24 @@ fn a_clock_set_back_releases_nothing_twice_and_nothing_early() {
     harness.now.wall_ms += 1_000;
     harness.wait(1);
     serve(&mut harness);
-    assert_eq!(released(&mut harness), ["after 1000"]);
+    assert_eq!(harness.released(), ["after 1000"]);
     harness.now.wall_ms -= 100_000;
     harness.wait(10_000);
     serve(&mut harness);
-    assert_eq!(released(&mut harness), ["after 1000"]);
+    assert_eq!(harness.released(), ["after 1000"]);
     // What comes now is due by the clock as it is now.
     publish(&mut harness, delayed(2, &[-85_000]));
     harness.sync();
     harness.wait(3_500);
     serve(&mut harness);
     harness.wait(498);
-    assert_eq!(released(&mut harness), ["after 1000"]);
+    assert_eq!(harness.released(), ["after 1000"]);
     harness.wait(1);
-    assert_eq!(released(&mut harness), ["after 1000", "after -85000"]);
+    assert_eq!(harness.released(), ["after 1000", "after -85000"]);
     harness.now.wall_ms += 100_000;
     harness.wait(1);
     serve(&mut harness);
-    assert_eq!(released(&mut harness), ["after 1000", "after -85000", "after 2000"]);
+    assert_eq!(harness.released(), ["after 1000", "after -85000", "after 2000"]);
 }
 
 #[test]
@@ -240,10 +229,10 @@ fn releases_go_in_the_order_of_their_times_though_they_are_read_otherwise() {
     harness.sync();
     let (fetch, numbers) = asked(&mut harness).unwrap();
     harness.wait(500);
-    assert_eq!(released(&mut harness), Vec::<String>::new(), "the first is waited for");
+    assert_eq!(harness.released(), Vec::<String>::new(), "the first is waited for");
     let batch = Some(read(&harness, &numbers));
     harness.input(Input::DueFetched { fetch, batch });
-    assert_eq!(released(&mut harness), ["after 1001", "after 1002"]);
+    assert_eq!(harness.released(), ["after 1001", "after 1002"]);
 }
 
 #[test]
@@ -258,10 +247,10 @@ fn a_message_that_cannot_be_read_is_tried_again_and_holds_nothing_up_for_long() 
     assert!(asked(&mut harness).is_none(), "not at once");
     harness.wait(1_000);
     serve(&mut harness);
-    assert_eq!(released(&mut harness), ["after 1001"]);
+    assert_eq!(harness.released(), ["after 1001"]);
     harness.wait(9_000);
     serve(&mut harness);
-    assert_eq!(released(&mut harness), ["after 1001", "after 1000"]);
+    assert_eq!(harness.released(), ["after 1001", "after 1000"]);
     assert_eq!(harness.core.counters().due_unreadable, 1);
 }
 
@@ -273,7 +262,7 @@ fn a_deleted_topic_drops_what_waits_there_and_counts_it() {
     harness.admin(Admin::DeleteTopic { name: "t".to_owned() });
     serve(&mut harness);
     harness.wait(5_000);
-    assert_eq!(released(&mut harness), Vec::<String>::new());
+    assert_eq!(harness.released(), Vec::<String>::new());
     let request = recall(&mut harness, told[0]);
     assert_eq!(harness.refusal(request), ErrorCode::TopicDeleted);
     assert_eq!(harness.core.counters().delays_dropped, 2);

@@ -100,13 +100,7 @@ fn released(harness: &mut Harness) -> Vec<String> {
             harness.input(Input::DueFetched { fetch, batch });
         }
     }
-    harness.sync();
-    let batches = harness.durable.iter().filter_map(|(_, record)| match &record.change {
-        Change::Released { batch, .. } => Some(Batch::parse(batch.clone()).unwrap()),
-        _ => None,
-    });
-    let bodies = batches.flat_map(|batch| batch.rows().map(|row| batch.body(&row)).collect::<Vec<_>>());
-    bodies.map(|body| String::from_utf8(body.to_vec()).unwrap()).collect()
+    harness.released()
 }
 
 #[test]

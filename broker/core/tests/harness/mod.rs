@@ -144,6 +144,17 @@ impl Harness {
         }
     }
 
+    /// Makes all durable, and says what was released so far, by its bodies.
+    pub fn released(&mut self) -> Vec<String> {
+        self.sync();
+        let batches = self.durable.iter().filter_map(|(_, record)| match &record.change {
+            Change::Released { batch, .. } => Some(Batch::parse(batch.clone()).expect("a batch")),
+            _ => None,
+        });
+        let bodies = batches.flat_map(|batch| batch.rows().map(|row| batch.body(&row)).collect::<Vec<_>>());
+        bodies.map(|body| String::from_utf8(body.to_vec()).expect("a text")).collect()
+    }
+
     /// The refusal that a request got, or its only batch.
     pub fn refusal(&mut self, request: RequestId) -> ErrorCode {
         match self.answer(request).expect("an answer") {
