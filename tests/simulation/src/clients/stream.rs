@@ -216,8 +216,8 @@ impl Stream {
         self.connection.take()
     }
 
-    /// Whether it holds nothing.
+    /// Whether it holds nothing, or left for good: what reached it after that comes back to its group by itself.
     pub fn is_done(&self) -> bool {
-        self.held.is_empty()
+        self.absence.is_gone() || self.held.is_empty()
     }
 }
