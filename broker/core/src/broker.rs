@@ -16,6 +16,7 @@ use crate::delay::Releasing;
 use crate::effect::{Answer, Effect};
 use crate::input::{Input, RequestId};
 use crate::journal::Journal;
+use crate::parting::Parting;
 use crate::planted::{self, Bug};
 use crate::publish::Publishing;
 use crate::receipt::Receipts;
@@ -36,6 +37,7 @@ pub struct Core {
     pub(crate) visible: Visible,
     pub(crate) publishing: Publishing,
     pub(crate) releasing: Releasing,
+    pub(crate) parting: Parting,
     pub(crate) asking: Asking,
     pub(crate) consuming: Consuming,
     pub(crate) checkpointing: Checkpointing,
@@ -79,6 +81,7 @@ impl Core {
             visible: Visible::default(),
             publishing: Publishing::default(),
             releasing: Releasing::default(),
+            parting: Parting::default(),
             asking: Asking::default(),
             consuming: Consuming::default(),
             checkpointing: Checkpointing::default(),
@@ -110,6 +113,7 @@ impl Core {
         self.set_now(now);
         self.journal.start(next);
         self.checkpointing.started(self.replayed_from.unwrap_or(next));
+        self.parting.request();
         self.start_readings();
     }
 
@@ -177,7 +181,11 @@ impl Core {
             Input::NotAsked { ask } => self.ask_ended(ask, false),
             Input::DueFetched { fetch, batch } => self.due_fetched(fetch, batch),
             Input::Located { locate, offset } => self.located(locate, offset),
-            Input::Checkpointed => self.checkpointing.finished(),
+            Input::Part(done) => self.part_done(done),
+            Input::Checkpointed => {
+                self.checkpointing.finished();
+                self.parting.request();
+            }
             Input::Trim { queue, start } => self.trim(queue, start),
             Input::Tick => {}
         }
@@ -188,6 +196,7 @@ impl Core {
         self.set_now(now);
         self.store_published();
         self.ask_undecided();
+        self.step_parts();
         self.release_due();
         self.serve_readings();
         self.checkpoint_step();
@@ -209,6 +218,7 @@ impl Core {
             slices,
             self.consuming.next_timer(),
             self.next_release(),
+            self.next_part_step(),
             self.next_ask(),
             self.journal.cover_mono_ms(),
         ]

@@ -2,7 +2,7 @@
 
 use sluice_log::record::{Backoff, GroupSettings, OLDEST_EVERY, OnExhausted, OnExpired, Sharing, StartPoint, TopicSettings};
 
-use crate::limits::{CULPRIT_QUORUM, FRAME_RECORDS_BYTES_MAX, GRANT_MESSAGES_MAX, MEMBER_ABSENT_MS};
+use crate::limits::{CULPRIT_QUORUM, FRAME_RECORDS_BYTES_MAX, GRANT_MESSAGES_MAX, MEMBER_ABSENT_MS, PART_MESSAGES_MAX};
 
 /// The settings of the core, each with the default that [`CoreConfig::default`] gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +38,13 @@ pub struct CoreConfig {
     pub asks_max: u16,
     /// After so long without reading a member of a broadcast group is forgotten with its cursors, in milliseconds. Default: 24 hours.
     pub member_absent_ms: u64,
+    /// What is due within so many milliseconds waits in memory, and what is due after more than twice as many goes into a part of the calendar.
+    /// Default: `None`, which puts nothing into parts.
+    pub near_ms: Option<i64>,
+    /// Far-off messages in a new part, at most. Default: 16,384.
+    pub part_messages: usize,
+    /// So many parts of about the same size are merged. Default: 8.
+    pub merged_parts: usize,
 }
 
 impl Default for CoreConfig {
@@ -72,6 +79,9 @@ impl Default for CoreConfig {
             ask_interval_ms: 30_000,
             asks_max: 15,
             member_absent_ms: MEMBER_ABSENT_MS,
+            near_ms: None,
+            part_messages: PART_MESSAGES_MAX,
+            merged_parts: 8,
         }
     }
 }

@@ -15,6 +15,14 @@ pub struct Counters {
     pub delays_dropped: u64,
     /// Messages that were due and could not be read; each is tried again.
     pub due_unreadable: u64,
+    /// Files of far-off messages written, ...
+    pub parts_written: u64,
+    /// ... not written for want of room or because something could not be read, ...
+    pub parts_failed: u64,
+    /// ... and dropped, since nothing of them is needed any more.
+    pub parts_dropped: u64,
+    /// Far-off messages that came near.
+    pub taken_in: u64,
     /// Messages taken that wait for a decision.
     pub prepared: u64,
     /// Of these, messages that were committed.

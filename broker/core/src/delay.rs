@@ -1,23 +1,19 @@
-//! Releasing messages that were delayed: they are read while they are nearly due, stored in their queue when they are, and recalled before.
+//! Releasing messages that were delayed: they are read while they are nearly due, and stored in their queue when they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use bytes::Bytes;
 use sluice_log::record::{Change, Due};
 use sluice_protocol::batch::{Batch, BatchMerger, Uses};
-use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Position, QueueId, TopicId};
 use sluice_protocol::limits::BATCH_MESSAGES_MAX;
 
 use crate::broker::Core;
-use crate::effect::{Answer, Effect, FetchId};
-use crate::input::RequestId;
+use crate::effect::{Effect, FetchId};
 use crate::limits::{
     DUE_AGAIN_MS, DUE_AHEAD_MS, DUE_BYTES_MAX, DUE_FETCH_MAX, DUE_FETCHES_MAX, FETCH_AGAIN_MS, MERGED_BATCH_BYTES_MAX, RELEASED_MAX,
 };
 use crate::planted::{self, Bug};
 use crate::publish::queue_of_row;
-use crate::state::transaction::Known;
 
 /// What is read ahead of the calendars.
 #[derive(Debug, Default)]
@@ -61,16 +57,16 @@ impl Releasing {
         }
     }
 
-    /// Messages come into a calendar.
+    /// Messages come into a calendar, or come back from a part: perhaps the last that was looked at.
     pub(crate) fn came(&mut self, topic: TopicId, due: impl Iterator<Item = Due>) {
         let Some(ahead) = self.topics.get_mut(&topic) else { return };
         let looked = ahead.looked;
-        let late = due.filter(|due| Some(*due) < looked && !planted::is(Bug::DueForgotten));
+        let late = due.filter(|due| Some(*due) <= looked && !planted::is(Bug::DueForgotten));
         ahead.unasked.extend(late);
     }
 
-    /// A message was recalled.
-    fn recalled(&mut self, topic: TopicId, due: Due) {
+    /// A message was recalled, or waits in a part from now on.
+    pub(crate) fn withdraw(&mut self, topic: TopicId, due: Due) {
         let Some(ahead) = self.topics.get_mut(&topic) else { return };
         ahead.unasked.remove(&due);
         ahead.asked.remove(&due);
@@ -113,7 +109,12 @@ impl Core {
             self.look_ahead(topic, &mut ahead, near_ms);
             self.release_ready(topic, &mut ahead);
             self.ask_due(topic, &mut ahead);
-            if self.state.calendars.get(topic).is_some_and(|calendar| !calendar.is_empty()) {
+            if self
+                .state
+                .calendars
+                .get(topic)
+                .is_some_and(|calendar| calendar.first_ms().is_some())
+            {
                 self.releasing.topics.insert(topic, ahead);
             }
         }
@@ -206,11 +207,14 @@ impl Core {
                 ahead.asked.insert(*due);
             }
             let fetch = FetchId(self.consuming.next_id());
-            let numbers = due.iter().map(|due| due.number).collect();
+            let read = Effect::FetchDue {
+                fetch,
+                calendar: topic.calendar(),
+                messages: due.clone(),
+                parts: self.parts_of(topic, &due),
+            };
             self.releasing.fetches.insert(fetch, (topic, due));
-            let calendar = topic.calendar();
-            self.journal
-                .release(Position::default(), Effect::FetchDue { fetch, calendar, numbers });
+            self.journal.release(Position::default(), read);
         }
     }
 
@@ -242,34 +246,6 @@ impl Core {
             ahead.unreadable.extend(unread.next().map(|due| (*due, again_mono_ms)));
         }
         ahead.unasked.extend(unread.copied());
-    }
-
-    /// Takes a message out of its calendar. That it is there no more is said when it is durable, since a crash might bring it back.
-    pub(crate) fn recall(&mut self, request: RequestId, handle: &Bytes) {
-        let Some((topic, due)) = self.receipts.read_recall(handle) else {
-            return self.refuse(request, Refusal::plain(ErrorCode::BadRecallHandle));
-        };
-        if !self.state.topics.contains_key(&topic) {
-            return self.refuse_after(self.journal.last(), request, Refusal::plain(ErrorCode::TopicDeleted));
-        }
-        if !self.state.calendars.get(topic).is_some_and(|calendar| calendar.holds(due)) {
-            let transactions = self.state.transactions.get(topic);
-            let undecided = transactions.is_some_and(|transactions| matches!(transactions.known(due.number), Known::Undecided(_)));
-            let what = if undecided {
-                "the message was not committed yet: roll it back instead"
-            } else if due.at_ms <= self.now.wall_ms {
-                "the message was due and was released, unless it was recalled before"
-            } else {
-                "the message was recalled or rolled back before"
-            };
-            return self.refuse_after(self.journal.last(), request, Refusal::new(ErrorCode::NotWaiting, what));
-        }
-        let depends = self.record(Change::Recalled { topic, due });
-        self.counters.recalled += 1;
-        if !planted::is(Bug::RecalledFetchedFires) {
-            self.releasing.recalled(topic, due);
-        }
-        self.answer(depends, request, Answer::Done);
     }
 
     /// When something is to be released or asked for, in milliseconds on the monotonic clock.

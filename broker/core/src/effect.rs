@@ -2,13 +2,14 @@
 
 use bytes::Bytes;
 use sluice_log::record::{
-    CursorId, Filter, GroupSettings, Holder, LeaseRange, OffsetRange, OnFailure, PluginLimits, ReturnReason, TopicSettings,
+    CursorId, Due, Filter, GroupSettings, Holder, LeaseRange, OffsetRange, OnFailure, PartId, PluginLimits, ReturnReason, TopicSettings,
 };
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueOffset, Sequence, TopicId};
 
 pub use crate::copied::{Copied, DeadLetter, RolledBack};
 use crate::input::{LeasePlace, RequestId, SubscriptionId};
+pub use crate::parts::{FoundIn, PartDone, PartJobId, PartRead, PartSource, PartWork};
 use crate::receipt::{RECALL_BYTES, TRANSACTION_BYTES};
 use crate::standing::Standing;
 use crate::state::transaction::Undecided;
@@ -74,12 +75,16 @@ pub enum Effect {
     /// Ask a live producer of the topic what becomes of a prepared message; answered by `Input::Asked` once it was delivered to one, or by
     /// `Input::NotAsked`. What that producer says comes as any decision does.
     Ask(Ask),
-    /// Read the messages with these numbers of a calendar, which are due in this order; answered by `Input::DueFetched`.
+    /// Read these messages of a calendar, in the order in which they are due; answered by `Input::DueFetched`. What is not in the log is in
+    /// one of the parts.
     FetchDue {
         fetch: FetchId,
         calendar: QueueId,
-        numbers: Vec<QueueOffset>,
+        messages: Vec<Due>,
+        parts: Vec<PartId>,
     },
+    /// Do something with the parts of the calendar; answered by `Input::Part`, but for a removal.
+    Parts(PartWork),
     /// Find the first offset of a queue stored at `wall_ms` or later; answered by `Input::Located`.
     Locate { locate: LocateId, queue: QueueId, wall_ms: i64 },
     /// Part of a checkpoint.

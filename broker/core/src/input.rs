@@ -7,7 +7,7 @@ use sluice_log::record::{Filter, GroupSettings, OnFailure, PluginLimits, StartPo
 use sluice_protocol::batch::Batch;
 use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
-use crate::effect::{AskId, FetchId, JudgeId, LocateId};
+use crate::effect::{AskId, FetchId, JudgeId, LocateId, PartDone};
 
 /// A client's connection, numbered by the shell; never used again within an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -99,6 +99,8 @@ pub enum Input {
     FetchFailed { fetch: FetchId },
     /// The messages that `Effect::FetchDue` asked for, or the first so many of them. None at all: the first could not be read this time.
     DueFetched { fetch: FetchId, batch: Option<Batch> },
+    /// What became of `Effect::Parts`.
+    Part(PartDone),
     /// What `Effect::Ask` asks was delivered to a producer that said it answers for this topic.
     Asked { ask: AskId },
     /// It was not: there is no such producer, or it could not be reached. It does not count, and is tried again after a while.

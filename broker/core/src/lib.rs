@@ -17,6 +17,8 @@ mod leases;
 mod letters;
 pub mod limits;
 mod operate;
+mod parting;
+mod parts;
 pub mod planted;
 mod publish;
 mod ranges;
@@ -25,6 +27,7 @@ mod shown;
 pub mod standing;
 pub mod state;
 pub mod survey;
+mod taking;
 mod transaction;
 
 pub use broker::Core;

@@ -109,6 +109,22 @@ pub const DUE_FETCH_MAX: usize = 1_024;
 pub const DUE_FETCHES_MAX: usize = 8;
 /// ... while no more bytes than these are kept ahead. What is due already is read nevertheless.
 pub const DUE_BYTES_MAX: usize = 64 << 20;
+/// Where messages are not put into parts, those in parts come into memory so long before they are due, in milliseconds.
+pub const NEAR_MS: i64 = 10 * 60 * 1_000;
+/// Far-off messages that one part of the calendar takes out of the log, ...
+pub const PART_MESSAGES_MAX: usize = 16_384;
+/// ... that a part has which was merged out of others, ...
+pub const PART_MERGED_MESSAGES_MAX: u64 = 1 << 18;
+/// ... and the bytes of such a part.
+pub const PART_MERGED_BYTES_MAX: u64 = 1 << 30;
+/// Messages that are taken in from a part at one time, ...
+pub const TAKEN_IN_MAX: usize = 4_096;
+/// ... and parts that are read for that at one time.
+pub const PART_READS_MAX: usize = 4;
+/// A part that could not be written or read is tried again after so long, in milliseconds, ...
+pub const PART_AGAIN_MS: u64 = 10_000;
+/// ... and parts that could not be merged after so long.
+pub const MERGE_AGAIN_MS: u64 = 600_000;
 /// Messages of one lane that are ended in one turn because they expired.
 pub const EXPIRED_MAX: u64 = 8_192;
 /// Messages of one topic that are released in one turn.

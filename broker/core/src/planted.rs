@@ -95,11 +95,17 @@ pub enum Bug {
     AbsentStays,
     AbsentHoldsRetention,
     AckForAllMembers,
+    PointNotMoved,
+    FarRecallForgotten,
+    DeadInPartFires,
+    AbsorbedStays,
+    PartDroppedEarly,
+    TakenForgotten,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 91] = [
+    pub const ALL: [(&str, Self); 97] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -191,6 +197,12 @@ impl Bug {
         ("absent-stays", Self::AbsentStays),
         ("absent-holds-retention", Self::AbsentHoldsRetention),
         ("ack-for-all-members", Self::AckForAllMembers),
+        ("point-not-moved", Self::PointNotMoved),
+        ("far-recall-forgotten", Self::FarRecallForgotten),
+        ("dead-in-part-fires", Self::DeadInPartFires),
+        ("absorbed-stays", Self::AbsorbedStays),
+        ("part-dropped-early", Self::PartDroppedEarly),
+        ("taken-forgotten", Self::TakenForgotten),
     ];
 }
 

@@ -15,6 +15,7 @@ mod members;
 pub mod meta;
 mod operated;
 pub mod order;
+pub mod parts;
 pub mod pause;
 mod prepared;
 pub mod producer;
@@ -40,6 +41,7 @@ use self::group::Group;
 use self::growth::Growth;
 use self::letters::Letters;
 use self::meta::Meta;
+use self::parts::Parts;
 use self::pause::{Pause, PauseId};
 use self::producer::{Producers, Waiting};
 use self::queue::Queue;
@@ -78,6 +80,8 @@ pub struct State {
     pub growths: BTreeMap<TopicId, Growth>,
     /// The messages that wait for their time.
     pub calendars: Calendars,
+    /// The files of those that are far off.
+    pub parts: Parts,
     /// The messages that wait for a decision, and what was decided.
     pub transactions: AllTransactions,
     /// The ids that producers gave their messages of late.
@@ -319,6 +323,7 @@ impl State {
             Change::Operated(operated) => self.apply_operated(position, at, operated),
             Change::Transaction(transaction) => self.apply_transaction(position, at, transaction),
             Change::GivenIds(given) => self.given_ids.apply(position, at.mono_ms, given),
+            Change::Parts(change) => self.apply_parts(position, change),
         }
     }
 
@@ -408,6 +413,7 @@ impl State {
             | Change::Operated(_)
             | Change::Transaction(_)
             | Change::GivenIds(_)
+            | Change::Parts(_)
             | Change::Delayed { .. }
             | Change::Released { .. }
             | Change::Recalled { .. }

@@ -56,6 +56,7 @@ impl Core {
         for message in &messages {
             self.releasing.came(message.topic, std::iter::once(message.due));
         }
+        self.note_far(messages.iter().map(|message| message.due.at_ms));
         if planted::is(Bug::CommitForgotten) && messages.len() > 1 {
             messages.pop();
         }

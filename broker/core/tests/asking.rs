@@ -298,7 +298,7 @@ fn an_operator_commits_what_was_given_up_and_it_is_released_once() {
     let fetched = harness
         .effects
         .iter()
-        .any(|effect| matches!(effect, Effect::FetchDue { numbers, .. } if *numbers == [QueueOffset(1)]));
+        .any(|effect| matches!(effect, Effect::FetchDue { messages, .. } if messages.iter().map(|due| due.number).eq([QueueOffset(1)])));
     assert!(fetched, "it is due at once");
     assert_eq!(known(&harness, 0), Known::Committed);
     harness.crash();

@@ -62,7 +62,7 @@ fn asked(harness: &mut Harness) -> Option<(FetchId, Vec<QueueOffset>)> {
         .iter()
         .position(|effect| matches!(effect, Effect::FetchDue { .. }))?;
     match harness.effects.remove(place) {
-        Effect::FetchDue { fetch, numbers, .. } => Some((fetch, numbers)),
+        Effect::FetchDue { fetch, messages, .. } => Some((fetch, messages.iter().map(|due| due.number).collect())),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ mod harness;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use changes::{broadcast, expiry, given_ids, lanes, transactions};
+use changes::{broadcast, expiry, given_ids, lanes, parts, transactions};
 use harness::batch;
 use sluice_core::state::State;
 use sluice_log::record::*;
@@ -348,6 +348,11 @@ fn entries_of_lanes_are_written_and_read_as_ever() {
 #[test]
 fn entries_of_expiry_are_written_and_read_as_ever() {
     check("entries-expiry-1.bin", &state(expiry()), &[1, 2, 3, 5, 6]);
+}
+
+#[test]
+fn entries_of_parts_are_written_and_read_as_ever() {
+    check("entries-parts-1.bin", &state(parts()), &[1, 2, 3, 7, 9, 10, 19, 20]);
 }
 
 #[test]

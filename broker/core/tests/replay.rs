@@ -3,11 +3,14 @@
 #[path = "replay/changes.rs"]
 mod changes;
 mod harness;
+#[path = "replay/parts.rs"]
+mod parts;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use changes::{change, due};
 use harness::batch;
+use parts::Parted;
 use proptest::prelude::*;
 use sluice_core::state::State;
 use sluice_core::state::codec::Key;
@@ -31,6 +34,7 @@ fn history(changes: Vec<Change>) -> Vec<(Position, Record)> {
     let (mut created, mut topics, mut groups) = ([0, 0, 0], BTreeSet::new(), BTreeSet::new());
     let mut queues: BTreeMap<TopicId, u16> = BTreeMap::new();
     let (mut calendars, mut numbers) = (BTreeMap::new(), BTreeMap::new());
+    let mut parted = Parted::default();
     let (mut undecided, mut given_up) = (BTreeMap::new(), BTreeMap::new());
     let numbered = changes.into_iter().filter_map(|mut change| {
         let mut next = |kind: usize| {
@@ -64,7 +68,8 @@ fn history(changes: Vec<Change>) -> Vec<(Position, Record)> {
             }
             Change::Released { queue, due, .. } => {
                 let waiting = calendars.entry(queue.topic).or_default();
-                due.retain_mut(|due| take(waiting, due));
+                let taken = parted.taken.entry(queue.topic).or_default();
+                due.retain_mut(|due| take(waiting, due) || take(taken, due));
                 topics.contains(&queue.topic)
             }
             Change::Operated(Operated {
@@ -84,7 +89,11 @@ fn history(changes: Vec<Change>) -> Vec<(Position, Record)> {
                 reading.retain(|group| groups.contains(group));
                 topics.contains(topic)
             }
-            Change::Recalled { topic, due } => take(calendars.entry(*topic).or_default(), due) && topics.contains(topic),
+            Change::Recalled { topic, due } => {
+                let (waiting, taken) = (calendars.entry(*topic).or_default(), parted.taken.entry(*topic).or_default());
+                (take(taken, due) || take(waiting, due)) && topics.contains(topic)
+            }
+            Change::Parts(change) => parted.made_possible(change, &mut calendars, &topics),
             Change::Transaction(Transaction::Prepared { topic, first, due_ms, .. }) => {
                 let waiting: &mut Vec<Due> = undecided.entry(*topic).or_default();
                 *first = QueueOffset(*numbers.entry(*topic).or_insert(0));

@@ -95,7 +95,8 @@ fn read(harness: &Harness, numbers: &[QueueOffset]) -> Batch {
 /// Reads what the core asks for, and says what was released so far, by its bodies.
 fn released(harness: &mut Harness) -> Vec<String> {
     while let Some(place) = harness.effects.iter().position(|effect| matches!(effect, Effect::FetchDue { .. })) {
-        if let Effect::FetchDue { fetch, numbers, .. } = harness.effects.remove(place) {
+        if let Effect::FetchDue { fetch, messages, .. } = harness.effects.remove(place) {
+            let numbers: Vec<QueueOffset> = messages.iter().map(|due| due.number).collect();
             let batch = Some(read(harness, &numbers));
             harness.input(Input::DueFetched { fetch, batch });
         }

@@ -81,6 +81,16 @@ pub enum LogError {
         /// What is wrong.
         reason: String,
     },
+    /// A file of far-off messages is lost or damaged.
+    #[error("{file} is damaged: {reason}, at byte {offset}; restore a backup, or see what is readable with `sluice inspect`")]
+    BadPart {
+        /// The file.
+        file: String,
+        /// The place in it.
+        offset: u64,
+        /// What is wrong.
+        reason: String,
+    },
     /// A setting that the log cannot work with.
     #[error("{0}")]
     Setting(String),
@@ -118,6 +128,7 @@ impl LogError {
             | Self::Unreadable { .. }
             | Self::Gone { .. }
             | Self::BadBatch { .. }
+            | Self::BadPart { .. }
             | Self::Setting(_) => false,
         }
     }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::checkpoint;
 use crate::frame::{FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, FrameSecret};
+use crate::part;
 use crate::scan::frame_records;
 use crate::segment::SegmentHeader;
 use crate::sidecar;
@@ -50,4 +51,9 @@ pub fn sidecar(bytes: &[u8]) -> Option<Bytes> {
 pub fn checkpoint(secret: u64, bytes: &Bytes) -> Option<Bytes> {
     let checkpoint = checkpoint::decode(FrameSecret(secret), bytes).ok()?;
     Some(checkpoint::encode(FrameSecret(secret), &checkpoint))
+}
+
+/// A whole part of the calendar; `None` when `bytes` is none of this log.
+pub fn part(secret: u64, bytes: &Bytes) -> Option<Bytes> {
+    part::rewrite(FrameSecret(secret), bytes)
 }

@@ -12,6 +12,7 @@ mod index;
 mod inspect;
 mod keys;
 pub mod limits;
+mod part;
 pub mod planted;
 mod reader;
 pub mod record;
@@ -32,7 +33,7 @@ pub use frame::{FRAME_HEADER_BYTES, RECORD_LENGTH_BYTES, frame_bytes, record_pos
 pub use index::BatchPlace;
 pub use inspect::{CheckpointReport, Damage, Ending, Report, SegmentReport, SidecarState, inspect};
 pub use keys::KeyedRange;
-pub use reader::{History, LogReader, StoredQueue};
+pub use reader::{Delayed, Following, History, LogReader, SeenDelayed, StoredQueue, WrittenPart};
 pub use recovery::{Log, Opened, Recovery, Start};
 pub use replay::Replay;
 pub use storage::{Entry, FaultyStorage, FileStorage, SECTOR_BYTES, Storage, StorageFile, StorageLock, conformance};

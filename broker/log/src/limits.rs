@@ -49,6 +49,16 @@ pub const AHEAD_BYTES_MAX: u64 = 128 << 10;
 /// Bytes between the attributes of two batches (bodies, frame and record headers) that are rather read than left out: about what one more
 /// read from the page cache costs.
 pub const AHEAD_GAP_BYTES_MAX: u64 = 4 << 10;
+/// Messages in one block of a part of the calendar, at most.
+pub const PART_BLOCK_MESSAGES_MAX: usize = 256;
+/// A block of a part ends when it holds so many bytes.
+pub const PART_BLOCK_BYTES_MAX: usize = 1 << 20;
+/// The directory of a part takes so much at most, which is over a hundred million messages.
+pub const PART_DIRECTORY_BYTES_MAX: u64 = 32 << 20;
+/// What is written out of the log into one part, about; what is left over goes into the next.
+pub const PART_BYTES_MAX: u64 = 256 << 20;
+/// Parts kept open, each with its directory in memory.
+pub const OPEN_PARTS_MAX: usize = 64;
 /// A checkpoint is synced each time that so much of it was written.
 pub const CHECKPOINT_SYNC_BYTES: u64 = 1 << 20;
 /// How much is read at once when a log is scanned.

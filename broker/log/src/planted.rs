@@ -20,11 +20,13 @@ pub enum Bug {
     ClockStartsAnew,
     ReserveForgotten,
     SidecarAtOnce,
+    PartUnsynced,
+    MergeDropsOne,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 16] = [
+    pub const ALL: [(&str, Self); 18] = [
         ("checksum-unverified", Self::ChecksumUnverified),
         ("stale-frame", Self::StaleFrame),
         ("sync-skipped", Self::SyncSkipped),
@@ -41,6 +43,8 @@ impl Bug {
         ("clock-starts-anew", Self::ClockStartsAnew),
         ("reserve-forgotten", Self::ReserveForgotten),
         ("sidecar-at-once", Self::SidecarAtOnce),
+        ("part-unsynced", Self::PartUnsynced),
+        ("merge-drops-one", Self::MergeDropsOne),
     ];
 }
 

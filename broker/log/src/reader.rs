@@ -1,5 +1,6 @@
 //! Reading the log by queue and offset, by time and by message id, from any thread while it is written.
 
+mod far;
 mod history;
 mod kept;
 mod parts;
@@ -19,11 +20,14 @@ use crate::cache::{Recent, Tail};
 use crate::error::LogError;
 use crate::frame::FrameSecret;
 use crate::index::{BatchPlace, QueueEntries, SegmentIndex, waiting};
-use crate::limits::{INDEX_CACHE_BYTES_MAX, OPEN_SEGMENTS_MAX, OPEN_SIDECARS_MAX, SPARSE_BATCHES_MAX, SPARSE_BYTES_MAX};
+use crate::limits::{INDEX_CACHE_BYTES_MAX, OPEN_PARTS_MAX, OPEN_SEGMENTS_MAX, OPEN_SIDECARS_MAX, SPARSE_BATCHES_MAX, SPARSE_BYTES_MAX};
+use crate::part::Part;
+use crate::record::PartId;
 use crate::segment::{Segment, segment_name};
 use crate::sidecar::Sidecar;
 use crate::storage::{Storage, StorageFile};
 
+pub use self::far::{Delayed, Following, SeenDelayed, WrittenPart};
 pub use self::history::History;
 pub use self::kept::StoredQueue;
 use self::search::KeyFilters;
@@ -47,6 +51,7 @@ pub(crate) struct Shared {
     unwritten: Mutex<Unwritten>,
     sparse: Mutex<Recent<Position, Attributes>>,
     key_filters: Mutex<KeyFilters>,
+    calendar: Mutex<Recent<PartId, Arc<Part>>>,
 }
 
 /// Indexes without a sidecar, by the base of their segment, with its end.
@@ -75,6 +80,7 @@ impl Shared {
             unwritten: Mutex::new(unwritten),
             sparse: Mutex::new(Recent::new(SPARSE_BYTES_MAX)),
             key_filters: Mutex::default(),
+            calendar: Mutex::new(Recent::new(OPEN_PARTS_MAX)),
         }
     }
 
@@ -108,6 +114,10 @@ impl Shared {
 
     fn key_filters(&self) -> MutexGuard<'_, KeyFilters> {
         self.key_filters.lock().expect("nothing panics while it holds the filters")
+    }
+
+    fn calendar(&self) -> MutexGuard<'_, Recent<PartId, Arc<Part>>> {
+        self.calendar.lock().expect("nothing panics while it holds the cache")
     }
 
     fn unwritten(&self) -> MutexGuard<'_, Unwritten> {

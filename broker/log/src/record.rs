@@ -11,6 +11,7 @@ mod given_ids;
 mod kind;
 mod lanes;
 mod operated;
+mod parts;
 mod sharing;
 mod stored;
 mod transaction;
@@ -26,6 +27,7 @@ pub use given_ids::{GivenId, GivenIds};
 pub use kind::kind_name;
 pub use lanes::{OLDEST_EVERY, OnExhausted, Parked, put_extension, put_parked, take_extension, take_parked};
 pub use operated::{Operated, Operation, SentBack};
+pub use parts::{FarOff, PartChange, PartFacts, PartId, put_far_off, take_far_off};
 pub use sharing::{Sharing, put_sharing, take_sharing};
 pub(crate) use stored::{Origin, StoredBatch, stored};
 pub use transaction::{Asked, Prepared, Transaction};
@@ -226,6 +228,8 @@ pub enum Change {
     Transaction(Transaction),
     /// What is remembered of the ids that producers gave their messages.
     GivenIds(GivenIds),
+    /// Something happened to the parts of the calendar.
+    Parts(PartChange),
 }
 
 /// A message in the calendar of a topic, in the order of release.

@@ -17,6 +17,7 @@ use sluice_protocol::wire::Reader;
 use support::broadcast::of_broadcast;
 use support::expiry::of_expiry;
 use support::given_ids::given_id_kinds;
+use support::parts::part_kinds;
 use support::transaction::transaction_kinds;
 use support::{append, appended, batch, calendar_kinds, each_kind, keyed_batch, numbered, of_lanes, of_topics, open, operated, queue};
 
@@ -180,6 +181,16 @@ fn records_of_broadcast_groups_are_written_and_read_as_ever() {
         .map(|record| Record::decode(&record.encode()).unwrap())
         .collect();
     assert_eq!(read, of_broadcast());
+}
+
+#[test]
+fn records_of_parts_are_written_and_read_as_ever() {
+    check("records-parts-1.bin", &side_by_side(&part_kinds()));
+    let read: Vec<_> = part_kinds()
+        .iter()
+        .map(|record| Record::decode(&record.encode()).unwrap())
+        .collect();
+    assert_eq!(read, part_kinds());
 }
 
 /// `records-1.bin` has the kinds that there were before `records-2.bin`, and a binding that does not say what becomes of failures.

@@ -339,6 +339,7 @@ fn changes() -> impl Strategy<Value = Change> {
         (operation(), ".{0,40}").prop_map(|(operation, by)| Change::Operated(Operated { by, operation })),
         transactions(queue.clone(), batch.clone()).prop_map(Change::Transaction),
         given_ids(queue.clone()).prop_map(Change::GivenIds),
+        parts().prop_map(Change::Parts),
         (any::<(u64, u64)>(), prop::collection::vec(any::<i64>(), 0..9), batch.clone()).prop_map(|((topic, first), due_ms, batch)| {
             Change::Delayed {
                 topic: TopicId(topic),
@@ -361,6 +362,45 @@ fn changes() -> impl Strategy<Value = Change> {
                 starts,
             }
         }),
+    ]
+}
+
+fn parts() -> impl Strategy<Value = PartChange> {
+    let far = || {
+        any::<(i64, u64, u64)>().prop_map(|(at_ms, topic, number)| FarOff {
+            at_ms,
+            topic: TopicId(topic),
+            number: QueueOffset(number),
+        })
+    };
+    let (part, some) = (|| any::<u64>().prop_map(PartId), || prop::collection::vec(far(), 0..5));
+    let facts = (any::<(u64, u64)>(), far(), far()).prop_map(|((messages, bytes), first, last)| PartFacts {
+        messages,
+        bytes,
+        first,
+        last,
+    });
+    prop_oneof![
+        (part(), facts, some(), prop::collection::vec(part(), 0..4), some()).prop_map(|(part, facts, moved, absorbed, dead)| {
+            PartChange::Written {
+                part,
+                facts,
+                moved,
+                absorbed,
+                dead,
+            }
+        }),
+        (part(), some(), any::<u64>(), far(), any::<Option<i64>>()).prop_map(|(part, taken, passed, point, next_ms)| {
+            PartChange::TakenIn {
+                part,
+                taken,
+                passed,
+                point,
+                next_ms,
+            }
+        }),
+        (part(), far()).prop_map(|(part, message)| PartChange::Recalled { part, message }),
+        part().prop_map(|part| PartChange::Dropped { part }),
     ]
 }
 

@@ -44,6 +44,18 @@ pub(crate) const CORE_COUNTS: &[CoreCount] = &[
         "Times that a delayed message could not be read when it was due.",
         |c| c.due_unreadable,
     ),
+    ("calendar_parts_written", "Files of far-off messages written.", |c| c.parts_written),
+    (
+        "calendar_parts_failed",
+        "Times that a file of far-off messages could not be written.",
+        |c| c.parts_failed,
+    ),
+    (
+        "calendar_parts_dropped",
+        "Files of far-off messages of which nothing was needed any more.",
+        |c| c.parts_dropped,
+    ),
+    ("calendar_taken_in", "Far-off messages that came near.", |c| c.taken_in),
     ("messages_prepared", "Messages taken that wait for a decision.", |c| c.prepared),
     ("messages_committed", "Prepared messages that were committed.", |c| c.committed),
     ("messages_rolled_back", "Prepared messages that were rolled back.", |c| {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sluice_core::input::Input;
+use sluice_log::record::PartId;
 use sluice_log::{LogError, LogWriter};
 use sluice_protocol::ids::Position;
 
@@ -33,6 +34,8 @@ pub(crate) enum DiskWork {
     CheckpointFinish,
     /// Remove what lies before these starts, where whole segments do.
     Retain { starts: Starts },
+    /// Remove a part of the calendar.
+    RemovePart { part: PartId },
 }
 
 impl Disk {
@@ -168,9 +171,12 @@ impl DiskThread {
             }
             DiskWork::CheckpointFinish => self.finish_checkpoint(),
             DiskWork::Retain { starts } => {
+                // What moved the starts is written, and may not be synced yet.
+                self.sync()?;
                 self.starts = Some(starts);
                 self.retain()
             }
+            DiskWork::RemovePart { part } => self.writer.remove_part(part),
         }
     }
 

@@ -5,6 +5,7 @@ mod answerers;
 mod answering;
 mod answers;
 mod assembly;
+mod calendar;
 mod certificate;
 mod clock;
 mod columns;

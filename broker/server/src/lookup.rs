@@ -1,11 +1,10 @@
 //! What the core wants looked up in the stored messages: a message of which it wants a copy, messages that are due, the offset of a time.
 
-use std::collections::BTreeMap;
-
 use sluice_core::effect::{Copied, DeadLetter, FetchId, LocateId, RolledBack};
 use sluice_core::input::Input;
-use sluice_log::{LogError, LogReader};
-use sluice_protocol::batch::{Attributes, Batch, BatchMerger, Changes, MergeError, Row};
+use sluice_log::record::{Due, FarOff, PartId};
+use sluice_log::{Delayed, LogError, LogReader, SeenDelayed};
+use sluice_protocol::batch::{Attributes, Batch, BatchMerger, Changes, Row};
 use sluice_protocol::ids::{Position, QueueId, QueueOffset};
 use tokio::runtime::Handle;
 
@@ -44,15 +43,15 @@ impl Lookup {
         });
     }
 
-    /// Reads messages that are due soon, by their numbers in a calendar. The core has a bounded number of these under way.
-    pub(crate) fn fetch_due(&self, fetch: FetchId, calendar: QueueId, numbers: Vec<QueueOffset>) {
+    /// Reads messages that are due soon, from the log or from these parts. The core has a bounded number of these under way.
+    pub(crate) fn fetch_due(&self, fetch: FetchId, calendar: QueueId, messages: Vec<Due>, parts: Vec<PartId>) {
         let Self { reader, shard, .. } = self.clone();
         if shard.storage_room() < StorageRoom::Enough {
             // What is released is written, and the reserve is not for that.
             return shard.tell(Input::DueFetched { fetch, batch: None });
         }
         self.runtime.spawn_blocking(move || {
-            let read = caught("reading delayed messages", || due(&reader, calendar, &numbers));
+            let read = caught("reading delayed messages", || due(&reader, calendar, &messages, &parts));
             // A panic was logged.
             let batch = read.ok().flatten();
             shard.tell(Input::DueFetched { fetch, batch });
@@ -160,16 +159,17 @@ fn origin_ttl_ms(attributes: &Attributes, row: &Row<'_>) -> u64 {
     ttl.and_then(|(_, value)| String::from_utf8_lossy(value).parse().ok()).unwrap_or(0)
 }
 
-/// The messages with these numbers in a batch, or the first so many of them: up to one that cannot be read, which is logged, or until they
-/// are much. `None` when the first cannot be read.
-fn due(reader: &LogReader, calendar: QueueId, numbers: &[QueueOffset]) -> Option<Batch> {
-    let (mut merger, mut sources) = (BatchMerger::new(), BTreeMap::new());
-    for &number in numbers {
+/// These messages in a batch, or the first so many of them: up to one that cannot be read, which is logged, or until they are much. `None` when
+/// the first cannot be read.
+fn due(reader: &LogReader, calendar: QueueId, messages: &[Due], parts: &[PartId]) -> Option<Batch> {
+    let (mut merger, mut seen) = (BatchMerger::new(), SeenDelayed::default());
+    for due in messages {
         if merger.total_bytes() >= DUE_BATCH_BYTES_MAX {
             break;
         }
-        if let Err(error) = add_due(reader, calendar, number, &mut sources, &mut merger) {
-            tracing::error!(%error, topic = calendar.topic.0, number = number.0, "a delayed message cannot be read: it is late, and tried again");
+        let message = FarOff::new(calendar.topic, *due);
+        if let Err(error) = add_due(reader, message, parts, &mut seen, &mut merger) {
+            tracing::error!(%error, topic = calendar.topic.0, number = due.number.0, "a delayed message cannot be read: it is late, and tried again");
             break;
         }
     }
@@ -179,22 +179,15 @@ fn due(reader: &LogReader, calendar: QueueId, numbers: &[QueueOffset]) -> Option
         .filter(|batch| !batch.is_empty())
 }
 
-/// Adds one message of a calendar. Neighbours often come from the same batch, whose attributes are kept in `sources`.
+/// Adds one message of a calendar. Neighbours often come from the same batch, whose attributes are kept in `seen`.
 fn add_due(
     reader: &LogReader,
-    calendar: QueueId,
-    number: QueueOffset,
-    sources: &mut BTreeMap<Position, Attributes>,
+    message: FarOff,
+    parts: &[PartId],
+    seen: &mut SeenDelayed,
     merger: &mut BatchMerger,
 ) -> Result<(), ReadFailure> {
-    let places = reader.batches(calendar, number, QueueOffset(number.0 + 1))?;
-    let place = places.first().ok_or(LogError::Gone { position: Position(0) })?;
-    let attributes = match sources.get(&place.position) {
-        Some(attributes) => attributes,
-        None => sources.entry(place.position).or_insert(reader.sparse_attributes(place)?),
-    };
-    let row = (number.0 - place.first.0) as u32;
-    let range = attributes.bodies_range(row..row + 1).ok_or(MergeError::NoSuchRows)?;
-    let body = reader.read(place, range.start as u32..range.end as u32)?;
-    Ok(merger.add(attributes, row..row + 1, body)?)
+    let gone = LogError::Gone { position: Position(0) };
+    let Delayed { attributes, row, body } = reader.delayed(message, parts, seen)?.ok_or(gone)?;
+    Ok(merger.add(&attributes, row..row + 1, body)?)
 }

@@ -15,6 +15,7 @@ use sluice_protocol::ids::Digest;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
+use crate::calendar;
 use crate::certificate::{Certificate, CertificateError};
 use crate::clock::{self, Clock};
 use crate::config::{Config, ConfigError, Durability};
@@ -176,6 +177,8 @@ fn open(storage: Arc<dyn Storage>, config: &Config, runtime: Handle) -> Result<O
     let plugins = Arc::new(Plugins::open(Host::new(HostConfig::default())?, &config.data_dir, &config.plugins).map_err(unusable)?);
     let core_config = core_config(config);
     let (core, clock, epoch, replayed) = recover(core_config.clone(), opened.recovery)?;
+    let mut writer = opened.writer;
+    writer.keep_parts(&calendar::named(&core))?;
     let (shard, mail) = Shard::new(config.limits.inbox_bytes);
     let parts = Parts {
         config,
@@ -183,7 +186,7 @@ fn open(storage: Arc<dyn Storage>, config: &Config, runtime: Handle) -> Result<O
         core,
         clock,
         mail,
-        writer: opened.writer,
+        writer,
         reader: &opened.reader,
         plugins: &plugins,
         shard: &shard,

@@ -44,6 +44,7 @@ impl StorageRoom {
             | Input::Verdicts { .. }
             | Input::Fetched { .. }
             | Input::DueFetched { .. }
+            | Input::Part(_)
             | Input::Located { .. }
             | Input::Asked { .. }
             | Input::NotAsked { .. }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use sluice_core::Core;
-use sluice_core::effect::{CheckpointStep, Delivery, Effect, Taker};
+use sluice_core::effect::{CheckpointStep, Delivery, Effect, PartWork, Taker};
 use sluice_core::input::{Input, RequestId, SubscriptionId};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use tokio::sync::mpsc::UnboundedSender;
@@ -217,7 +217,14 @@ impl ShardThread {
                     self.lookup.shard.tell(Input::NotAsked { ask: ask.ask });
                 }
             }
-            Effect::FetchDue { fetch, calendar, numbers } => self.lookup.fetch_due(fetch, calendar, numbers),
+            Effect::FetchDue {
+                fetch,
+                calendar,
+                messages,
+                parts,
+            } => self.lookup.fetch_due(fetch, calendar, messages, parts),
+            Effect::Parts(PartWork::Remove { part }) => self.disk.send(DiskWork::RemovePart { part }),
+            Effect::Parts(work) => self.lookup.part_work(work),
             Effect::Locate { locate, queue, wall_ms } => self.lookup.locate(locate, queue, wall_ms),
             Effect::Checkpoint(CheckpointStep::Begin { replay_from }) => self.disk.send(DiskWork::CheckpointBegin { replay_from }),
             Effect::Checkpoint(CheckpointStep::Slice { entries }) => self.disk.send(DiskWork::CheckpointSlice { entries }),

@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     log::FRAME,
     log::SIDECAR,
     log::CHECKPOINT,
+    log::PART,
     core::ENTRY,
 ];
 

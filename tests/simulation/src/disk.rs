@@ -50,6 +50,11 @@ impl World {
                 }
             }
             Some(DiskJob::Checkpoint(_)) => self.checkpoint(),
+            Some(DiskJob::RemovePart(part)) => {
+                let part = *part;
+                shell.disk.pop_front();
+                self.remove_part(part);
+            }
         }
     }
 
@@ -121,7 +126,7 @@ impl World {
 
     /// What the shell does when the disk refuses. Without room, what was to be written is tried again later; after a failure the shard
     /// stops and the broker is started again. The disk fails only when it was told to.
-    fn disk_failed(&mut self, doing: &str, error: &LogError) {
+    pub(crate) fn disk_failed(&mut self, doing: &str, error: &LogError) {
         if matches!(error, LogError::NoRoom { .. }) {
             self.oracle.court.exercise(Law::DiskFull);
             self.history.note("no room", &doing);

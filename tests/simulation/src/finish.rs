@@ -49,6 +49,7 @@ impl World {
         self.finished = true;
         self.oracle.seen.settle_suspicions(&mut self.oracle.court);
         self.demand_the_end();
+        self.count_parts();
         self.describe_groups();
         self.read_everything();
         self.search_everything();

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use sluice_core::effect::{Ask, Copied, Delivery, Effect, FetchId, JudgeId, LocateId, Taker};
 use sluice_core::input::{Input, Verdicts};
-use sluice_log::record::CursorId;
+use sluice_log::record::{CursorId, Due, FarOff, PartId};
+use sluice_log::{Delayed, SeenDelayed};
 use sluice_protocol::batch::{Batch, BatchMerger, tag_hash};
 use sluice_protocol::ids::{QueueId, QueueOffset};
 
@@ -67,7 +68,13 @@ impl World {
                 copy,
             } => self.fetch(fetch, source, offset, &copy),
             Effect::Ask(ask) => self.ask(&ask),
-            Effect::FetchDue { fetch, calendar, numbers } => self.fetch_due(fetch, calendar, &numbers),
+            Effect::FetchDue {
+                fetch,
+                calendar,
+                messages,
+                parts,
+            } => self.fetch_due(fetch, calendar, &messages, &parts),
+            Effect::Parts(work) => self.part_work(work),
             Effect::Locate { locate, queue, wall_ms } => self.locate(locate, queue, wall_ms),
             Effect::Write { .. } | Effect::Answer { .. } | Effect::Checkpoint(_) => unreachable!("these are not put among the jobs"),
         }
@@ -248,25 +255,42 @@ impl World {
     }
 
     /// Reads messages that are due: all that are asked for, the first few, or at times none.
-    fn fetch_due(&mut self, fetch: FetchId, calendar: QueueId, numbers: &[QueueOffset]) {
+    fn fetch_due(&mut self, fetch: FetchId, calendar: QueueId, messages: &[Due], parts: &[PartId]) {
         let Some(shell) = &self.shell else { return };
         let most = match self.random.chance(1, 4) {
-            true => self.random.within(1..numbers.len() as u64 + 1) as usize,
-            false => numbers.len(),
+            true => self.random.within(1..messages.len() as u64 + 1) as usize,
+            false => messages.len(),
         };
         let fails = !self.healed && self.random.chance(1, 30);
-        let mut merger = BatchMerger::new();
-        for number in numbers.iter().take(if fails { 0 } else { most }) {
-            let added = match shell.read(calendar, number.0) {
-                Ok(Some((batch, row))) => merger.add_batch(&batch, row..row + 1).map_err(|error| error.to_string()),
+        let (mut merger, mut seen) = (BatchMerger::new(), SeenDelayed::default());
+        for due in messages.iter().take(if fails { 0 } else { most }) {
+            let message = FarOff::new(calendar.topic, *due);
+            let waiting = shell.core.state().calendars.get(calendar.topic);
+            // It may have come back from a part since it was asked for.
+            let mut stale = false;
+            if waiting.is_some_and(|waiting| waiting.is_taken(*due)) {
+                let held = shell.core.state().parts.iter().filter(|(_, part)| part.may_have_held(message));
+                let held: Vec<PartId> = held.map(|(part, _)| part).collect();
+                stale = !held.iter().any(|part| parts.contains(part));
+                // The log may have it still; one day it has not.
+                let found = shell.reader.find_in_parts(message, &held);
+                self.oracle.court.demand(Law::TakenIsInAPart, matches!(found, Ok(Some(_))), || {
+                    format!("{message:?} was taken in and is in none of {held:?}: {found:?}")
+                });
+            }
+            let read = shell.reader.delayed(message, parts, &mut seen);
+            let added = match read {
+                Ok(Some(Delayed { attributes, row, body })) => {
+                    merger.add(&attributes, row..row + 1, body).map_err(|error| error.to_string())
+                }
                 Ok(None) => Err("it cannot be found".to_owned()),
                 Err(error) => Err(error.to_string()),
             };
             if let Err(error) = added {
                 // Of what was recalled or deleted meanwhile nothing need be there.
-                let waits = self.oracle.book.delays.waiting.contains_key(&(calendar.topic, number.0));
-                self.oracle.court.demand(Law::DeliveredAsSent, !waits, || {
-                    format!("{calendar} {number:?} waits and cannot be read: {error}")
+                let waits = self.oracle.book.delays.waiting.contains_key(&(calendar.topic, due.number.0));
+                self.oracle.court.demand(Law::DeliveredAsSent, !waits || stale, || {
+                    format!("{calendar} {due:?} waits and cannot be read from {parts:?}: {error}")
                 });
                 break;
             }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub use crate::court::Court;
+
 /// A law of the broker, or a situation without which the laws would hold for nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Law {
@@ -234,12 +236,30 @@ pub enum Law {
     MemberLeft,
     /// Situation: a member that came back after that.
     MemberCameBack,
+    /// Of the parts of the calendar there are the files that state names, and no others.
+    NoPartIsLeft,
+    /// What was taken in from a part stays in one until it is released.
+    TakenIsInAPart,
+    /// Situation: far-off messages that went into a part.
+    PartWritten,
+    /// Situation: parts that were merged.
+    PartsMerged,
+    /// Situation: a message that came back from a part.
+    TakenIn,
+    /// Situation: a message that was recalled while it was in a part.
+    FarRecalled,
+    /// Situation: a message in a part that was recalled or released while that was written.
+    DeadInPart,
+    /// Situation: a part of which nothing is needed any more.
+    PartDropped,
+    /// Situation: a start with messages in parts.
+    PartsOverCrash,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 114] = [
+pub const LAWS: [(Law, u64); 123] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -354,6 +374,15 @@ pub const LAWS: [(Law, u64); 114] = [
     (RetentionIsNotHeldBack, 20),
     (MemberLeft, 20),
     (MemberCameBack, 10),
+    (NoPartIsLeft, 50),
+    (TakenIsInAPart, 100),
+    (PartWritten, 200),
+    (PartsMerged, 20),
+    (TakenIn, 300),
+    (FarRecalled, 10),
+    (DeadInPart, 2),
+    (PartDropped, 100),
+    (PartsOverCrash, 20),
 ];
 
 /// How often each law was put to the test.
@@ -369,6 +398,10 @@ impl Default for Tally {
 }
 
 impl Tally {
+    pub(crate) fn count(&mut self, law: Law) {
+        self.counts[law as usize] += 1;
+    }
+
     /// Adds the counts of another run.
     pub fn add(&mut self, other: &Self) {
         self.counts
@@ -403,54 +436,6 @@ pub struct Violation {
     pub law: Law,
     /// The facts.
     pub text: String,
-}
-
-/// Counts, and keeps the first violation.
-#[derive(Clone, Debug, Default)]
-pub struct Court {
-    tally: Tally,
-    violation: Option<Violation>,
-    /// While set, nothing is counted or judged: what is heard was heard before.
-    muted: bool,
-}
-
-impl Court {
-    /// Notes that a law, or a situation, was met.
-    pub fn exercise(&mut self, law: Law) {
-        if !self.muted {
-            self.tally.counts[law as usize] += 1;
-        }
-    }
-
-    /// Puts a law to the test; `facts` are asked for when it does not hold.
-    pub fn demand(&mut self, law: Law, holds: bool, facts: impl FnOnce() -> String) {
-        self.exercise(law);
-        self.require(law, holds, facts);
-    }
-
-    /// As [`Court::demand`], for what is but a part of an occasion that is counted elsewhere.
-    pub fn require(&mut self, law: Law, holds: bool, facts: impl FnOnce() -> String) {
-        if !holds && !self.muted && self.violation.is_none() {
-            self.violation = Some(Violation { law, text: facts() });
-        }
-    }
-
-    /// Hears `matter` without counting or judging.
-    pub fn muted(&mut self, matter: impl FnOnce(&mut Self)) {
-        self.muted = true;
-        matter(self);
-        self.muted = false;
-    }
-
-    /// The first violation.
-    pub fn violation(&self) -> Option<&Violation> {
-        self.violation.as_ref()
-    }
-
-    /// The counts so far.
-    pub fn tally(&self) -> &Tally {
-        &self.tally
-    }
 }
 
 #[cfg(test)]

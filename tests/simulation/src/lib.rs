@@ -3,7 +3,8 @@
 pub mod clients;
 pub mod clock;
 pub mod content;
-pub mod disk;
+pub mod court;
+mod disk;
 pub mod failing;
 pub mod finish;
 pub mod fleet;
@@ -13,6 +14,7 @@ pub mod jobs;
 pub mod laws;
 pub mod network;
 pub mod oracle;
+mod parts;
 pub mod planted;
 pub mod random;
 pub mod rows;

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 107] = [
+pub const BUGS: [Planted; 115] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -100,7 +100,7 @@ pub const BUGS: [Planted; 107] = [
     log("checksum-unverified", 20, "a frame's checksum is not verified"),
     log("stale-frame", 1000, "a frame of a lower epoch than its predecessor counts"),
     log("sync-skipped", 20, "some syncs are told and not made"),
-    log("damage-cut", 50, "damage to confirmed frames is cut off as a torn tail"),
+    log("damage-cut", 200, "damage to confirmed frames is cut off as a torn tail"),
     log("directory-not-synced", 50, "a new segment's name is not made durable"),
     log(
         "tags-shifted",
@@ -271,6 +271,22 @@ pub const BUGS: [Planted; 107] = [
         "retention stops before what a member has yet to read",
     ),
     core("ack-for-all-members", 20, "an acknowledgement counts for the other members, too"),
+    core("point-not-moved", 50, "what was taken in from a part is taken in again"),
+    core(
+        "far-recall-forgotten",
+        200,
+        "a message that is recalled in a part comes all the same",
+    ),
+    core(
+        "dead-in-part-fires",
+        300,
+        "what was recalled while its part was written comes all the same",
+    ),
+    core("absorbed-stays", 100, "of parts that were merged one goes on"),
+    core("part-dropped-early", 100, "a part is dropped while messages are to be read from it"),
+    core("taken-forgotten", 200, "a checkpoint leaves out a message that was taken in"),
+    log("part-unsynced", 200, "a part is named before it is durable"),
+    log("merge-drops-one", 100, "a merge leaves out messages"),
 ];
 
 /// Lets a bug in on this thread, or none.

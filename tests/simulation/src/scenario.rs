@@ -25,6 +25,17 @@ pub struct Asks {
     pub max: u16,
 }
 
+/// What is far off, and in how many messages a part is full.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Far {
+    /// What is due within so many milliseconds waits in memory; `None` for all.
+    pub near_ms: Option<i64>,
+    /// Messages in a part.
+    pub part_messages: usize,
+    /// So many parts are merged.
+    pub merged_parts: usize,
+}
+
 /// The cast of a run.
 #[derive(Debug)]
 pub struct Scenario {
@@ -50,6 +61,8 @@ pub struct Scenario {
     pub member_absent_ms: u64,
     /// When producers are asked.
     pub asks: Asks,
+    /// What is far off.
+    pub far: Far,
 }
 
 impl Scenario {
@@ -179,6 +192,11 @@ impl Scenario {
             },
             producer_memory_bytes: if random.chance(1, 6) { random.within(300..1_000) } else { 1 << 20 },
             given_ids_memory_bytes: if random.chance(1, 6) { random.within(300..3_000) } else { 1 << 20 },
+            far: Far {
+                near_ms: *random.pick(&[None, Some(5), Some(100), Some(1_000)]),
+                part_messages: *random.pick(&[1, 4, 16]),
+                merged_parts: *random.pick(&[2, 3]),
+            },
         }
     }
 }

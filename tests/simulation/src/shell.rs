@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sluice_core::Core;
 use sluice_core::effect::{AskId, CheckpointStep, Delivery, Effect, Taker};
 use sluice_core::input::SubscriptionId;
+use sluice_log::record::PartId;
 use sluice_log::{LogError, LogReader, LogWriter};
 use sluice_protocol::batch::Batch;
 use sluice_protocol::ids::{Position, QueueId, QueueOffset};
@@ -42,6 +43,8 @@ pub enum DiskJob {
     },
     /// Part of a checkpoint.
     Checkpoint(CheckpointStep),
+    /// Remove a part of the calendar.
+    RemovePart(PartId),
 }
 
 /// Effects with the same lane are acted on in order: those of one stream. The others go in any order.
@@ -57,6 +60,7 @@ pub fn lane_of(effect: &Effect) -> Option<SubscriptionId> {
         | Effect::Judge { .. }
         | Effect::Fetch { .. }
         | Effect::FetchDue { .. }
+        | Effect::Parts(_)
         | Effect::Ask(_)
         | Effect::Locate { .. }
         | Effect::Answer { .. }

@@ -1,9 +1,10 @@
 //! Between two lives of the broker: the crash, damage to what was confirmed, and a start that may itself be cut short.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use sluice_core::{Core, CoreConfig};
-use sluice_log::record::Record;
+use sluice_log::record::{PartFacts, PartId, Record};
 use sluice_log::{FRAME_HEADER_BYTES, FaultyStorage, Log, LogConfig, LogError, Recovery, Start, Storage};
 
 use sluice_log::record::OnFailure;
@@ -145,8 +146,15 @@ impl World {
             Err(error) => return self.refused_to_start(&error.to_string()),
         };
         self.storage.full_after(None);
-        let (writer, reader) = (opened.writer, opened.reader);
+        let (mut writer, reader) = (opened.writer, opened.reader);
         let Some(core) = self.recover(opened.recovery) else { return };
+        let named: BTreeMap<PartId, PartFacts> = core.state().parts.iter().map(|(part, of)| (part, of.facts)).collect();
+        if !named.is_empty() {
+            self.oracle.court.exercise(Law::PartsOverCrash);
+        }
+        if let Err(error) = writer.keep_parts(&named) {
+            return self.refused_to_start(&error.to_string());
+        }
         self.shell = Some(Shell {
             core,
             writer,
@@ -171,6 +179,9 @@ impl World {
             ask_first_ms: self.asks.first_ms,
             ask_interval_ms: self.asks.interval_ms,
             asks_max: self.asks.max,
+            near_ms: self.far.near_ms,
+            part_messages: self.far.part_messages,
+            merged_parts: self.far.merged_parts,
             ..CoreConfig::default()
         };
         let mut core = Core::new(config, recovery.secret);

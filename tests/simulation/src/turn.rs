@@ -1,6 +1,6 @@
 //! Turns of the core: inputs go in under the eyes of the oracle, effects come out and go where they belong.
 
-use sluice_core::effect::{Answer, Effect};
+use sluice_core::effect::{Answer, Effect, PartWork};
 use sluice_core::input::{Input, RequestId, SubscriptionId};
 
 use crate::laws::Law;
@@ -63,6 +63,7 @@ impl World {
             | Input::Verdicts { .. }
             | Input::Fetched { .. }
             | Input::DueFetched { .. }
+            | Input::Part(_)
             | Input::Located { .. }
             | Input::Asked { .. }
             | Input::NotAsked { .. }
@@ -87,6 +88,7 @@ impl World {
             | Effect::StreamReset { .. }
             | Effect::Fetch { .. }
             | Effect::FetchDue { .. }
+            | Effect::Parts(_)
             | Effect::Ask(_)
             | Effect::Locate { .. }
             | Effect::Checkpoint(_) => self.history.note("effect", effect),
@@ -101,6 +103,7 @@ impl World {
                 records,
                 appended: false,
             }),
+            Effect::Parts(PartWork::Remove { part }) => shell.disk.push_back(DiskJob::RemovePart(part)),
             Effect::Checkpoint(step) => shell.disk.push_back(DiskJob::Checkpoint(step)),
             Effect::Answer { request, answer } => {
                 if let (true, Ok(Answer::Group { group, cursors, .. })) = (self.finished, &answer) {
@@ -114,6 +117,7 @@ impl World {
             | Effect::StreamReset { .. }
             | Effect::Fetch { .. }
             | Effect::FetchDue { .. }
+            | Effect::Parts(_)
             | Effect::Ask(_)
             | Effect::Locate { .. } => shell.jobs.push(effect),
         }

@@ -16,7 +16,7 @@ use crate::laws::{Law, Tally, Violation};
 use crate::network::{Event, Network};
 use crate::oracle::Oracle;
 use crate::random::Random;
-use crate::scenario::{Asks, Scenario};
+use crate::scenario::{Asks, Far, Scenario};
 use crate::shell::Shell;
 
 /// Steps of a run in which anything may go wrong.
@@ -47,6 +47,8 @@ pub struct World {
     pub(crate) group: GroupSettings,
     /// When producers are asked about prepared messages.
     pub(crate) asks: Asks,
+    /// What is far off, and how it is kept.
+    pub(crate) far: Far,
     /// No fault happens any more.
     pub(crate) healed: bool,
     /// A frame counts as durable when it is written: the shell syncs later, and a crash may lose what was confirmed.
@@ -104,6 +106,7 @@ impl World {
             member_absent_ms,
             group,
             asks,
+            far,
         } = Scenario::draw(&mut random);
         let losses_per_mille = if random.chance(1, 3) { 0 } else { random.below(60) };
         Self {
@@ -123,6 +126,7 @@ impl World {
             member_absent_ms,
             group,
             asks,
+            far,
             healed: false,
             lazy,
             refused: false,
@@ -261,7 +265,7 @@ impl World {
     }
 
     /// Whether what may be refused is let in, as admission decides it.
-    fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.shell.as_ref().is_some_and(|shell| shell.writer.has_reserve())
     }
 
@@ -302,6 +306,7 @@ impl World {
             | Input::Verdicts { .. }
             | Input::Fetched { .. }
             | Input::DueFetched { .. }
+            | Input::Part(_)
             | Input::Located { .. }
             | Input::Asked { .. }
             | Input::NotAsked { .. }

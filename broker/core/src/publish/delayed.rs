@@ -206,6 +206,7 @@ impl Core {
                 number: QueueOffset(number),
             });
             self.releasing.came(topic, due);
+            self.note_far(due_ms.iter().copied());
             self.record(Change::Delayed {
                 topic,
                 first,

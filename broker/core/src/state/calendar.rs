@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use sluice_log::record::{Due, Prepared};
+use sluice_log::record::{Due, FarOff, PartChange, Prepared};
 use sluice_protocol::ids::{Position, QueueOffset, TopicId};
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
@@ -32,51 +32,76 @@ impl Page {
     }
 }
 
-/// The messages of one topic that wait for their time.
+/// The messages of one topic that wait for their time: in memory those that are nearly due or came of late, in parts the others.
 ///
 /// What waits is put in once and taken out once, and its number is never used again. So whichever of the records behind a checkpoint its
-/// pages hold already, a replay of all of them makes the same: only the next number needs to know what it reflects.
+/// pages hold already, a replay of all of them makes the same: only the next number and a count need to know what they reflect. For this,
+/// what comes back from a part is kept apart from what the log holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calendar {
     /// The last record that gave a number which this entry holds.
     pub reflects: Position,
     /// The number that the next message gets.
     pub next: QueueOffset,
-    /// In the order of release: 16 bytes a message, and what a B-tree takes beside.
+    /// What the log holds, in the order of release: 16 bytes a message, and what a B-tree takes beside.
     waiting: BTreeSet<Due>,
-    /// How many messages of each block of numbers wait.
+    /// How many messages of each block of numbers wait so.
     blocks: BTreeMap<u64, u32>,
+    /// What parts hold and is nearly due, in the same order.
+    taken: BTreeSet<Due>,
+    /// How many messages are in parts and not taken in.
+    far: u64,
+    /// The last record that changed this number.
+    far_reflects: Position,
 }
 
 impl Calendar {
     /// How many messages wait.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.taken.len() + self.far as usize
     }
 
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.len() == 0
     }
 
-    /// Whether this message waits.
+    /// Whether this message waits in memory.
     pub fn holds(&self, due: Due) -> bool {
-        self.waiting.contains(&due)
+        self.waiting.contains(&due) || self.taken.contains(&due)
     }
 
-    /// The messages that wait behind this one, or all, in the order of release.
+    /// Whether this message waits in memory and is to be read from a part.
+    pub fn is_taken(&self, due: Due) -> bool {
+        self.taken.contains(&due)
+    }
+
+    /// The messages that wait in memory behind this one, or all, in the order of release.
     pub fn after(&self, last: Option<Due>) -> impl Iterator<Item = Due> + '_ {
         let from = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.waiting.range((from, Bound::Unbounded)).copied()
+        let mut waiting = self.waiting.range((from, Bound::Unbounded)).copied().peekable();
+        let mut taken = self.taken.range((from, Bound::Unbounded)).copied().peekable();
+        std::iter::from_fn(move || match (waiting.peek(), taken.peek()) {
+            (Some(one), Some(other)) if other < one => taken.next(),
+            (Some(_), _) => waiting.next(),
+            (None, _) => taken.next(),
+        })
     }
 
-    fn from(&self, from_ms: i64) -> impl Iterator<Item = Due> + '_ {
+    /// The messages that the log holds and that are due at this time or later.
+    pub fn in_log_from(&self, from_ms: i64) -> impl Iterator<Item = Due> + '_ {
         self.waiting.range(first_at(from_ms)..).copied()
     }
 
-    /// When the next message is due.
+    /// When the next message that waits in memory is due.
     pub fn first_ms(&self) -> Option<i64> {
-        self.waiting.first().map(|due| due.at_ms)
+        let first = self.waiting.first().into_iter().chain(self.taken.first()).min();
+        first.map(|due| due.at_ms)
+    }
+
+    /// When the next message is due that was taken in.
+    pub fn first_taken_ms(&self) -> Option<i64> {
+        self.taken.first().map(|due| due.at_ms)
     }
 
     /// Below this no number's message waits, so that the log need not keep it.
@@ -91,7 +116,16 @@ impl Calendar {
         }
     }
 
+    /// Changes how many messages are in parts, once.
+    fn count_far(&mut self, position: Position, change: impl FnOnce(u64) -> u64) {
+        if self.far_reflects < position {
+            self.far_reflects = position;
+            self.far = change(self.far);
+        }
+    }
+
     fn take(&mut self, due: Due) {
+        self.taken.remove(&due);
         let block = due.number.0 >> BLOCK_BITS;
         if self.waiting.remove(&due)
             && let Some(count) = self.blocks.get_mut(&block)
@@ -116,7 +150,26 @@ fn first_at(at_ms: i64) -> Due {
 pub struct Calendars {
     entries: BTreeMap<TopicId, Calendar>,
     by_due: BTreeSet<(i64, TopicId)>,
+    /// The same of what was taken in.
+    by_taken: BTreeSet<(i64, TopicId)>,
     count: u64,
+}
+
+/// One of the two sets of a calendar, for a checkpoint: what the log holds, or what was taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Held {
+    Log,
+    Parts,
+}
+
+impl Held {
+    fn from(self, calendar: &Calendar, from_ms: i64) -> impl Iterator<Item = Due> + '_ {
+        let set = match self {
+            Self::Log => &calendar.waiting,
+            Self::Parts => &calendar.taken,
+        };
+        set.range(first_at(from_ms)..).copied()
+    }
 }
 
 impl Calendars {
@@ -133,6 +186,48 @@ impl Calendars {
     /// The topics with messages that wait, by when their first is due.
     pub fn by_due(&self) -> impl Iterator<Item = (i64, TopicId)> + '_ {
         self.by_due.iter().copied()
+    }
+
+    /// The calendars of topics after `last`, or of all.
+    pub fn after(&self, last: Option<TopicId>) -> impl Iterator<Item = (TopicId, &Calendar)> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries
+            .range((from, Bound::Unbounded))
+            .map(|(topic, calendar)| (*topic, calendar))
+    }
+
+    /// When the next message is due that was taken in.
+    pub fn first_taken_ms(&self) -> Option<i64> {
+        self.by_taken.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// What happens to parts does this to the calendars of topics. A topic that is gone has none, and gets none that stays.
+    pub(super) fn parted(&mut self, position: Position, change: &PartChange) {
+        match change {
+            PartChange::Written { moved, .. } => self.count_far(position, moved, |far, count| far + count),
+            PartChange::TakenIn { taken, .. } => self.count_far(position, taken, u64::saturating_sub),
+            PartChange::Recalled { message, .. } => self.count_far(position, &[*message], u64::saturating_sub),
+            PartChange::Dropped { .. } => {}
+        }
+        if let PartChange::Written { moved, .. } = change {
+            for message in moved {
+                self.update(message.topic, |calendar| calendar.take(message.due()));
+            }
+        } else if let PartChange::TakenIn { taken, .. } = change {
+            for message in taken {
+                self.update(message.topic, |calendar| {
+                    calendar.taken.insert(message.due());
+                });
+            }
+        }
+    }
+
+    fn count_far(&mut self, position: Position, messages: &[FarOff], change: impl Fn(u64, u64) -> u64) {
+        let mut counts: BTreeMap<TopicId, u64> = BTreeMap::new();
+        messages.iter().for_each(|message| *counts.entry(message.topic).or_default() += 1);
+        for (topic, count) in counts {
+            self.update(topic, |calendar| calendar.count_far(position, |far| change(far, count)));
+        }
     }
 
     pub(super) fn delayed(&mut self, position: Position, topic: TopicId, first: QueueOffset, due_ms: &[i64]) {
@@ -185,12 +280,16 @@ impl Calendars {
     /// Changes a calendar, which is made if there is none, and keeps what is known of all in step.
     fn update(&mut self, topic: TopicId, change: impl FnOnce(&mut Calendar)) {
         let calendar = self.entries.entry(topic).or_default();
-        let (first_ms, count) = (calendar.first_ms(), calendar.len() as u64);
+        let (first_ms, taken_ms, count) = (calendar.first_ms(), calendar.first_taken_ms(), calendar.len() as u64);
         change(calendar);
         self.count = self.count + calendar.len() as u64 - count;
         if calendar.first_ms() != first_ms {
             first_ms.map(|first_ms| self.by_due.remove(&(first_ms, topic)));
             calendar.first_ms().map(|first_ms| self.by_due.insert((first_ms, topic)));
+        }
+        if calendar.first_taken_ms() != taken_ms {
+            taken_ms.map(|first_ms| self.by_taken.remove(&(first_ms, topic)));
+            calendar.first_taken_ms().map(|first_ms| self.by_taken.insert((first_ms, topic)));
         }
     }
 
@@ -201,8 +300,8 @@ impl Calendars {
     }
 
     /// The page after `last` on which something waits, or the first.
-    pub(super) fn page_after(&self, last: Option<(TopicId, Page)>) -> Option<(TopicId, Page)> {
-        let page_of = |calendar: &Calendar, from_ms| calendar.from(from_ms).next().map(|due| Page::of(due.at_ms));
+    pub(super) fn page_after(&self, held: Held, last: Option<(TopicId, Page)>) -> Option<(TopicId, Page)> {
+        let page_of = |calendar: &Calendar, from_ms| held.from(calendar, from_ms).next().map(|due| Page::of(due.at_ms));
         if let Some((topic, page)) = last
             && let Some(calendar) = self.entries.get(&topic)
             && let Some(next) = page.last_ms().checked_add(1).and_then(|from_ms| page_of(calendar, from_ms))
@@ -217,22 +316,48 @@ impl Calendars {
     pub(super) fn encode(&self, topic: TopicId, to: &mut Writer) -> Option<()> {
         let calendar = self.entries.get(&topic)?;
         to.u64(topic.0).u64(calendar.reflects.0).u64(calendar.next.0);
+        if self.version(topic) > 1 {
+            to.u64(calendar.far).u64(calendar.far_reflects.0);
+        }
         Some(())
     }
 
-    pub(super) fn decode(&mut self, from: &mut Reader<'_>) -> Result<(), WireError> {
+    /// The version in which a calendar's entry is written: 2 where a message was ever in a part.
+    pub(super) fn version(&self, topic: TopicId) -> u8 {
+        let parted = self
+            .entries
+            .get(&topic)
+            .is_some_and(|calendar| calendar.far_reflects > Position::default());
+        1 + u8::from(parted)
+    }
+
+    pub(super) fn decode(&mut self, from: &mut Reader<'_>, version: u8) -> Result<(), WireError> {
         let topic = TopicId(from.u64()?);
         let (reflects, next) = (Position(from.u64()?), QueueOffset(from.u64()?));
-        self.update(topic, |calendar| (calendar.reflects, calendar.next) = (reflects, next));
+        let (far, far_reflects) = match version {
+            1 => (0, Position::default()),
+            _ => (from.u64()?, Position(from.u64()?)),
+        };
+        // So many that even the sum over all topics can be counted.
+        if far > u64::from(u32::MAX) << 16 || (far > 0 && far_reflects == Position::default()) {
+            return Err(WireError::Impossible("count of a calendar"));
+        }
+        self.update(topic, |calendar| {
+            (calendar.reflects, calendar.next) = (reflects, next);
+            (calendar.far, calendar.far_reflects) = (far, far_reflects);
+        });
         Ok(())
     }
 
-    pub(super) fn encode_page(&self, topic: TopicId, page: Page, to: &mut Writer) -> Option<()> {
+    pub(super) fn encode_page(&self, held: Held, topic: TopicId, page: Page, to: &mut Writer) -> Option<()> {
         let calendar = self.entries.get(&topic)?;
-        let due: Vec<Due> = calendar
-            .from(page.first_ms())
+        let mut due: Vec<Due> = held
+            .from(calendar, page.first_ms())
             .take_while(|due| due.at_ms <= page.last_ms())
             .collect();
+        if held == Held::Parts && planted::is(Bug::TakenForgotten) {
+            due.pop();
+        }
         if due.is_empty() {
             return None;
         }
@@ -243,7 +368,7 @@ impl Calendars {
         Some(())
     }
 
-    pub(super) fn decode_page(&mut self, from: &mut Reader<'_>) -> Result<(), WireError> {
+    pub(super) fn decode_page(&mut self, held: Held, from: &mut Reader<'_>) -> Result<(), WireError> {
         let (topic, page) = (TopicId(from.u64()?), from.i64()?);
         let first_ms = page.checked_mul(1 << PAGE_BITS).ok_or(WireError::Impossible("page"))?;
         let mut due = Vec::new();
@@ -257,7 +382,10 @@ impl Calendars {
                 number,
             });
         }
-        self.update(topic, |calendar| due.into_iter().for_each(|due| calendar.put(due)));
+        self.update(topic, |calendar| match held {
+            Held::Log => due.into_iter().for_each(|due| calendar.put(due)),
+            Held::Parts => calendar.taken.extend(due),
+        });
         Ok(())
     }
 }

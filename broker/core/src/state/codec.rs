@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
-use sluice_log::record::CursorId;
+use sluice_log::record::{CursorId, PartId};
 use sluice_protocol::ids::{GroupId, ProducerId, QueueId, QueueIndex, TopicId};
 use sluice_protocol::wire::{Reader, WireError, Writer};
 
 use super::binding::Binding;
-use super::calendar::Page;
+use super::calendar::{Held, Page};
 use super::cursor::Cursor;
 use super::given_ids::Part;
 use super::group::Group;
@@ -32,6 +32,8 @@ fn version(kind: u8) -> u8 {
         6 => 4,
         3..=5 => 3,
         2 | 8 => 2,
+        // Version 2 is written of a topic of whose messages some were in a part.
+        9 => 2,
         // Version 2 is written of a producer that has delayed messages in its window, version 3 of one that has prepared ones.
         7 => 3,
         _ => 1,
@@ -39,7 +41,7 @@ fn version(kind: u8) -> u8 {
 }
 
 /// The highest number that a kind may have.
-const KINDS: u8 = 18;
+const KINDS: u8 = 20;
 
 /// What names an entry, in the order in which a checkpoint holds them. The number of a kind is never used again for another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +78,10 @@ pub enum Key {
     Decided(TopicId, u64),
     /// Ids that producers gave their messages (18).
     GivenIds(Part),
+    /// A part of the calendar (19).
+    Part(PartId),
+    /// What was taken in from parts and is due within about a second (20).
+    Taken(TopicId, Page),
 }
 
 impl Key {
@@ -97,6 +103,8 @@ impl Key {
             Self::Undecided(..) => 13,
             Self::Decided(..) => 14,
             Self::GivenIds(_) => 18,
+            Self::Part(_) => 19,
+            Self::Taken(..) => 20,
         }
     }
 }
@@ -177,7 +185,9 @@ impl State {
                         None
                     }
                 });
-                self.calendars.page_after(last).map(|(topic, page)| Key::Waiting(topic, page))
+                self.calendars
+                    .page_after(Held::Log, last)
+                    .map(|(topic, page)| Key::Waiting(topic, page))
             }
             13 => {
                 let last = after.and_then(|key| {
@@ -217,6 +227,22 @@ impl State {
             18 => {
                 let last = after.and_then(|key| if let Key::GivenIds(part) = key { Some(*part) } else { None });
                 self.given_ids.part_after(last).map(Key::GivenIds)
+            }
+            19 => {
+                let last = after.and_then(|key| if let Key::Part(part) = key { Some(*part) } else { None });
+                self.parts.part_after(last).map(Key::Part)
+            }
+            20 => {
+                let last = after.and_then(|key| {
+                    if let Key::Taken(topic, page) = key {
+                        Some((*topic, *page))
+                    } else {
+                        None
+                    }
+                });
+                self.calendars
+                    .page_after(Held::Parts, last)
+                    .map(|(topic, page)| Key::Taken(topic, page))
             }
             _ => None,
         }
@@ -258,8 +284,10 @@ impl State {
             Key::Pause(id) => self.pauses.get(id)?.encode(pause::put_id(begin(&mut to, 15), *id)),
             Key::Letters(id) => self.letters.get(id)?.encode(begin(&mut to, 16).u64(id.0)),
             Key::Growth(id) => self.growths.get(id)?.encode(begin(&mut to, 17).u64(id.0)),
-            Key::Calendar(topic) => self.calendars.encode(*topic, begin(&mut to, 9))?,
-            Key::Waiting(topic, page) => self.calendars.encode_page(*topic, *page, begin(&mut to, 10))?,
+            Key::Calendar(topic) => self.calendars.encode(*topic, to.u8(9).u8(self.calendars.version(*topic)))?,
+            Key::Waiting(topic, page) => self.calendars.encode_page(Held::Log, *topic, *page, begin(&mut to, 10))?,
+            Key::Part(part) => self.parts.encode(*part, begin(&mut to, 19))?,
+            Key::Taken(topic, page) => self.calendars.encode_page(Held::Parts, *topic, *page, begin(&mut to, 20))?,
             Key::Undecided(topic, page) => self.transactions.encode_page(*topic, *page, begin(&mut to, 13))?,
             Key::GivenIds(part) => self.given_ids.encode(*part, begin(&mut to, 18))?,
             Key::Decided(topic, page) => self.transactions.encode_decided(*topic, *page, begin(&mut to, 14))?,
@@ -313,11 +341,13 @@ impl State {
                     self.growths.insert(topic, growth);
                 }
             }
-            9 => self.calendars.decode(&mut from)?,
-            10 => self.calendars.decode_page(&mut from)?,
+            9 => self.calendars.decode(&mut from, version)?,
+            10 => self.calendars.decode_page(Held::Log, &mut from)?,
             13 => self.transactions.decode_page(&mut from)?,
             14 => self.transactions.decode_decided(&mut from)?,
             18 => self.given_ids.decode(&mut from)?,
+            19 => self.parts.decode(&mut from)?,
+            20 => self.calendars.decode_page(Held::Parts, &mut from)?,
             _ => return Err(BadEntry::Kind(kind)),
         }
         Ok(from.finish()?)

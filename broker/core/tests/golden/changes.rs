@@ -238,3 +238,48 @@ pub(super) fn given_ids() -> Vec<Change> {
     ];
     changes.map(Change::GivenIds).into()
 }
+
+/// Messages that are far off: in a part, taken in from it, recalled there, and another part that was merged.
+pub(super) fn parts() -> Vec<Change> {
+    let far = |at_ms, number| FarOff {
+        at_ms,
+        topic: TOPIC,
+        number: QueueOffset(number),
+    };
+    let messages = [far(1_800_000_000_000, 1), far(1_800_000_000_500, 2), far(1_800_000_900_000, 0)];
+    let written = |part, facts, moved, absorbed| PartChange::Written {
+        part: PartId(part),
+        facts,
+        moved,
+        absorbed,
+        dead: Vec::new(),
+    };
+    let facts = PartFacts {
+        messages: 3,
+        bytes: 900,
+        first: messages[0],
+        last: messages[2],
+    };
+    let changes = [
+        written(64, facts, messages.into(), Vec::new()),
+        written(128, facts, Vec::new(), vec![PartId(64)]),
+        PartChange::TakenIn {
+            part: PartId(128),
+            taken: vec![messages[0]],
+            passed: 1,
+            point: messages[0],
+            next_ms: Some(messages[1].at_ms),
+        },
+        PartChange::Recalled {
+            part: PartId(128),
+            message: messages[2],
+        },
+    ];
+    let delayed = Change::Delayed {
+        topic: TOPIC,
+        first: QueueOffset(0),
+        due_ms: vec![1_800_000_900_000, 1_800_000_000_000, 1_800_000_000_500, 1_700_000_000_000],
+        batch: batch(9, 0, 4),
+    };
+    [vec![topic(TOPIC, "orders"), delayed], changes.map(Change::Parts).into()].concat()
+}

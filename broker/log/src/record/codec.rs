@@ -15,6 +15,7 @@ use super::flow::{put_flow, take_flow};
 use super::given_ids::{self, put_given_ids, take_given_ids};
 use super::lanes::{needs_version_2, put_extension, take_extension};
 use super::operated::{self, put_operated};
+use super::parts::{self, put_part, take_part};
 use super::sharing::{put_sharing, take_sharing};
 use super::transaction::{self, put_transaction, take_transaction};
 use super::{Change, Fate, OnExpired, OnFailure, PluginLimits, Record, TopicSettings, kind};
@@ -114,6 +115,7 @@ impl Record {
             Change::Released { due, batch, .. } => 16 * due.len() + batch.len(),
             Change::Transaction(transaction) => transaction::large_bytes(transaction),
             Change::GivenIds(given) => given_ids::large_bytes(given),
+            Change::Parts(change) => parts::large_bytes(change),
             _ => 64,
         };
         let mut out = Writer::with_capacity(RECORD_HEADER_BYTES + 64 + batch_bytes);
@@ -136,6 +138,9 @@ impl Record {
         }
         if let Change::GivenIds(given) = &self.change {
             put_given_ids(out, given);
+        }
+        if let Change::Parts(change) = &self.change {
+            put_part(out, change);
         }
     }
 
@@ -179,6 +184,7 @@ fn number(change: &Change) -> u16 {
         Change::Operated(operated) => operated::number(operated),
         Change::Transaction(transaction) => transaction::number(transaction),
         Change::GivenIds(given) => given_ids::number(given),
+        Change::Parts(change) => parts::number(change),
         Change::Delayed { .. } => kind::DELAYED,
         Change::Released { .. } => kind::RELEASED,
         Change::Recalled { .. } => kind::RECALLED,
@@ -291,7 +297,8 @@ fn put_definition(change: &Change, out: &mut Writer) {
         | Change::DeadlinesFound { .. }
         | Change::Expired { .. }
         | Change::Transaction(_)
-        | Change::GivenIds(_) => {}
+        | Change::GivenIds(_)
+        | Change::Parts(_) => {}
     }
 }
 
@@ -385,6 +392,7 @@ fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) 
         },
         kind::DELAYED | kind::RELEASED | kind::RECALLED => return take_delay(number, from, whole),
         kind::EXPIRING | kind::DEADLINES_FOUND | kind::EXPIRED => return take_expiry(number, from),
+        other if parts::is_part(other) => Change::Parts(take_part(other, from)?),
         other if given_ids::is_given_ids(other) => Change::GivenIds(take_given_ids(other, from)?),
         other if transaction::is_transaction(other) => Change::Transaction(take_transaction(other, from, whole)?),
         other => return take_flow(other, version, from, whole),

@@ -116,7 +116,8 @@ pub(super) fn put_flow(change: &Change, out: &mut Writer) {
         | Change::DeadlinesFound { .. }
         | Change::Expired { .. }
         | Change::Transaction(_)
-        | Change::GivenIds(_) => {}
+        | Change::GivenIds(_)
+        | Change::Parts(_) => {}
     }
 }
 

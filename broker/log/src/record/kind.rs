@@ -61,7 +61,8 @@ pub fn kind_name(number: u16) -> Option<&'static str> {
         other => {
             return super::operated::kind_name(other)
                 .or_else(|| super::transaction::kind_name(other))
-                .or_else(|| super::given_ids::kind_name(other));
+                .or_else(|| super::given_ids::kind_name(other))
+                .or_else(|| super::parts::kind_name(other));
         }
     })
 }

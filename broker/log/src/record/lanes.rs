@@ -65,7 +65,8 @@ pub(super) fn needs_version_2(change: &Change) -> bool {
         | Change::DeadlinesFound { .. }
         | Change::Expired { .. }
         | Change::Transaction(_)
-        | Change::GivenIds(_) => false,
+        | Change::GivenIds(_)
+        | Change::Parts(_) => false,
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) struct Listing {
     pub(crate) segments: Vec<u64>,
     pub(crate) sidecars: Vec<u64>,
     pub(crate) checkpoints: Vec<u64>,
+    pub(crate) parts: Vec<u64>,
 }
 
 impl Listing {
@@ -26,10 +27,12 @@ impl Listing {
             listing.segments.extend(number_in(&entry.name, "segment-"));
             listing.sidecars.extend(number_in(&entry.name, "index-"));
             listing.checkpoints.extend(number_in(&entry.name, "checkpoint-"));
+            listing.parts.extend(number_in(&entry.name, "part-"));
         }
         listing.segments.sort_unstable();
         listing.sidecars.sort_unstable();
         listing.checkpoints.sort_unstable();
+        listing.parts.sort_unstable();
         Ok(listing)
     }
 }

@@ -5,6 +5,7 @@
 pub(crate) mod broadcast;
 pub(crate) mod expiry;
 pub(crate) mod given_ids;
+pub(crate) mod parts;
 pub(crate) mod transaction;
 
 use std::sync::Arc;

@@ -1,6 +1,7 @@
 //! The decoders of the log.
 
 mod broadcast;
+mod parts;
 
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, Qu
 use sluice_protocol::units::Now;
 
 use super::{Target, nothing_to_repair};
+
+pub(super) use parts::PART;
 
 pub(super) const RECORD: Target = Target {
     name: "record",
@@ -439,6 +442,7 @@ fn records() -> Vec<Record> {
         .into_iter()
         .chain(transactions)
         .chain(given_ids.map(Change::GivenIds))
+        .chain(parts::changes())
         .map(|change| Record {
             at: Now {
                 wall_ms: 1_700_000_000_000,

@@ -218,6 +218,7 @@ impl Book {
             Change::Released { queue, first, due, batch } => self.released(frame, record.at, *queue, first.0, due, batch, told, court),
             Change::Recalled { topic, due } => self.recalled(frame, *topic, *due, told, court),
             Change::GivenIds(given) => self.given.changed(given, court),
+            Change::Parts(change) => self.parted(frame, change, told, court),
             Change::Transaction(transaction) => self.transaction(frame, transaction, deciding, court),
             Change::DeadLettered {
                 cursor,

@@ -249,7 +249,8 @@ impl Cursor {
             | Change::Prioritized { .. }
             | Change::Expiring { .. }
             | Change::Transaction(_)
-            | Change::GivenIds(_) => {}
+            | Change::GivenIds(_)
+            | Change::Parts(_) => {}
         }
     }
 

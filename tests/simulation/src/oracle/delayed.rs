@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use sluice_core::effect::StoredRun;
 use sluice_core::input::RequestId;
-use sluice_log::record::Due;
+use sluice_log::record::{Due, PartChange};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{QueueId, TopicId};
 use sluice_protocol::units::Now;
@@ -159,6 +159,35 @@ impl Book {
             format!("nobody asked to recall {message:?}")
         });
         self.delays.recalled.insert(message, frame);
+    }
+
+    /// Messages went into a part of the calendar or came back, which changes nothing for them; or one was recalled there.
+    pub(super) fn parted(&mut self, frame: u64, change: &PartChange, told: &Told, court: &mut Court) {
+        match change {
+            PartChange::Written { moved, absorbed, dead, .. } => {
+                court.exercise(if absorbed.is_empty() { Law::PartWritten } else { Law::PartsMerged });
+                dead.iter().for_each(|_| court.exercise(Law::DeadInPart));
+                for message in moved {
+                    let waits = self.delays.waiting.get(&(message.topic, message.number.0));
+                    court.require(Law::ReleasedOnce, waits == Some(&message.at_ms), || {
+                        format!("{message:?} goes into a part, and waits for {waits:?}")
+                    });
+                }
+            }
+            PartChange::TakenIn { taken, .. } => {
+                for message in taken {
+                    let waits = self.delays.waiting.get(&(message.topic, message.number.0));
+                    court.demand(Law::TakenIn, waits == Some(&message.at_ms), || {
+                        format!("{message:?} comes from a part, and waits for {waits:?}")
+                    });
+                }
+            }
+            PartChange::Recalled { message, .. } => {
+                court.exercise(Law::FarRecalled);
+                self.recalled(frame, message.topic, message.due(), told, court);
+            }
+            PartChange::Dropped { .. } => court.exercise(Law::PartDropped),
+        }
     }
 
     /// A topic went with what waits in it.

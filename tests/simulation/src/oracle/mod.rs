@@ -200,6 +200,7 @@ impl Oracle {
             | Input::NotAsked { .. }
             | Input::Checkpointed
             | Input::FetchFailed { .. }
+            | Input::Part(_)
             | Input::Tick => {}
         }
     }
@@ -277,7 +278,12 @@ impl Oracle {
                 self.unreset.retain(|(other, of, _)| (other, of) != (subscription, queue));
             }
             Effect::Ask(ask) => self.asks(now, ask),
-            Effect::Answer { .. } | Effect::Fetch { .. } | Effect::FetchDue { .. } | Effect::Locate { .. } | Effect::Checkpoint(_) => {}
+            Effect::Answer { .. }
+            | Effect::Fetch { .. }
+            | Effect::FetchDue { .. }
+            | Effect::Parts(_)
+            | Effect::Locate { .. }
+            | Effect::Checkpoint(_) => {}
         }
     }
 

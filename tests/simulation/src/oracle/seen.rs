@@ -337,7 +337,8 @@ impl Seen {
             | Change::DeadlinesFound { .. }
             | Change::Expired { .. }
             | Change::Transaction(_)
-            | Change::GivenIds(_) => {}
+            | Change::GivenIds(_)
+            | Change::Parts(_) => {}
         }
     }
 
