@@ -103,10 +103,7 @@ impl ConsumeBench {
         for member in 0..self.connections {
             clients.push(Client::connect(broker.endpoint().client_name(format!("bench-{member}"))).await?);
         }
-        let left = Arc::new(Left {
-            messages: AtomicU64::new(messages),
-            none: Notify::new(),
-        });
+        let left = Left::new(messages);
         let before = Spent::now(broker)?;
         let begun = Instant::now();
         let mut members = JoinSet::new();
@@ -134,13 +131,26 @@ impl ConsumeBench {
 }
 
 /// What no member has taken yet.
-struct Left {
+pub(super) struct Left {
     messages: AtomicU64,
     none: Notify,
 }
 
+impl Left {
+    /// So many messages.
+    pub(super) fn new(messages: u64) -> Arc<Self> {
+        Arc::new(Self {
+            messages: AtomicU64::new(messages),
+            none: Notify::new(),
+        })
+    }
+}
+
 /// One member's part: until nothing is left, with all that it took acknowledged.
-async fn take(mut stream: MessageStream, left: &Left) -> Result<MessageStream> {
+///
+/// # Errors
+/// The stream ended, or an acknowledgement failed.
+pub(super) async fn take(mut stream: MessageStream, left: &Left) -> Result<MessageStream> {
     let mut acks = JoinSet::new();
     loop {
         // Made before looking, so that it is told of what happens after.

@@ -32,9 +32,9 @@ pub(crate) struct DelayBench {
     /// How long messages are due while it is measured; the rest goes on waiting
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// How long from the beginning the first is due; when it is sent later than that, the run fails
-    #[arg(long, default_value_t = 60)]
-    fill_seconds: u64,
+    /// How long from the beginning the first is due; when one is sent later than that, the run fails [default: 60 for each million that waits]
+    #[arg(long)]
+    fill_seconds: Option<u64>,
     /// Further arguments for `serve`
     #[arg(last = true)]
     pub(super) serve: Vec<String>,
@@ -61,7 +61,8 @@ impl DelayBench {
         let client = Client::connect(broker.endpoint().client_name("bench")).await?;
         client.create_topic(TOPIC, None).await?;
         let stream = client.stream(StreamConfig::new(TOPIC, "bench")).await?;
-        let first_due_ms = wall_us() / 1_000 + i64::try_from(self.fill_seconds * 1_000)?;
+        let empty = Observed::of(broker.pid())?;
+        let first_due_ms = wall_us() / 1_000 + i64::try_from(self.fill_seconds() * 1_000)?;
         // What a broker takes once, however many wait, is there after the first tenth.
         let tenth = self.pending / 10;
         let begun = Instant::now();
@@ -94,6 +95,7 @@ impl DelayBench {
                 .figure("late_max_ms", late_ms(1.0))
                 .figure("broker_cpu_us_a_message", spent.broker.as_secs_f64() * 1e6 / due as f64)
                 .figure("client_cpu_us_a_message", spent.client.as_secs_f64() * 1e6 / due as f64)
+                .figure("broker_resident_before_mb", empty.resident_mb())
                 .figure("broker_resident_mb", after.resident_mb())
                 .figure(
                     "resident_bytes_a_waiting_message",
@@ -102,6 +104,10 @@ impl DelayBench {
         )?;
         client.close().await;
         Ok(())
+    }
+
+    fn fill_seconds(&self) -> u64 {
+        self.fill_seconds.unwrap_or(self.pending.div_ceil(1_000_000) * 60)
     }
 
     /// Sends the messages with these numbers, each due at a place of the whole time that has nothing to do with its number.
@@ -139,7 +145,7 @@ impl DelayBench {
         let mut acks = JoinSet::new();
         while taken.late_us.len() < due {
             let run = stream.next_run(RUN);
-            let run = tokio::time::timeout(Duration::from_secs(self.fill_seconds + 60), run)
+            let run = tokio::time::timeout(Duration::from_secs(self.fill_seconds() + 60), run)
                 .await
                 .context("no message comes any more")??;
             let now_us = wall_us();

@@ -1,23 +1,29 @@
 //! `sluice bench`: what the broker costs on this machine, as figures without a verdict.
 
+mod backlog;
 mod bare;
 mod consume;
 mod delay;
 mod filter;
 mod idle;
+mod kinds;
 mod latency;
 mod many;
 mod measure;
 mod native;
+mod ordered;
 mod pair;
+mod priority;
 mod process;
 mod publish;
 mod queues;
 mod report;
 mod restart;
+mod search;
 mod settings;
 mod store;
 mod tag;
+mod transaction;
 
 use clap::{Args, Subcommand};
 
@@ -51,6 +57,16 @@ enum Case {
     Latency(latency::LatencyBench),
     /// Very many delayed messages: how late they come, and the memory of one that waits
     Delay(delay::DelayBench),
+    /// Messages of mixed priorities beside plain ones: published, taken as a backlog, and taken while they are published
+    Priority(priority::PriorityBench),
+    /// An ordered group with many message groups beside a plain one: published, taken as a backlog, and taken while they are published
+    Ordered(ordered::OrderedBench),
+    /// Prepared messages, each committed, beside plain sends with as many under way: one by one, and batched
+    Transaction(transaction::TransactionBench),
+    /// A group that catches up from the disk with gigabytes: what it does to those who publish at the head
+    Backlog(backlog::BacklogBench),
+    /// Stored messages found by id and by key, cold and warm: how soon, and what a search reads
+    Search(search::SearchBench),
     /// A killed broker with gigabytes stored: how soon it serves again, and what it read for that
     Restart(restart::RestartBench),
     /// A broker that nobody uses: memory, binary, open files, and how soon it is there
@@ -81,6 +97,11 @@ impl Case {
             Self::Consume(consume) => consume.run(report).await,
             Self::Latency(latency) => latency.run(report).await,
             Self::Delay(delay) => delay.run(report).await,
+            Self::Priority(priority) => priority.run(report).await,
+            Self::Ordered(ordered) => ordered.run(report).await,
+            Self::Transaction(transaction) => transaction.run(report).await,
+            Self::Backlog(backlog) => backlog.run(report).await,
+            Self::Search(search) => search.run(report).await,
             Self::Restart(restart) => restart.run(report).await,
             Self::Idle(idle) => idle.run(report).await,
             Self::Queues(queues) => queues.run(report).await,
@@ -96,6 +117,11 @@ impl Case {
             Self::Consume(consume) => Some(&mut consume.serve),
             Self::Latency(latency) => Some(&mut latency.serve),
             Self::Delay(delay) => Some(&mut delay.serve),
+            Self::Priority(priority) => Some(&mut priority.load.serve),
+            Self::Ordered(ordered) => Some(&mut ordered.load.serve),
+            Self::Transaction(transaction) => Some(&mut transaction.serve),
+            Self::Backlog(backlog) => Some(&mut backlog.serve),
+            Self::Search(search) => Some(&mut search.serve),
         }
     }
 }

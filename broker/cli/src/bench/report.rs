@@ -43,6 +43,12 @@ impl Case {
         self.figures.push((name, value));
         self
     }
+
+    /// A figure by its name.
+    #[cfg(test)]
+    pub(super) fn value(&self, name: &str) -> Option<f64> {
+        self.figures.iter().find(|(figure, _)| *figure == name).map(|(_, value)| *value)
+    }
 }
 
 impl<'a> Report<'a> {

@@ -1,16 +1,15 @@
 //! `sluice bench restart`: how soon a killed broker serves again with gigabytes stored, and what it read for that.
 
-use std::collections::VecDeque;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use bytes::Bytes;
-use sluice_client::{Client, NewMessage, Producer, ProducerConfig};
+use sluice_client::NewMessage;
 
 use super::process::Observed;
 use super::report::{Case, Report};
+use super::store;
 use crate::child::Broker;
 
 /// What to measure.
@@ -40,16 +39,9 @@ pub(crate) struct RestartBench {
     folder: Option<std::path::PathBuf>,
 }
 
-/// Sends kept under way while a broker is filled.
-const UNDER_WAY: usize = 4_096;
-
 impl RestartBench {
     pub(super) async fn run(self, report: &mut Report<'_>) -> Result<()> {
-        let folder = match &self.folder {
-            Some(folder) => tempfile::tempdir_in(folder),
-            None => tempfile::tempdir(),
-        };
-        let folder = folder.context("make a folder")?;
+        let folder = store::folder(self.folder.as_deref())?;
         let path = folder.path();
         let mut stored = (self.gigabytes * 1e9) as u64;
         let mut broker = Broker::start(path, &[]).await?;
@@ -62,7 +54,7 @@ impl RestartBench {
             report.print(&self.describe("restart-after-kill", &broker, stored, path)?)?;
             if self.cold {
                 broker.kill()?;
-                drop_cached(&path.join("data/log"))?;
+                store::drop_cached(&path.join("data/log"))?;
                 broker = Broker::start(path, &[]).await?;
                 report.print(&self.describe("restart-after-kill-cold", &broker, stored, path)?)?;
             }
@@ -79,31 +71,11 @@ impl RestartBench {
 
     /// Publishes bodies of so many bytes together and waits until all are confirmed.
     async fn fill(&self, broker: &Broker, bytes: u64) -> Result<()> {
-        let client = Client::connect(broker.endpoint().client_name("bench")).await?;
-        let config = ProducerConfig {
-            batch_messages: self.batch_messages,
-            ..ProducerConfig::default()
-        };
-        let producers: Vec<Producer> = (0..self.topics.max(1))
-            .map(|topic| client.producer(&format!("restart-{topic}"), config.clone()))
-            .collect();
+        let topics: Vec<String> = (0..self.topics.max(1)).map(|topic| format!("restart-{topic}")).collect();
         let body = Bytes::from(vec![b'x'; self.body_bytes]);
-        let mut under_way = VecDeque::with_capacity(UNDER_WAY);
-        for nth in 0..bytes / self.body_bytes.max(1) as u64 {
-            if under_way.len() == UNDER_WAY
-                && let Some(oldest) = under_way.pop_front()
-            {
-                confirmed(oldest).await?;
-            }
-            // A batch's worth for one topic, then for the next.
-            let producer = &producers[(nth / u64::from(self.batch_messages.max(1))) as usize % producers.len()];
-            under_way.push_back(producer.enqueue(NewMessage::new(body.clone())).await?);
-        }
-        for left in under_way {
-            confirmed(left).await?;
-        }
-        client.close().await;
-        Ok(())
+        let messages = bytes / self.body_bytes.max(1) as u64;
+        let make = |_| NewMessage::new(body.clone());
+        store::fill(broker, &topics, messages, self.batch_messages, make, |_, _| {}).await
     }
 
     fn filled(&self, broker: &Broker, took: Duration, stored: u64, path: &Path) -> Result<Case> {
@@ -135,43 +107,14 @@ impl RestartBench {
     }
 
     fn case(&self, name: &str, stored: u64, path: &Path) -> Result<Case> {
-        let sidecars = files(&path.join("data/log"), "index-")?;
+        let sidecars = store::files(&path.join("data/log"), "index-")?;
         Ok(Case::new(name)
             .with("body_bytes", self.body_bytes as u64)
             .with("batch_messages", self.batch_messages)
             .with("topics", self.topics as u64)
             .figure("stored_bodies_gb", stored as f64 / 1e9)
-            .figure("segments", files(&path.join("data/log"), "segment-")?.0 as f64)
+            .figure("segments", store::files(&path.join("data/log"), "segment-")?.0 as f64)
             .figure("sidecar_mb", sidecars.1 as f64 / 1e6)
-            .figure("checkpoint_mb", files(&path.join("data/log"), "checkpoint-")?.1 as f64 / 1e6))
+            .figure("checkpoint_mb", store::files(&path.join("data/log"), "checkpoint-")?.1 as f64 / 1e6))
     }
-}
-
-async fn confirmed(confirmation: sluice_client::Confirmation) -> Result<()> {
-    confirmation.await.context("a send was not confirmed").map(drop)
-}
-
-/// How many files of a folder have names that begin like this, and their bytes together.
-fn files(folder: &Path, beginning: &str) -> Result<(u64, u64)> {
-    let mut found = (0, 0);
-    for entry in std::fs::read_dir(folder).context("look into the log's folder")? {
-        let entry = entry.context("look into the log's folder")?;
-        if entry.file_name().to_string_lossy().starts_with(beginning) {
-            found = (found.0 + 1, found.1 + entry.metadata().map_or(0, |facts| facts.len()));
-        }
-    }
-    Ok(found)
-}
-
-/// Has the system forget what it keeps of the files in a folder: `dd` asks it to, for a file that is clean.
-fn drop_cached(folder: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(folder).context("look into the log's folder")? {
-        let path = entry.context("look into the log's folder")?.path();
-        let status = Command::new("dd")
-            .arg(format!("if={}", path.display()))
-            .args(["of=/dev/null", "iflag=nocache", "count=0", "status=none"])
-            .status();
-        ensure!(status.context("run dd")?.success(), "dd could not drop {}", path.display());
-    }
-    Ok(())
 }

@@ -1,7 +1,6 @@
 //! `sluice bench tag`: a group that catches up from the disk with one message in a thousand.
 
 use std::collections::HashSet;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -71,7 +70,7 @@ impl TagBench {
         let mut rounds = Vec::new();
         for round in 0..self.rounds {
             let broker = Broker::start(folder.path(), &serve).await?;
-            drop_cached(&log)?;
+            store::drop_cached(&log)?;
             rounds.push(catch_up(&broker, &format!("group-{round}"), stored).await?);
         }
         Ok(describe(batch, messages, stored, log_bytes, &rounds))
@@ -156,14 +155,4 @@ fn stored_bytes(log: &Path) -> Result<u64> {
     };
     let opened = Log::open(Arc::new(storage), LogConfig::default(), start).context("open the log")?;
     Ok(opened.reader.queues()?.values().map(|queue| queue.bytes).sum())
-}
-
-/// Writes back and drops what the page cache holds of the files in a directory.
-fn drop_cached(directory: &Path) -> Result<()> {
-    for entry in std::fs::read_dir(directory).context("list the log")? {
-        let file = File::open(entry.context("list the log")?.path()).context("open a file of the log")?;
-        file.sync_all().context("write back a file of the log")?;
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).context("drop a file from the page cache")?;
-    }
-    Ok(())
 }
