@@ -291,7 +291,8 @@ impl Oracle {
     fn disturbs(&self, input: &Input) -> bool {
         let ask = match input {
             Input::Subscribe { ask, .. } | Input::Receive { ask, .. } => ask,
-            Input::Admin { .. } | Input::Trim { .. } => return true,
+            // A seek to a time, and one to where a new group starts, happen when the place of the time is found.
+            Input::Admin { .. } | Input::Trim { .. } | Input::Located { .. } => return true,
             _ => return false,
         };
         let name = match ask.named_by {
