@@ -28,6 +28,8 @@ pub struct Operator {
     pub first: VecDeque<Admin>,
     connection: Option<ConnectionId>,
     waiting: Option<(RequestId, u64)>,
+    /// Groups that it went on with since all is well.
+    resumed: usize,
 }
 
 impl Operator {
@@ -39,6 +41,7 @@ impl Operator {
             first,
             connection: None,
             waiting: None,
+            resumed: 0,
         }
     }
 
@@ -58,7 +61,7 @@ impl Operator {
         let admin = match self.first.front() {
             Some(admin) => admin.clone(),
             None if around.healed && !around.random.chance(1, 10) => return,
-            None if around.healed => resume(around),
+            None if around.healed => self.resume_next(around),
             None => {
                 around.wishes.iter_mut().for_each(|wish| wish.open = true);
                 match self.interfere(around) {
@@ -72,6 +75,18 @@ impl Operator {
         around
             .network
             .request(around.random, self.client, connection, Input::Admin { request, admin });
+    }
+
+    /// Goes on with one group after the other, so that none is left held.
+    fn resume_next(&mut self, around: &Surroundings<'_>) -> Admin {
+        let (round, chosen) = (self.resumed / around.wishes.len(), self.resumed % around.wishes.len());
+        self.resumed += 1;
+        let wish = &around.wishes[chosen];
+        let name = match wish.broadcast && round % 2 == 1 {
+            true => first_member(wish),
+            false => wish.group.clone(),
+        };
+        resume(name)
     }
 
     /// Commits a message that was given up, at times twice.
@@ -115,7 +130,10 @@ impl Operator {
             11 => Some(Admin::ListGroups { from: GroupId::default() }),
             12 => Some(Admin::ListTopics { from: TopicId::default() }),
             13 => Some(Admin::ListPlugins),
-            14..=15 | 35..=36 => Some(resume(around)),
+            14..=15 | 35..=36 => {
+                let chosen = around.random.index(around.wishes.len());
+                Some(resume(named(&around.wishes[chosen], around.random, 2)))
+            }
             16..=17 | 37..=38 => Some(Admin::PauseGroup {
                 name: group,
                 topic: random.chance(1, 2).then(|| around.wishes[chosen].topic.clone()),
@@ -182,16 +200,19 @@ impl Operator {
 /// The name of a group, or one time in so many of the first member of a broadcast group.
 fn named(wish: &Wish, random: &mut Random, one_in: u64) -> String {
     match wish.broadcast && random.chance(1, one_in) {
-        true => format!("{}/listener-0", wish.group),
+        true => first_member(wish),
         false => wish.group.clone(),
     }
 }
 
+fn first_member(wish: &Wish) -> String {
+    format!("{}/listener-0", wish.group)
+}
+
 /// Goes on with a group, whether or not it is held.
-fn resume(around: &mut Surroundings<'_>) -> Admin {
-    let chosen = around.random.index(around.wishes.len());
+fn resume(name: String) -> Admin {
     Admin::ResumeGroup {
-        name: named(&around.wishes[chosen], around.random, 2),
+        name,
         topic: None,
         by: OPERATOR.to_owned(),
     }

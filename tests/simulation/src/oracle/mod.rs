@@ -287,11 +287,10 @@ impl Oracle {
         }
     }
 
-    /// Whether the broker may drop, for this input, an answer of the plugin that is under way.
+    /// Whether the broker may drop, for this input, an answer of the plugin that is under way. A seek to a time is done when it is located.
     fn disturbs(&self, input: &Input) -> bool {
         let ask = match input {
             Input::Subscribe { ask, .. } | Input::Receive { ask, .. } => ask,
-            // A seek to a time, and one to where a new group starts, happen when the place of the time is found.
             Input::Admin { .. } | Input::Trim { .. } | Input::Located { .. } => return true,
             _ => return false,
         };
