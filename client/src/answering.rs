@@ -13,11 +13,12 @@ use sluice_protocol::errors::{Advice, ErrorCode};
 use sluice_protocol::frame::FrameKind;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::deciding::decide;
 use crate::error::Error;
 use crate::limits;
 use crate::link::{Link, jittered};
 use crate::message::Message;
-use crate::transaction::{Decision, TransactionHandle, decide};
+use crate::transaction::{Decision, TransactionHandle};
 use crate::wire;
 
 /// A prepared message about which the broker asks, of this client or of another.
@@ -111,7 +112,7 @@ impl Checks {
                 Answer::RollBack => Decision::RollBack,
                 Answer::Unknown => return handle,
             };
-            if let Err(error) = decide(&link, std::slice::from_ref(&handle), decision, false).await {
+            if let Err(error) = decide(&link, std::slice::from_ref(&handle), decision).await {
                 // What was decided meanwhile needs no answer, and what was not is asked about again.
                 tracing::debug!(%handle, ?decision, %error, "an answer was not taken");
             }

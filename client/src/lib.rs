@@ -51,6 +51,7 @@ pub mod admin;
 mod answering;
 mod client;
 mod consumer;
+mod deciding;
 mod endpoint;
 mod error;
 mod event;

@@ -54,6 +54,9 @@ pub const DELIVERY_STREAMS_EARLY_MAX: usize = 1_024;
 /// Prepared messages that one producer checks at a time; what more the broker asks it waits, and is asked of another in the end.
 pub const CHECKS_MAX: usize = 64;
 
+/// Requests under way that commit, and as many that roll back; decisions that come meanwhile go together in the next.
+pub const DECISIONS_UNDER_WAY: usize = 2;
+
 /// The time to build one connection, its handshake and its welcome.
 pub const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 

@@ -10,6 +10,7 @@ use sluice_protocol::ids::ProducerId;
 use tokio::sync::{broadcast, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::deciding::Deciding;
 use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::event::Event;
@@ -35,6 +36,7 @@ pub(crate) struct Link {
     pub(crate) endpoint: Endpoint,
     pub(crate) producer: ProducerId,
     pub(crate) sequences: Sequences,
+    pub(crate) deciding: Deciding,
     state: watch::Sender<State>,
     events: broadcast::Sender<Event>,
     keeper: Mutex<Option<JoinHandle<()>>>,
@@ -49,6 +51,7 @@ impl Link {
             endpoint,
             producer,
             sequences: Sequences::new(session.limits.producer_unconfirmed_max),
+            deciding: Deciding::default(),
             state: watch::Sender::new(State::Up(session.clone())),
             events: broadcast::Sender::new(limits::EVENTS_KEPT),
             keeper: Mutex::new(None),

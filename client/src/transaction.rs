@@ -10,6 +10,7 @@ use sluice_protocol::control;
 use sluice_protocol::frame::FrameKind;
 
 use crate::client::Client;
+use crate::deciding::decide;
 use crate::error::Error;
 use crate::link::Link;
 use crate::message::{Receipt, read_digits, write_digits};
@@ -80,7 +81,7 @@ impl Transaction {
     /// # Errors
     /// `AlreadyRolledBack`; `NoSuchTransaction` when it was decided about long ago; `TopicDeleted`.
     pub async fn commit(&self) -> Result<(), Error> {
-        decide(&self.link, std::slice::from_ref(&self.handle), Decision::Commit, false).await
+        decide(&self.link, std::slice::from_ref(&self.handle), Decision::Commit).await
     }
 
     /// Has the message never delivered. When this is answered it is decided for good; asked again, it is answered the same.
@@ -88,11 +89,12 @@ impl Transaction {
     /// # Errors
     /// `AlreadyCommitted`; `NoSuchTransaction` when it was decided about long ago; `TopicDeleted`.
     pub async fn roll_back(&self) -> Result<(), Error> {
-        decide(&self.link, std::slice::from_ref(&self.handle), Decision::RollBack, false).await
+        decide(&self.link, std::slice::from_ref(&self.handle), Decision::RollBack).await
     }
 }
 
-pub(crate) async fn decide(link: &Link, handles: &[TransactionHandle], decision: Decision, operator: bool) -> Result<(), Error> {
+/// Asks the broker to decide so about all of these or none, in a request of its own.
+pub(crate) async fn ask(link: &Link, handles: &[&TransactionHandle], decision: Decision, operator: bool) -> Result<(), Error> {
     let ask = control::Decide {
         handles: handles.iter().map(|handle| handle.0.clone()).collect(),
         decision: match decision {
@@ -117,7 +119,7 @@ impl Client {
     /// `AlreadyCommitted` or `AlreadyRolledBack` for one that was decided otherwise; `NoSuchTransaction` for one that was decided about
     /// long ago; `BadTransactionHandle`; `TopicDeleted`; `LimitExceeded` for more than 1,000.
     pub async fn decide(&self, handles: &[TransactionHandle], decision: Decision) -> Result<(), Error> {
-        decide(&self.link, handles, decision, false).await
+        decide(&self.link, handles, decision).await
     }
 
     /// As [`Client::decide`], by an operator: what was rolled back because nobody decided can be committed.
@@ -125,7 +127,7 @@ impl Client {
     /// # Errors
     /// As [`Client::decide`].
     pub async fn decide_as_operator(&self, handles: &[TransactionHandle], decision: Decision) -> Result<(), Error> {
-        decide(&self.link, handles, decision, true).await
+        ask(&self.link, &handles.iter().collect::<Vec<_>>(), decision, true).await
     }
 
     /// The messages of a topic that wait for a decision, and those that were rolled back because nobody decided.

@@ -135,8 +135,6 @@ pub const DUE_AGAIN_MS: u64 = 1_000;
 pub const ASKS_MAX: usize = 64;
 /// After an ask that could not be delivered nothing further is asked about its topic for so long, in milliseconds.
 pub const ASK_AGAIN_MS: u64 = 1_000;
-/// Prepared messages that one request may decide about.
-pub const DECIDE_MAX: usize = 1_000;
 /// Of each topic the decisions about the last so many times 64 prepared or delayed messages are remembered.
 pub const DECIDED_WORDS_MAX: usize = 16_384;
 /// Of each topic so many messages that were rolled back because nobody decided can be committed by an operator, the newest.

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use sluice_log::record::{Change, Due, Prepared, Transaction};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Position, QueueOffset, TopicId};
+use sluice_protocol::limits::DECIDE_MESSAGES_MAX;
 
 use crate::broker::Core;
 use crate::effect::{Answer, TransactionInfo};
 use crate::input::{Decision, RequestId};
-use crate::limits::{DECIDE_MAX, LISTED_MAX};
+use crate::limits::LISTED_MAX;
 use crate::planted::{self, Bug};
 use crate::state::transaction::{Known, due_of};
 
@@ -71,8 +72,11 @@ impl Core {
         decision: Decision,
         by_operator: bool,
     ) -> Result<BTreeMap<(TopicId, QueueOffset), Due>, Refusal> {
-        if handles.is_empty() || handles.len() > DECIDE_MAX {
-            let text = format!("one request decides about 1 to {DECIDE_MAX} messages, not {}", handles.len());
+        if handles.is_empty() || handles.len() > DECIDE_MESSAGES_MAX {
+            let text = format!(
+                "one request decides about 1 to {DECIDE_MESSAGES_MAX} messages, not {}",
+                handles.len()
+            );
             return Err(Refusal::new(ErrorCode::LimitExceeded, text));
         }
         let mut messages = BTreeMap::new();

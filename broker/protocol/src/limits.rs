@@ -50,6 +50,8 @@ pub const DELIVERY_RANGES_MAX: usize = BATCH_MESSAGES_MAX;
 pub const HANDLE_BYTES_MAX: usize = u8::MAX as usize;
 /// Messages that one receive may ask for.
 pub const RECEIVE_MESSAGES_MAX: usize = 32;
+/// Prepared messages that one request may decide about.
+pub const DECIDE_MESSAGES_MAX: usize = 1_000;
 /// Messages that one page of a reading without a group may ask for.
 pub const PAGE_MESSAGES_MAX: usize = 1_000;
 /// The longest wait of a receive, in milliseconds.

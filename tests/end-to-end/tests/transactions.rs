@@ -64,6 +64,41 @@ async fn a_committed_message_is_delivered_and_one_that_was_rolled_back_is_not() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn of_many_decisions_at_once_a_wrong_one_fails_alone() {
+    let broker = Broker::start();
+    let client = broker.client().await;
+    let producer = client.producer("orders", ProducerConfig::default());
+    let mut prepared = Vec::new();
+    for nth in 0..40 {
+        prepared.push(producer.prepare(NewMessage::new(format!("{nth}"))).await.unwrap());
+    }
+    for wrong in [7, 23] {
+        prepared[wrong].roll_back().await.unwrap();
+    }
+    let mut commits = tokio::task::JoinSet::new();
+    for (nth, transaction) in prepared.into_iter().enumerate() {
+        commits.spawn(async move { (nth, transaction.commit().await) });
+    }
+    let mut refused: Vec<(usize, Option<ErrorCode>)> = Vec::new();
+    for (nth, outcome) in commits.join_all().await {
+        refused.extend(outcome.err().map(|error| (nth, error.code())));
+    }
+    refused.sort_unstable_by_key(|(nth, _)| *nth);
+    let code = Some(ErrorCode::AlreadyRolledBack);
+    assert_eq!(refused, [(7, code), (23, code)]);
+    let mut stream = client.stream(StreamConfig::new("orders", "g")).await.unwrap();
+    let mut bodies = Vec::new();
+    for _ in 0..38 {
+        bodies.push(next(&mut stream).await.body());
+    }
+    bodies.sort_unstable();
+    bodies.dedup();
+    assert_eq!(bodies.len(), 38);
+    let topic = client.topic("orders").await.unwrap();
+    assert_eq!((topic.undecided, topic.messages), (0, 38));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_prepared_waits_over_a_kill_and_what_was_decided_stays_so() {
     let mut broker = Broker::start();
     let client = broker.client().await;
