@@ -14,6 +14,7 @@ mod keys;
 pub mod limits;
 mod part;
 pub mod planted;
+mod readahead;
 mod reader;
 pub mod record;
 mod recovery;

@@ -44,6 +44,14 @@ pub const KEYS_UNSORTED_MAX: usize = 1_024;
 pub const DEALING_BYTES: u64 = 64 << 10;
 /// How much of the log is read for the history of one message.
 pub const HISTORY_BYTES_MAX: u64 = 64 << 20;
+/// How much is read ahead of who begins to read on; it doubles with each further time.
+pub const READAHEAD_BYTES_FIRST: u64 = 64 << 10;
+/// The most that is read ahead: what a disk of 1 GB/s brings in half a millisecond, which is as long as a sync waits behind it.
+pub const READAHEAD_BYTES_MAX: u64 = 512 << 10;
+/// Who reads on from so near behind the last read is taken to go on: other queues' batches lie between.
+pub const READAHEAD_GAP_BYTES_MAX: u64 = 64 << 10;
+/// Readers of one segment, each at its own place, that are told apart.
+pub const READAHEAD_RUNS_MAX: usize = 16;
 /// How much is read at once of neighbouring batches' attributes.
 pub const AHEAD_BYTES_MAX: u64 = 128 << 10;
 /// Bytes between the attributes of two batches (bodies, frame and record headers) that are rather read than left out: about what one more

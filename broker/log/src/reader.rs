@@ -22,10 +22,11 @@ use crate::frame::FrameSecret;
 use crate::index::{BatchPlace, QueueEntries, SegmentIndex, waiting};
 use crate::limits::{INDEX_CACHE_BYTES_MAX, OPEN_PARTS_MAX, OPEN_SEGMENTS_MAX, OPEN_SIDECARS_MAX, SPARSE_BATCHES_MAX, SPARSE_BYTES_MAX};
 use crate::part::Part;
+use crate::readahead::ReadFile;
 use crate::record::PartId;
 use crate::segment::{Segment, segment_name};
 use crate::sidecar::Sidecar;
-use crate::storage::{Storage, StorageFile};
+use crate::storage::Storage;
 
 pub use self::far::{Delayed, Following, SeenDelayed, WrittenPart};
 pub use self::history::History;
@@ -45,7 +46,7 @@ pub(crate) struct Shared {
     view: RwLock<View>,
     sidecars: Mutex<Recent<Position, Arc<Sidecar>>>,
     parts: Mutex<Recent<(Position, QueueId), Arc<QueueEntries>>>,
-    files: Mutex<Recent<u64, Arc<dyn StorageFile>>>,
+    files: Mutex<Recent<u64, Arc<ReadFile>>>,
     tail: Mutex<Tail>,
     /// The indexes of sealed segments for whose sidecars there was no room, by base, with the end of the segment.
     unwritten: Mutex<Unwritten>,
@@ -108,7 +109,7 @@ impl Shared {
         self.parts.lock().expect("nothing panics while it holds the cache")
     }
 
-    fn files(&self) -> MutexGuard<'_, Recent<u64, Arc<dyn StorageFile>>> {
+    fn files(&self) -> MutexGuard<'_, Recent<u64, Arc<ReadFile>>> {
         self.files.lock().expect("nothing panics while it holds the cache")
     }
 
@@ -164,12 +165,13 @@ impl Shared {
     }
 
     /// The file of a segment, opened if it is not.
-    fn file(&self, segment: &Segment) -> Result<Arc<dyn StorageFile>, LogError> {
+    fn file(&self, segment: &Segment) -> Result<Arc<ReadFile>, LogError> {
         if let Some(file) = self.files().get(&segment.number) {
             return Ok(file);
         }
         let name = segment_name(segment.number);
         let file = self.storage.open(&name).map_err(LogError::io("opening", &name))?;
+        let file = Arc::new(ReadFile::new(file));
         self.files().put(segment.number, 1, Arc::clone(&file));
         // Retention that took it meanwhile may have looked for it here too early, and what is kept open keeps its disk space.
         if !self.holds(segment) {

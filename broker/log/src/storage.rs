@@ -37,6 +37,13 @@ pub trait Storage: Send + Sync {
 pub trait StorageFile: Send + Sync {
     /// Fills `into` from `offset` on. Fails with `UnexpectedEof` when the file ends before.
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+    /// The same where the bytes are in memory, so that nothing waits for a disk; `false` where they are not, or where nobody can tell. Then
+    /// `into` may hold anything.
+    fn read_in_memory(&self, _offset: u64, _into: &mut [u8]) -> io::Result<bool> {
+        Ok(false)
+    }
+    /// Whoever reads through this handle says itself what it reads next: nothing is to be read ahead unasked. A hint, which cannot fail.
+    fn reads_as_asked(&self) {}
     /// These bytes are read soon: what reads ahead may begin with them. A hint, which cannot fail.
     fn will_read(&self, _offset: u64, _bytes: u64) {}
     /// The first place from `offset` on that may hold something else than zeros; `None` when there is none. May always answer `offset`.

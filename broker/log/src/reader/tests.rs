@@ -7,7 +7,7 @@ use sluice_protocol::units::Now;
 
 use super::*;
 use crate::record::{Change, Record};
-use crate::storage::{Entry, StorageLock};
+use crate::storage::{Entry, StorageFile, StorageLock};
 use crate::{FaultyStorage, Log, LogConfig, LogWriter, Opened, Start};
 
 /// A disk on which something happens between the opening of a file and its use.

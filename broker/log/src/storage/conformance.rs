@@ -37,7 +37,18 @@ pub fn conformance(storage: &dyn Storage) {
     file.read_at(1 + (3 << 20), &mut seen).unwrap();
     assert_eq!(&seen, &[7, 7, b'3', b'4'], "small and large slices keep their order");
 
+    if file.read_in_memory(1 + (3 << 20), &mut seen).unwrap() {
+        assert_eq!(&seen, &[7, 7, b'3', b'4'], "what is in memory is what is stored");
+    }
+    let end = file.len().unwrap();
+    assert!(
+        !file.read_in_memory(end - 2, &mut seen).unwrap(),
+        "beyond the end nothing is in memory"
+    );
+
     let again = storage.open("a").unwrap();
+    again.reads_as_asked();
+    again.will_read(0, end);
     again.read_at(3, &mut sixteen[..2]).unwrap();
     assert_eq!(&sixteen[..2], [7, 7], "another handle sees what was written");
     assert_eq!(storage.list().unwrap().iter().filter(|entry| entry.name == "a").count(), 1);

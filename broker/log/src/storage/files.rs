@@ -1,14 +1,14 @@
 //! Real files in one directory, read and written at a place with pread and pwrite.
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{Advice, FallocateFlags, SeekFrom};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{Entry, Storage, StorageFile, StorageLock};
 
@@ -133,6 +133,22 @@ struct RealFile {
 impl StorageFile for RealFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(into, offset)
+    }
+
+    fn read_in_memory(&self, offset: u64, into: &mut [u8]) -> io::Result<bool> {
+        let length = into.len();
+        match rustix::io::preadv2(&self.file, &mut [IoSliceMut::new(into)], offset, ReadWriteFlags::NOWAIT) {
+            // A part of it is not enough; the end of the file is for the other reading to find.
+            Ok(read) => Ok(read == length),
+            // It would wait, or the file system cannot tell.
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn reads_as_asked(&self) {
+        // Where the file system takes no hints it reads ahead as it likes.
+        let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::Random);
     }
 
     fn will_read(&self, offset: u64, bytes: u64) {
