@@ -52,7 +52,7 @@ impl Core {
         self.parting.came += due_ms.filter(|due_ms| *due_ms > far_ms).count();
     }
 
-    /// What is due later than this goes into a part; what is due within half of the time till then is taken out of it again.
+    /// What is due later than this goes into a part.
     fn far_ms(&self) -> Option<i64> {
         let near_ms = self.config.near_ms?;
         Some(self.now.wall_ms.saturating_add(near_ms.saturating_mul(2)))
@@ -61,6 +61,18 @@ impl Core {
     /// What is due until then waits in memory. Where nothing goes into parts, what is in some still comes back in time.
     pub(crate) fn near_ms(&self) -> i64 {
         self.now.wall_ms.saturating_add(self.config.near_ms.unwrap_or(NEAR_MS))
+    }
+
+    /// When a part has something that is due within [`Core::near_ms`], what is due up to here is taken out of it together, so that one whose
+    /// messages are due one after the other is not read for each of them.
+    pub(crate) fn take_until_ms(&self) -> i64 {
+        self.near_ms().saturating_add(self.config.near_ms.unwrap_or(NEAR_MS) / 2)
+    }
+
+    /// Of a part whose next message is due later than this nothing is taken in soon.
+    fn idle_ms(&self) -> Option<i64> {
+        let near_ms = self.config.near_ms?;
+        Some(self.near_ms().saturating_add(near_ms / 4))
     }
 
     /// Goes on with the parts: lets go of those that are done with, takes in what is nearly due, and begins a new one.
@@ -131,28 +143,30 @@ impl Core {
     }
 
     /// Parts that make one together: several of about the same size, or one of which most is gone. None of them is nearly due, so that
-    /// nothing is taken in from it meanwhile.
+    /// nothing is taken in from it meanwhile. What is so large already that several of its kind exceed what a part may have stays as it is.
     fn parts_to_merge(&self) -> Option<PartSource> {
         if self.parting.merge_again_mono_ms > self.now.mono_ms {
             return None;
         }
-        let far_ms = self.far_ms()?;
+        let idle_ms = self.idle_ms()?;
         let mut tiers: BTreeMap<u32, Vec<(PartId, &Part)>> = BTreeMap::new();
         for (id, part) in self.state.parts.iter() {
-            if part.next_ms.is_some_and(|next_ms| next_ms > far_ms) {
-                let is_hollow = part.left() * 2 < part.facts.messages && part.facts.messages >= self.config.part_messages as u64;
-                if is_hollow {
-                    return Some(self.merged(vec![(id, part)]));
-                }
+            if part.next_ms.is_none_or(|next_ms| next_ms <= idle_ms) {
+                continue;
+            }
+            let is_worth = part.facts.messages >= self.config.part_messages as u64 || part.left() == 0;
+            if is_worth && part.left() * 2 < part.facts.messages {
+                return Some(self.merged(vec![(id, part)]));
+            }
+            let alike = self.config.merged_parts as u64;
+            if part.facts.messages <= PART_MERGED_MESSAGES_MAX / alike && part.facts.bytes <= PART_MERGED_BYTES_MAX / alike {
                 let tier = part.facts.messages.max(1).ilog2() / 3;
                 tiers.entry(tier).or_default().push((id, part));
             }
         }
         tiers.into_values().find_map(|mut alike| {
             alike.truncate(self.config.merged_parts);
-            let sum = |of: fn(&PartFacts) -> u64| alike.iter().map(|(_, part)| of(&part.facts)).sum::<u64>();
-            let fits = sum(|facts| facts.messages) <= PART_MERGED_MESSAGES_MAX && sum(|facts| facts.bytes) <= PART_MERGED_BYTES_MAX;
-            (alike.len() == self.config.merged_parts && fits).then(|| self.merged(alike))
+            (alike.len() == self.config.merged_parts).then(|| self.merged(alike))
         })
     }
 
@@ -202,7 +216,11 @@ impl Core {
                 self.record(Change::Parts(change));
                 self.counters.parts_written += 1;
             }
-            None => self.journal.release(Position::default(), Effect::Parts(PartWork::Remove { part })),
+            None => {
+                // Something was taken in from what was merged, as it may be again.
+                self.parting.merge_again_mono_ms = self.now.mono_ms + PART_AGAIN_MS;
+                self.journal.release(Position::default(), Effect::Parts(PartWork::Remove { part }));
+            }
         }
         if !left_out.is_empty() {
             // What cannot be read is not to be tried again at once.

@@ -42,7 +42,7 @@ impl Taking {
 impl Core {
     /// Asks for what is nearly due of the parts.
     pub(crate) fn take_in(&mut self) {
-        let near_ms = self.near_ms();
+        let (near_ms, until_ms) = (self.near_ms(), self.take_until_ms());
         let mono_ms = self.now.mono_ms;
         let taking = &mut self.parting.taking;
         taking.unreadable.retain(|_, again_mono_ms| *again_mono_ms > mono_ms);
@@ -57,7 +57,7 @@ impl Core {
                 job,
                 part,
                 after,
-                until_ms: near_ms,
+                until_ms,
                 most: TAKEN_IN_MAX,
             };
             self.journal.release(Position::default(), Effect::Parts(read));
@@ -187,6 +187,10 @@ impl Core {
                     return self.refuse_after(self.journal.last(), request, Refusal::plain(ErrorCode::TopicDeleted));
                 }
                 let depends = self.record(Change::Parts(PartChange::Recalled { part, message }));
+                if self.state.parts.get(part).is_some_and(|part| part.left() == 0) {
+                    // Nothing is left in it to wait for.
+                    self.parting.request();
+                }
                 self.counters.recalled += 1;
                 self.answer(depends, request, Answer::Done);
             }

@@ -53,6 +53,8 @@ pub struct Config {
     pub drain_ms: u64,
     /// What new topics get.
     pub topics: Topics,
+    /// Where delayed messages wait.
+    pub delays: Delays,
     /// How producers are asked about prepared messages.
     pub transactions: Transactions,
     /// What clients may use.
@@ -71,6 +73,14 @@ pub struct Topics {
     pub retention_ms: u64,
     /// How many bytes are kept.
     pub retention_bytes: u64,
+}
+
+/// Where delayed messages wait.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Delays {
+    /// What is due within so many milliseconds waits in memory, and what is due after more than twice as many in a file.
+    pub near_ms: u64,
 }
 
 /// How producers are asked about prepared messages that nobody decided about.
@@ -256,6 +266,7 @@ impl Default for Config {
             verdict_threads: 2,
             drain_ms: 10_000,
             topics: Topics::default(),
+            delays: Delays::default(),
             transactions: Transactions::default(),
             limits: Limits::default(),
             plugins: Plugins::default(),
@@ -270,6 +281,12 @@ impl Default for Topics {
             retention_ms: 72 * 3_600_000,
             retention_bytes: 0,
         }
+    }
+}
+
+impl Default for Delays {
+    fn default() -> Self {
+        Self { near_ms: 600_000 }
     }
 }
 

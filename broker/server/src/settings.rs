@@ -237,6 +237,17 @@ pub const SETTINGS: &[Setting] = &[
         value: |config| Value::Number(config.topics.retention_bytes),
     },
     Setting {
+        key: "delays.near_ms",
+        unit: "milliseconds",
+        range: Range::Numbers {
+            min: 1_000,
+            max: DAYS_400_MS,
+        },
+        sentence: "A delayed message that is due after more than twice this time waits in a file, where it takes no memory and keeps no segment of the log; \
+                   it comes back when it is due within this time.",
+        value: |config| Value::Number(config.delays.near_ms),
+    },
+    Setting {
         key: "transactions.ask_first_ms",
         unit: "milliseconds",
         range: Range::Numbers { min: 1, max: DAY_MS },

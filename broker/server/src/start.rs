@@ -251,6 +251,7 @@ fn core_config(config: &Config) -> CoreConfig {
         auto_create_groups: config.auto_create_groups,
         member_absent_ms: config.member_absent_ms,
         topic,
+        near_ms: i64::try_from(config.delays.near_ms).ok(),
         ask_first_ms: config.transactions.ask_first_ms,
         ask_interval_ms: config.transactions.ask_interval_ms,
         asks_max: config.transactions.asks_max,

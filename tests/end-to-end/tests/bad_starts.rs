@@ -60,6 +60,7 @@ fn a_configuration_that_cannot_be_is_refused_by_what_is_wrong_in_it() {
         "metrics_listen = \"9471\"\n",
         "[topics]\nqueues = 0\n",
         "segment_bytes = 1024\n",
+        "[delays]\nnear_ms = 10\n",
         "[transactions]\nasks_max = 0\n",
         "[transactions]\nask_first = 6000\n",
         "[limits]\nframe_bytes = 1048576\n",
