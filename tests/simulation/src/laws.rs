@@ -349,7 +349,7 @@ pub const LAWS: [(Law, u64); 123] = [
     (TopicGrown, 50),
     (ExpiredIsNotGranted, 100),
     (OnlyExpiredEnds, 100),
-    (ExpiredGetsItsFate, 15),
+    (ExpiredGetsItsFate, 10),
     (ExpiredAfterReturn, 10),
     (PreparedNeverVisible, 1_000),
     (CommittedOnce, 300),
