@@ -16,8 +16,8 @@ use crate::wire;
 
 /// What a topic and a group are like, as the protocol says it. Their fields are documented in `docs/protocol.md`.
 pub use sluice_protocol::control::{
-    Alarm, Backoff, CursorInfo, DeadLetter, DeadLettersDealt, Evaluation, Explanation, GroupInfo, GroupSettings, LeaseInfo, MemberInfo,
-    MessageState, OnFailure, Pause, PluginInfo, PluginLimits, QueueInfo, TopicInfo, TopicSettings,
+    Alarm, Backoff, BackupCut, BackupFile as BackupSource, CursorInfo, DeadLetter, DeadLettersDealt, Evaluation, Explanation, GroupInfo,
+    GroupSettings, LeaseInfo, MemberInfo, MessageState, OnFailure, Pause, PluginInfo, PluginLimits, QueueInfo, TopicInfo, TopicSettings,
 };
 
 /// Where a seek goes.

@@ -49,6 +49,7 @@
 
 pub mod admin;
 mod answering;
+mod backup;
 mod client;
 mod consumer;
 mod deciding;
@@ -72,6 +73,7 @@ mod transaction;
 mod wire;
 
 pub use answering::{Answer, Undecided};
+pub use backup::{Backup, BackupReader};
 pub use client::Client;
 pub use consumer::{Consumer, ConsumerConfig, ReceivedMessage};
 pub use endpoint::{Endpoint, ReadyFile, Trust};

@@ -1,5 +1,6 @@
 //! The `sluice` command: serve a broker and use one.
 
+mod backup;
 mod bench;
 mod child;
 mod config;
@@ -78,6 +79,9 @@ enum Command {
     Message(message::Message),
     /// Show what is readable in a data directory, without a broker
     Inspect(inspect::Inspect),
+    /// Take, verify and restore backups
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Measure what the broker costs on this machine
     Bench(bench::Bench),
     /// Show the main job on real input with a kill in the middle, or a shop's day; each checked
@@ -108,6 +112,7 @@ fn run(command: Command, broker: &Broker, output: &mut Output) -> Result<(), Fai
         Command::Transaction(transaction) => on_runtime(transaction.run(broker, output)),
         Command::Message(message) => on_runtime(message.run(broker, output)),
         Command::Inspect(inspect) => inspect.run(output),
+        Command::Backup(backup) => on_runtime(backup.run(broker, output)),
         Command::Bench(bench) => on_runtime(bench.run(output)),
         Command::Demo(demo) => on_runtime(demo.run(output)),
         Command::Config(config) => config.run(output),

@@ -91,6 +91,9 @@ pub enum LogError {
         /// What is wrong.
         reason: String,
     },
+    /// The files of a snapshot are no longer what they were when it was taken.
+    #[error("the snapshot was given up, so that retention could make room on a full disk: take another when there is room")]
+    SnapshotLost,
     /// A setting that the log cannot work with.
     #[error("{0}")]
     Setting(String),
@@ -129,6 +132,7 @@ impl LogError {
             | Self::Gone { .. }
             | Self::BadBatch { .. }
             | Self::BadPart { .. }
+            | Self::SnapshotLost
             | Self::Setting(_) => false,
         }
     }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::checkpoint;
 use crate::frame::{FRAME_ALIGNMENT, FRAME_HEADER_BYTES, FrameHeader, FrameSecret};
 use crate::part;
+use crate::restored::Restored;
 use crate::scan::frame_records;
 use crate::segment::SegmentHeader;
 use crate::sidecar;
@@ -45,6 +46,11 @@ pub fn frame(secret: u64, bytes: &Bytes) -> Option<Bytes> {
 pub fn sidecar(bytes: &[u8]) -> Option<Bytes> {
     let (header, index) = sidecar::decode(bytes).ok()?;
     Some(sidecar::encode(&index, header.base, header.end))
+}
+
+/// The file that says that a log was restored; `None` when `bytes` is none.
+pub fn restored(bytes: &[u8]) -> Option<Bytes> {
+    Some(Restored::decode(bytes)?.encode())
 }
 
 /// A whole checkpoint, its entries in one slice; `None` when `bytes` is none of this log.

@@ -1,6 +1,7 @@
 //! The bytes that survive: record formats, segments, recovery, checkpoints, sidecar indexes, and the one trait that touches a disk.
 
 mod ahead;
+pub mod backup;
 mod cache;
 mod checkpoint;
 mod dealings;
@@ -20,10 +21,12 @@ pub mod record;
 mod recovery;
 mod replay;
 mod reserve;
+mod restored;
 mod retention;
 mod scan;
 mod segment;
 mod sidecar;
+mod snapshot;
 mod storage;
 mod writer;
 
@@ -37,5 +40,7 @@ pub use keys::KeyedRange;
 pub use reader::{Delayed, Following, History, LogReader, SeenDelayed, StoredQueue, WrittenPart};
 pub use recovery::{Log, Opened, Recovery, Start};
 pub use replay::Replay;
+pub use restored::{RESTORED_NAME, Restored};
+pub use snapshot::{Snapshot, SnapshotFile, SnapshotReader};
 pub use storage::{Entry, FaultyStorage, FileStorage, SECTOR_BYTES, Storage, StorageFile, StorageLock, conformance};
 pub use writer::{LogConfig, LogWriter};

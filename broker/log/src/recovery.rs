@@ -24,8 +24,10 @@ use crate::reader::{LogReader, Shared, View};
 use crate::record::{Change, Record};
 use crate::replay::Replay;
 use crate::reserve::Spare;
+use crate::restored::Restored;
 use crate::scan::Scan;
 use crate::segment::{Segment, checkpoint_name, segment_name};
+use crate::snapshot::Holds;
 use crate::storage::{Storage, StorageLock};
 use crate::writer::{Active, LogConfig, LogWriter};
 
@@ -59,6 +61,8 @@ pub struct Recovery {
     pub secret: [u8; 16],
     /// Where the first frame of this start goes.
     pub next_position: Position,
+    /// From which backup this log was restored, if from any.
+    pub restored: Option<Restored>,
     /// The stamp of this start's `Opened` record: time goes on from here.
     pub opened_at: Now,
     /// The entries of the newest checkpoint.
@@ -89,6 +93,7 @@ impl Log {
                 secrets
             }
         };
+        let restored = Restored::read(&*storage)?;
         let (newest, broken) = find_checkpoint(&*storage, &secrets, &listing.checkpoints)?;
         let found = find_segments(&*storage, &secrets, &listing.segments)?;
         let mut walk = walk(&*storage, &secrets, &found, newest.as_ref(), &listing)?;
@@ -106,6 +111,7 @@ impl Log {
         }
         let before = Before {
             secrets,
+            restored,
             newest,
             walk,
             sealed,
@@ -120,6 +126,7 @@ impl Log {
 /// What the starts before this one left, made sure of.
 struct Before {
     secrets: Secrets,
+    restored: Option<Restored>,
     newest: Option<Checkpoint>,
     walk: Walk,
     /// The segments before those that were walked.
@@ -156,6 +163,7 @@ impl Before {
             next_checkpoint: self.next_checkpoint,
             draft: None,
             keepers: BTreeMap::new(),
+            holds: Holds::default(),
             stopped: false,
             shared: Arc::new(Shared::new(
                 storage,
@@ -188,6 +196,7 @@ impl Before {
             epoch,
             secret: self.secrets.core,
             next_position,
+            restored: self.restored,
             opened_at,
             checkpoint_entries: self.newest.map_or_else(Vec::new, |checkpoint| checkpoint.entries),
             replay: Replay::new(&writer.shared, before_replay, from, replay_from, next_position),

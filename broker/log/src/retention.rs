@@ -14,12 +14,15 @@ use crate::writer::LogWriter;
 impl LogWriter {
     /// Removes, or keeps to be written again, each sealed segment that lies behind the newest checkpoint and holds nothing at or after
     /// the logical start of any queue. `starts` tells a queue's logical start; `None` means that its topic is gone. Returns how many
-    /// segments went. Starts must be durable: told from trim and delete records that are synced.
+    /// segments went. Starts must be durable: told from trim and delete records that are synced. None goes while a snapshot is read.
     ///
     /// # Errors
     /// The disk failed; the writer is stopped.
     pub fn retain(&mut self, starts: impl Fn(QueueId) -> Option<QueueOffset>) -> Result<usize, LogError> {
         self.guarded(|writer| {
+            if writer.holds.any() {
+                return Ok(0);
+            }
             let replay_from = writer.replay_from();
             let sealed = writer.shared.view().sealed.clone();
             let mut gone = 0;

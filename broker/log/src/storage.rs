@@ -12,6 +12,7 @@ use std::sync::Arc;
 pub use conformance::conformance;
 pub use faulty::{FaultyStorage, SECTOR_BYTES};
 pub use files::FileStorage;
+pub(crate) use files::LOCK_NAME;
 
 /// A directory of files without subdirectories: the only way in which this crate touches a disk.
 ///

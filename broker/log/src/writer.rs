@@ -21,6 +21,7 @@ use crate::reserve::Spare;
 use crate::scan::{Indexed, indexed};
 use crate::segment::{Segment, checkpoint_name, file_offset, segment_name, sidecar_name};
 use crate::sidecar::{self, SIDECAR_HEADER_BYTES};
+use crate::snapshot::Holds;
 use crate::storage::{Storage, StorageFile, StorageLock};
 
 /// How a log is kept.
@@ -87,6 +88,8 @@ pub struct LogWriter {
     pub(crate) draft: Option<Draft>,
     /// Of each sealed segment that retention looked at, a queue that keeps it, by base.
     pub(crate) keepers: BTreeMap<Position, QueueSpan>,
+    /// The snapshots that somebody reads.
+    pub(crate) holds: Holds,
     pub(crate) stopped: bool,
     pub(crate) _lock: StorageLock,
 }

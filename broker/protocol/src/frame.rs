@@ -153,6 +153,17 @@ pub enum FrameKind {
     Messages = 122,
     /// `Explanation`.
     Explanation = 123,
+
+    /// `Empty` opens the stream of a backup; answered by `BackupCut`.
+    BackupStart = 128,
+    /// `BackupCut`: what the backup holds.
+    BackupCut = 129,
+    /// `BackupFiles`: neighbouring files of it, as often as there are any.
+    BackupFiles = 130,
+    /// `ReadBackup`, one of its files; answered by `BackupPiece` until all of it has come.
+    ReadBackup = 131,
+    /// The next bytes of the file that was asked for, and nothing else.
+    BackupPiece = 132,
 }
 
 impl FrameKind {
@@ -223,6 +234,11 @@ impl FrameKind {
         Self::ExplainMessage,
         Self::Messages,
         Self::Explanation,
+        Self::BackupStart,
+        Self::BackupCut,
+        Self::BackupFiles,
+        Self::ReadBackup,
+        Self::BackupPiece,
     ];
 
     /// The kind with this number, if this version knows it.

@@ -44,6 +44,12 @@ pub const FRAME_BYTES_DEFAULT: usize = 8 * 1024 * 1024;
 pub const FRAME_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// The largest payload of a frame before the welcome told the limits, and of every frame without messages or modules, in bytes.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Files of a backup that one frame lists.
+pub const BACKUP_FILES_MAX: usize = 1_024;
+/// The longest path of a file in a backup.
+pub const BACKUP_PATH_BYTES_MAX: usize = 255;
+/// The bytes of a backup's file that one frame holds.
+pub const BACKUP_PIECE_BYTES_MAX: usize = 256 * 1024;
 /// Ranges of offsets in one delivery.
 pub const DELIVERY_RANGES_MAX: usize = BATCH_MESSAGES_MAX;
 /// The longest receipt handle, in bytes: what its length field holds.
@@ -90,3 +96,5 @@ const _: () = assert!(
     PRODUCER_UNCONFIRMED_MAX <= BATCH_MESSAGES_MAX,
     "a batch can use up what a producer may have unconfirmed"
 );
+const _: () = assert!(BACKUP_FILES_MAX * (BACKUP_PATH_BYTES_MAX + 64) <= CONTROL_FRAME_BYTES_MAX);
+const _: () = assert!(BACKUP_PIECE_BYTES_MAX <= FRAME_BYTES_DEFAULT / 8);

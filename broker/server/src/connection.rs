@@ -19,10 +19,13 @@ use crate::frames::{self, Broken, FrameReader, FrameRoom};
 use crate::outgoing::Outgoing;
 use crate::serving::{Serving, shutting_down};
 use crate::shard::Share;
-use crate::{admission, answering, limits, publish, request, subscription};
+use crate::{admission, answering, backup, limits, publish, request, subscription};
 
 /// The version of the protocol that is spoken here.
 const VERSION: u32 = 1;
+
+/// What the broker calls itself.
+pub(crate) const SERVER: &str = concat!("sluice ", env!("CARGO_PKG_VERSION"));
 
 /// A client that said hello, as its streams see it.
 pub(crate) struct Client {
@@ -129,7 +132,7 @@ fn welcome_message(serving: &Serving) -> Welcome {
     let configured = &serving.config.limits;
     Welcome {
         version: VERSION,
-        server: concat!("sluice ", env!("CARGO_PKG_VERSION")).to_owned(),
+        server: SERVER.to_owned(),
         epoch: serving.epoch,
         limits: Some(Limits {
             frame_bytes_max: configured.frame_bytes,
@@ -256,6 +259,7 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         FrameKind::PublishStart => publish::run(client, send, reader, frame.message(kind).map_err(Refusal::from)?).await,
         FrameKind::AnswerStart => answering::run(client, send, reader, frame.message(kind).map_err(Refusal::from)?).await,
         FrameKind::Subscribe => subscription::run(client, send, reader, frame.message(kind).map_err(Refusal::from)?).await,
+        FrameKind::BackupStart => backup::run(client, send, reader).await,
         FrameKind::Receive
         | FrameKind::SettleHandles
         | FrameKind::CreateTopic
@@ -327,7 +331,11 @@ async fn begin(client: &Arc<Client>, send: &mut SendStream, reader: &mut FrameRe
         | FrameKind::Plugin
         | FrameKind::Found
         | FrameKind::Messages
-        | FrameKind::Explanation => Err(unexpected(kind)),
+        | FrameKind::Explanation
+        | FrameKind::BackupCut
+        | FrameKind::BackupFiles
+        | FrameKind::ReadBackup
+        | FrameKind::BackupPiece => Err(unexpected(kind)),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::config::Durability;
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::retention::Starts;
-use crate::shard::{Shard, StorageRoom};
+use crate::shard::{Shard, SnapshotReply, StorageRoom};
 
 /// The way to the disk's thread.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub(crate) enum DiskWork {
     Retain { starts: Starts },
     /// Remove a part of the calendar.
     RemovePart { part: PartId },
+    /// Take a snapshot.
+    Snapshot { reply: SnapshotReply },
 }
 
 impl Disk {
@@ -177,6 +179,7 @@ impl DiskThread {
                 self.retain()
             }
             DiskWork::RemovePart { part } => self.writer.remove_part(part),
+            DiskWork::Snapshot { reply } => self.snapshot(reply),
         }
     }
 
@@ -285,8 +288,20 @@ impl DiskThread {
         Ok(done)
     }
 
-    /// Lets go of what lies before the starts that retention told last.
+    /// Takes a snapshot of all that was written. Who asked for it may be gone.
+    fn snapshot(&mut self, reply: SnapshotReply) -> Result<(), LogError> {
+        if self.unsynced_since.is_some() {
+            self.sync()?;
+        }
+        let _ = reply.send(self.writer.snapshot());
+        Ok(())
+    }
+
+    /// Lets go of what lies before the starts that retention told last. A backup makes it wait, but not when the disk is full.
     fn retain(&mut self) -> Result<(), LogError> {
+        if self.is_short() && self.writer.lose_snapshots() > 0 {
+            tracing::warn!("a backup is given up, so that retention can make room on the full disk");
+        }
         match &self.starts {
             Some(starts) => self.writer.retain(|queue| starts.of(queue)).map(drop),
             None => Ok(()),

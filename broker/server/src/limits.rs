@@ -55,6 +55,12 @@ pub const OUTGOING_FRAMES_MAX: u32 = 4;
 /// Messages that one connection may have published without reading their confirms; beyond it no further publish of it is read.
 pub const CONFIRMS_UNWRITTEN_MAX: u32 = 1 << 16;
 
+/// Backups that are read at once: one keeps the disk busy enough.
+pub const BACKUPS_AT_ONCE: usize = 1;
+
+/// How long a client may leave its backup alone, taking nothing and asking for nothing, since no segment is let go meanwhile.
+pub const BACKUP_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Dead letters on one page of a list, and in one record that sends them back.
 pub const LETTERS_OF_PAGE_MAX: usize = 256;
 

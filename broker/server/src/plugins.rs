@@ -92,6 +92,11 @@ impl Plugins {
         })
     }
 
+    /// Where the modules are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// What a plugin may use unless its binding says otherwise.
     pub(crate) fn defaults(&self) -> PluginLimits {
         self.defaults

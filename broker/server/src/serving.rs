@@ -26,6 +26,8 @@ pub(crate) struct Serving {
     pub(crate) draining: Draining,
     /// The right to put a page of stored messages together.
     pub(crate) pages: Semaphore,
+    /// The right to read a backup.
+    pub(crate) backups: Semaphore,
 }
 
 impl Serving {

@@ -7,6 +7,7 @@ use std::sync::mpsc;
 use sluice_core::effect::{Answer, Ask as EffectAsk, Delivery, Taker};
 use sluice_core::input::{ConnectionId, Input, RequestId, SubscriptionId};
 use sluice_core::survey::{Survey, SurveyFrom};
+use sluice_log::{LogError, Snapshot};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Pass, QueueIndex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc as events, oneshot};
@@ -53,11 +54,16 @@ pub(crate) enum Mail {
     Tell(Input),
     /// A scrape wants a piece of a survey.
     Survey { from: SurveyFrom, reply: oneshot::Sender<Survey> },
+    /// A client wants a backup.
+    Snapshot { reply: SnapshotReply },
     /// The log cannot be written any more.
     StorageFailed { reason: String },
     /// Write a checkpoint, then end.
     Stop,
 }
+
+/// Where a snapshot of the log goes.
+pub(crate) type SnapshotReply = oneshot::Sender<Result<Snapshot, LogError>>;
 
 /// An input that wants an answer.
 #[derive(Debug)]
@@ -184,6 +190,16 @@ impl Shard {
         let (reply, survey) = oneshot::channel();
         self.send(Mail::Survey { from, reply });
         survey.await.ok()
+    }
+
+    /// A snapshot of the log, taken between two writes.
+    ///
+    /// # Errors
+    /// `ShuttingDown` when the shard has ended or failed.
+    pub(crate) async fn snapshot(&self) -> Result<Result<Snapshot, LogError>, Refusal> {
+        let (reply, snapshot) = oneshot::channel();
+        self.send(Mail::Snapshot { reply });
+        snapshot.await.map_err(|_| Refusal::plain(ErrorCode::ShuttingDown))
     }
 
     /// Room in the inbox for a publish of so many bytes, at once. A client may have as much as would be left: one that sends faster than the

@@ -55,6 +55,12 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A backup was being restored here.
+    #[error("a restore into {path} was not finished: remove the directory and restore the backup again")]
+    UnfinishedRestore {
+        /// Which data directory.
+        path: PathBuf,
+    },
     /// The log cannot be opened.
     #[error(transparent)]
     Log(#[from] LogError),
@@ -89,6 +95,9 @@ pub enum StartError {
     },
 }
 
+/// The file that lies in a data directory while a backup is restored into it: no broker starts there.
+pub const UNFINISHED_RESTORE: &str = "unfinished-restore";
+
 /// Where the log lies within a data directory.
 pub fn log_directory(data_dir: &Path) -> PathBuf {
     data_dir.join("log")
@@ -101,6 +110,9 @@ impl Server {
     /// [`StartError`]; nothing runs then, and what was stored is untouched but for what recovery makes good.
     pub async fn start(config: Config) -> Result<Running, StartError> {
         config.validate()?;
+        if config.data_dir.join(UNFINISHED_RESTORE).exists() {
+            return Err(StartError::UnfinishedRestore { path: config.data_dir });
+        }
         let storage = FileStorage::new(log_directory(&config.data_dir)).map_err(|source| StartError::DataDirectory {
             path: config.data_dir.clone(),
             source,
@@ -217,6 +229,7 @@ fn recover(config: CoreConfig, recovery: Recovery) -> Result<(Core, Clock, u32, 
         epoch,
         secret,
         next_position,
+        restored: _,
         opened_at,
         checkpoint_entries,
         replay,
@@ -373,6 +386,7 @@ async fn serve(config: Config, opened: Opened) -> Result<Running, StartError> {
         group_defaults: opened.core_config.group,
         draining,
         pages: Semaphore::new(limits::PAGES_AT_ONCE),
+        backups: Semaphore::new(limits::BACKUPS_AT_ONCE),
     });
     opened.health.serves(Observed {
         metrics: opened.metrics.clone(),

@@ -137,6 +137,7 @@ impl ShardThread {
                 // A scrape that was given up is answered in vain.
                 let _ = reply.send(self.core.survey(from));
             }
+            Mail::Snapshot { reply } => self.disk.send(DiskWork::Snapshot { reply }),
             Mail::StorageFailed { reason } => {
                 tracing::error!(%reason, "the log could not be written: the shard stops");
                 self.failure.send_replace(Some(reason));
@@ -273,6 +274,7 @@ impl ShardThread {
                 | Mail::AnswersNoMore { .. }
                 | Mail::Tell(_)
                 | Mail::Survey { .. }
+                | Mail::Snapshot { .. }
                 | Mail::StorageFailed { .. } => {}
             }
         }

@@ -13,7 +13,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use super::{Entry, Storage, StorageFile, StorageLock};
 
 /// The name of the file whose advisory lock stands for the directory.
-const LOCK_NAME: &str = "lock";
+pub(crate) const LOCK_NAME: &str = "lock";
 /// Slices below this size are gathered, so that a group of small records is one system call.
 const GATHER_BYTES: usize = 64 << 10;
 /// What a file's blocks are counted in, whatever the file system's own are.
