@@ -1,6 +1,8 @@
 //! What operators do: topics, groups, seeks, bindings. What they ask is answered in `shown`.
 
-use sluice_log::record::{Backoff, Change, Filter, GroupSettings, OnFailure, PluginLimits, Sharing, StartPoint, TopicSettings};
+use sluice_log::record::{
+    Backoff, Change, Filter, GroupSettings, OnFailure, PluginLimits, Restoration, Sharing, StartPoint, TopicSettings,
+};
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Digest, GroupId, Position, TopicId};
 use sluice_protocol::limits::INVISIBLE_MS_MAX;
@@ -71,12 +73,30 @@ impl Core {
                 due_ms,
             } => self.explain(&group, queue, offset, priority, due_ms).map(|answer| (shown, answer)),
             Admin::ListTransactions { topic, from } => self.list_transactions(&topic, from).map(|answer| (shown, answer)),
+            Admin::Restored { mark } => Ok((self.restored(mark), Answer::Done)),
             Admin::ListPlugins => Ok((shown, self.list_plugins())),
         };
         match outcome {
             Ok((depends, answer)) => self.answer(depends, request, answer),
             Err(refusal) => self.refuse(request, refusal),
         }
+    }
+
+    /// Notes that this log goes on from a backup, unless it was noted at a start before: what somebody else hands out who goes on from there is
+    /// told from what is handed out here.
+    fn restored(&mut self, mark: [u8; 16]) -> Position {
+        if self.state.restorations.newest.iter().any(|restoration| restoration.mark == mark) {
+            return self.journal.last();
+        }
+        let numbers = self.state.calendars.after(None).map(|(topic, calendar)| (topic, calendar.next));
+        let restoration = Restoration {
+            mark,
+            epoch: self.epoch,
+            numbers: numbers.collect(),
+        };
+        let position = self.record(Change::Restored(restoration));
+        self.receipts.follow(&self.state.restorations);
+        position
     }
 
     /// Creates a topic. Its name was checked.

@@ -114,6 +114,7 @@ impl Core {
         self.journal.start(next);
         self.checkpointing.started(self.replayed_from.unwrap_or(next));
         self.parting.request();
+        self.receipts.follow(&self.state.restorations);
         self.start_readings();
     }
 

@@ -249,6 +249,8 @@ pub enum JudgeFailureKind {
 #[allow(missing_docs, reason = "each variant says what its fields are")]
 #[derive(Clone, Debug)]
 pub enum Admin {
+    /// The log was restored from a backup under this mark. Told at each start before anybody is let in; only the first time counts.
+    Restored { mark: [u8; 16] },
     /// Create a topic; refused when the name is taken.
     CreateTopic { name: String, settings: TopicSettings },
     /// Delete a topic, its messages and every cursor on it.

@@ -33,6 +33,8 @@ pub const GIVEN_ID_MINUTES: u64 = 10;
 pub const GIVEN_ID_PARTS: u8 = 64;
 /// What an id takes in memory, an estimate, in bytes.
 pub const GIVEN_ID_BYTES: u64 = 96;
+/// Restorations that are remembered. Handles from before the oldest of them are stale.
+pub const RESTORATIONS_MAX: usize = 16;
 /// Neighbouring sequences that share a slot: `sequence >> SLOT_BLOCK_BITS` is hashed.
 pub const SLOT_BLOCK_BITS: u32 = 8;
 /// The slots of a topic.

@@ -5,11 +5,16 @@ use std::hash::Hasher;
 
 use bytes::Bytes;
 use siphasher::sip128::{Hasher128, SipHasher24};
-use sluice_log::record::{CursorId, Due};
+use sluice_log::record::{CursorId, Due, Restoration};
+use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::{Attempt, Epoch, GroupId, Pass, ProducerId, QueueId, QueueIndex, QueueOffset, TopicId};
 use sluice_protocol::wire::{Reader, Writer};
 
 use crate::planted::{self, Bug};
+use crate::state::restorations::Restorations;
+
+/// What is said of a handle that a restored broker did not make.
+pub(crate) const AFTER_BACKUP: &str = "the handle was given after the backup was taken that this broker was restored from";
 
 /// The size of a handle: its fields and 16 bytes of MAC.
 pub(crate) const HANDLE_BYTES: usize = FIELDS_BYTES + 16;
@@ -25,6 +30,8 @@ const TRANSACTION_FIELDS_BYTES: usize = 17;
 const TRANSACTION_VERSION: u8 = 66;
 /// What is hashed of an id begins with this, as no handle does.
 const GIVEN_ID_VERSION: u8 = 67;
+/// What is hashed for the secret of a restoration begins with this, as no handle does.
+const GENERATION_VERSION: u8 = 68;
 const GIVEN_ID_FIELDS_BYTES: usize = 28;
 /// What a recall handle begins with: no receipt handle does, so neither passes for the other.
 const RECALL_VERSION: u8 = 65;
@@ -44,6 +51,16 @@ pub(crate) struct Receipt {
     pub(crate) attempt: Attempt,
 }
 
+impl Made {
+    /// Whether a lease of this start was there when whoever made its handle came to its end.
+    pub(crate) fn is_before_end(self, epoch: Epoch) -> bool {
+        match self {
+            Self::Here => true,
+            Self::Before(first) => epoch < first,
+        }
+    }
+}
+
 /// Whose ids the ids of messages are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
@@ -53,15 +70,85 @@ pub(crate) enum Scope {
     Shared(u64),
 }
 
-/// Makes and reads handles with the log's secret.
+/// Why a handle cannot be used, whatever it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotOurs {
+    /// Nobody with this log's secret made it.
+    Forged,
+    /// It was made after the backup was taken from which this log was restored, by the broker that went on from there.
+    After,
+}
+
+impl NotOurs {
+    /// What its owner is told.
+    pub(crate) fn refusal(self, code: ErrorCode) -> Refusal {
+        match self {
+            Self::Forged => Refusal::plain(code),
+            Self::After => Refusal::new(code, AFTER_BACKUP),
+        }
+    }
+}
+
+/// When a handle was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// Since this log was restored, if it ever was.
+    Here,
+    /// Before this start, which was the first after a restoration: by this log, or by the one that it was restored from.
+    Before(Epoch),
+}
+
+/// Makes and reads handles with the log's secret. Each restoration begins another secret for what is made from then on: who goes on with the
+/// same log elsewhere has the one before, and what it makes counts here for no more than was there when the backup was taken.
 #[derive(Clone, Debug)]
 pub(crate) struct Receipts {
+    /// The log's.
     secret: [u8; 16],
+    /// For what is made now.
+    current: [u8; 16],
+    /// Those before, the newest last, and the restorations that ended their use.
+    ended: Vec<([u8; 16], Restoration)>,
 }
 
 impl Receipts {
     pub(crate) fn new(secret: [u8; 16]) -> Self {
-        Self { secret }
+        Self {
+            secret,
+            current: secret,
+            ended: Vec::new(),
+        }
+    }
+
+    /// Follows the restorations that state knows of.
+    pub(crate) fn follow(&mut self, restorations: &Restorations) {
+        let mut before = (!restorations.more).then_some(self.secret);
+        self.ended.clear();
+        for restoration in &restorations.newest {
+            self.ended.extend(before.map(|secret| (secret, restoration.clone())));
+            let mut fields = [0; 17];
+            fields[0] = GENERATION_VERSION;
+            fields[1..].copy_from_slice(&restoration.mark);
+            before = Some(mac(&self.secret, &fields).to_le_bytes());
+        }
+        self.current = before.unwrap_or(self.secret);
+    }
+
+    /// Whose these fields are: of this log as it goes on, or of a log that it went on from.
+    fn owner(&self, fields: &[u8], of: u128) -> Option<Option<&Restoration>> {
+        // As one number, so that the time it takes tells nothing of where a forged one differs.
+        if of == mac(&self.current, fields) {
+            return Some(None);
+        }
+        let ended = self.ended.iter().rev().find(|(secret, _)| of == mac(secret, fields));
+        ended.map(|(_, restoration)| Some(restoration))
+    }
+
+    /// Whether a numbered message of a topic's calendar is the one that a handle was made for.
+    fn is_same(owner: Option<&Restoration>, topic: TopicId, number: QueueOffset) -> bool {
+        owner.is_none_or(|restoration| {
+            let place = restoration.numbers.binary_search_by_key(&topic, |(topic, _)| *topic);
+            place.is_ok_and(|place| number < restoration.numbers[place].1)
+        })
     }
 
     /// Writes the handle of a receipt: [`HANDLE_BYTES`].
@@ -76,16 +163,17 @@ impl Receipts {
             .u64(receipt.offset.0);
         fields.u32(receipt.pass.0).u32(receipt.epoch.0).u16(receipt.attempt.0);
         let fields = fields.finish();
-        to.bytes(&fields).u128(self.mac(&fields));
+        to.bytes(&fields).u128(mac(&self.current, &fields));
     }
 
-    /// What a handle names; `None` when it is not one of this broker's.
-    pub(crate) fn read(&self, handle: &Bytes) -> Option<Receipt> {
+    /// What a handle names, and when it was made; `None` when it is not one of this broker's.
+    pub(crate) fn read(&self, handle: &Bytes) -> Option<(Receipt, Made)> {
         let (fields, mac) = handle.split_at_checked(FIELDS_BYTES)?;
-        // As one number, so that the time it takes tells nothing of where a forged one differs.
-        if u128::from_le_bytes(mac.try_into().ok()?) != self.mac(fields) && !planted::is(Bug::MacUnverified) {
-            return None;
-        }
+        let owner = match self.owner(fields, u128::from_le_bytes(mac.try_into().ok()?)) {
+            None if planted::is(Bug::MacUnverified) => None,
+            owner => owner?,
+        };
+        let made = owner.map_or(Made::Here, |restoration| Made::Before(restoration.epoch));
         let mut from = Reader::new(fields);
         let kind = from.u8().ok()?;
         if kind & VERSION_MASK != VERSION {
@@ -97,14 +185,15 @@ impl Receipts {
             topic: TopicId(from.u64().ok()?),
             index: QueueIndex(from.u16().ok()?),
         };
-        Some(Receipt {
+        let receipt = Receipt {
             priority,
             cursor: CursorId { group, queue },
             offset: QueueOffset(from.u64().ok()?),
             pass: Pass(from.u32().ok()?),
             epoch: Epoch(from.u32().ok()?),
             attempt: Attempt(from.u16().ok()?),
-        })
+        };
+        Some((receipt, made))
     }
 
     /// The handle that recalls a delayed message.
@@ -114,24 +203,29 @@ impl Receipts {
         handle[1..9].copy_from_slice(&topic.0.to_le_bytes());
         handle[9..17].copy_from_slice(&due.at_ms.to_le_bytes());
         handle[17..25].copy_from_slice(&due.number.0.to_le_bytes());
-        let mac = self.mac(&handle[..RECALL_FIELDS_BYTES]);
+        let mac = mac(&self.current, &handle[..RECALL_FIELDS_BYTES]);
         handle[RECALL_FIELDS_BYTES..].copy_from_slice(&mac.to_le_bytes());
         handle
     }
 
-    /// Which delayed message a handle recalls; `None` when it is not one of this broker's.
-    pub(crate) fn read_recall(&self, handle: &[u8]) -> Option<(TopicId, Due)> {
-        let mut from = Reader::new(handle);
-        let version = from.u8().ok()?;
-        let topic = TopicId(from.u64().ok()?);
-        let due = Due {
-            at_ms: from.i64().ok()?,
-            number: QueueOffset(from.u64().ok()?),
+    /// Which delayed message a handle recalls.
+    pub(crate) fn read_recall(&self, handle: &[u8]) -> Result<(TopicId, Due), NotOurs> {
+        let parts = || -> Option<(TopicId, Due, u128)> {
+            let mut from = Reader::new(handle);
+            let (version, topic) = (from.u8().ok()?, TopicId(from.u64().ok()?));
+            let due = Due {
+                at_ms: from.i64().ok()?,
+                number: QueueOffset(from.u64().ok()?),
+            };
+            let mac = from.u128().ok()?;
+            (version == RECALL_VERSION && from.remaining() == 0).then_some((topic, due, mac))
         };
-        let mac = from.u128().ok()?;
-        let is_ours = mac == self.mac(&handle[..RECALL_FIELDS_BYTES]) || planted::is(Bug::RecallHandleUnverified);
-        let sound = version == RECALL_VERSION && from.remaining() == 0 && is_ours;
-        sound.then_some((topic, due))
+        let (topic, due, mac) = parts().ok_or(NotOurs::Forged)?;
+        match self.owner(&handle[..RECALL_FIELDS_BYTES], mac) {
+            None if !planted::is(Bug::RecallHandleUnverified) => Err(NotOurs::Forged),
+            Some(owner) if !Self::is_same(owner, topic, due.number) => Err(NotOurs::After),
+            None | Some(_) => Ok((topic, due)),
+        }
     }
 
     /// The handle that commits or rolls back a prepared message.
@@ -140,24 +234,30 @@ impl Receipts {
         handle[0] = TRANSACTION_VERSION;
         handle[1..9].copy_from_slice(&topic.0.to_le_bytes());
         handle[9..17].copy_from_slice(&number.0.to_le_bytes());
-        let mac = self.mac(&handle[..TRANSACTION_FIELDS_BYTES]);
+        let mac = mac(&self.current, &handle[..TRANSACTION_FIELDS_BYTES]);
         handle[TRANSACTION_FIELDS_BYTES..].copy_from_slice(&mac.to_le_bytes());
         handle
     }
 
-    /// Which prepared message a handle names; `None` when it is not one of this broker's.
-    pub(crate) fn read_transaction(&self, handle: &[u8]) -> Option<(TopicId, QueueOffset)> {
-        let mut from = Reader::new(handle);
-        let version = from.u8().ok()?;
-        let (topic, number) = (TopicId(from.u64().ok()?), QueueOffset(from.u64().ok()?));
-        let mac = from.u128().ok()?;
-        let is_ours = mac == self.mac(&handle[..TRANSACTION_FIELDS_BYTES]) || planted::is(Bug::TransactionHandleUnverified);
-        let sound = version == TRANSACTION_VERSION && from.remaining() == 0 && is_ours;
-        sound.then_some((topic, number))
+    /// Which prepared message a handle names.
+    pub(crate) fn read_transaction(&self, handle: &[u8]) -> Result<(TopicId, QueueOffset), NotOurs> {
+        let parts = || -> Option<(TopicId, QueueOffset, u128)> {
+            let mut from = Reader::new(handle);
+            let version = from.u8().ok()?;
+            let (topic, number) = (TopicId(from.u64().ok()?), QueueOffset(from.u64().ok()?));
+            let mac = from.u128().ok()?;
+            (version == TRANSACTION_VERSION && from.remaining() == 0).then_some((topic, number, mac))
+        };
+        let (topic, number, mac) = parts().ok_or(NotOurs::Forged)?;
+        match self.owner(&handle[..TRANSACTION_FIELDS_BYTES], mac) {
+            None if !planted::is(Bug::TransactionHandleUnverified) => Err(NotOurs::Forged),
+            Some(owner) if !Self::is_same(owner, topic, number) => Err(NotOurs::After),
+            None | Some(_) => Ok((topic, number)),
+        }
     }
 
-    /// SipHash-2-4 with 128 bits (Aumasson, Bernstein 2012): a keyed function, so a MAC for short inputs.
-    /// What the id that a producer gave a message is known by: nobody without the secret finds two ids that are known by the same.
+    /// What the id that a producer gave a message is known by: nobody without the secret finds two ids that are known by the same. It outlives
+    /// restorations, as what state holds does.
     pub(crate) fn given_id(&self, topic: TopicId, scope: Scope, id: &str) -> u128 {
         let mut fields = Writer::with_capacity(GIVEN_ID_FIELDS_BYTES + id.len());
         fields.u8(GIVEN_ID_VERSION).u64(topic.0);
@@ -166,14 +266,15 @@ impl Receipts {
             Scope::Shared(number) => fields.u8(1).u64(number),
         };
         fields.text(id);
-        self.mac(&fields.finish())
+        mac(&self.secret, &fields.finish())
     }
+}
 
-    fn mac(&self, fields: &[u8]) -> u128 {
-        let mut hasher = SipHasher24::new_with_key(&self.secret);
-        hasher.write(fields);
-        hasher.finish128().as_u128()
-    }
+/// SipHash-2-4 with 128 bits (Aumasson, Bernstein 2012): a keyed function, so a MAC for short inputs.
+fn mac(secret: &[u8; 16], fields: &[u8]) -> u128 {
+    let mut hasher = SipHasher24::new_with_key(secret);
+    hasher.write(fields);
+    hasher.finish128().as_u128()
 }
 
 #[cfg(test)]
@@ -206,7 +307,7 @@ mod tests {
     fn a_handle_names_its_lease() {
         let receipts = Receipts::new([7; 16]);
         assert_eq!(handle(&receipts).len(), HANDLE_BYTES);
-        assert_eq!(receipts.read(&handle(&receipts)), Some(receipt()));
+        assert_eq!(receipts.read(&handle(&receipts)), Some((receipt(), Made::Here)));
     }
 
     #[test]
@@ -229,15 +330,15 @@ mod tests {
             number: QueueOffset(77),
         };
         let recall = receipts.recall(TopicId(3), due);
-        assert_eq!(receipts.read_recall(&recall), Some((TopicId(3), due)));
+        assert_eq!(receipts.read_recall(&recall), Ok((TopicId(3), due)));
         for place in 0..RECALL_BYTES {
             let mut changed = recall;
             changed[place] ^= 1;
-            assert_eq!(receipts.read_recall(&changed), None);
+            assert_eq!(receipts.read_recall(&changed), Err(NotOurs::Forged));
         }
-        assert_eq!(Receipts::new([8; 16]).read_recall(&recall), None);
-        assert_eq!(receipts.read_recall(&handle(&receipts)), None);
-        assert_eq!(receipts.read_recall(&[&recall[..], b"x"].concat()), None);
+        assert_eq!(Receipts::new([8; 16]).read_recall(&recall), Err(NotOurs::Forged));
+        assert_eq!(receipts.read_recall(&handle(&receipts)), Err(NotOurs::Forged));
+        assert_eq!(receipts.read_recall(&[&recall[..], b"x"].concat()), Err(NotOurs::Forged));
         assert_eq!(receipts.read(&Bytes::copy_from_slice(&recall)), None);
     }
 
@@ -245,15 +346,67 @@ mod tests {
     fn a_transaction_handle_names_its_message_and_nothing_else_passes_for_one() {
         let receipts = Receipts::new([7; 16]);
         let transaction = receipts.transaction(TopicId(3), QueueOffset(77));
-        assert_eq!(receipts.read_transaction(&transaction), Some((TopicId(3), QueueOffset(77))));
+        assert_eq!(receipts.read_transaction(&transaction), Ok((TopicId(3), QueueOffset(77))));
         for place in 0..TRANSACTION_BYTES {
             let mut changed = transaction;
             changed[place] ^= 1;
-            assert_eq!(receipts.read_transaction(&changed), None);
+            assert_eq!(receipts.read_transaction(&changed), Err(NotOurs::Forged));
         }
-        assert_eq!(Receipts::new([8; 16]).read_transaction(&transaction), None);
-        assert_eq!(receipts.read_transaction(&handle(&receipts)), None);
-        assert_eq!(receipts.read_recall(&transaction), None);
-        assert_eq!(receipts.read_transaction(&[&transaction[..], b"x"].concat()), None);
+        assert_eq!(Receipts::new([8; 16]).read_transaction(&transaction), Err(NotOurs::Forged));
+        assert_eq!(receipts.read_transaction(&handle(&receipts)), Err(NotOurs::Forged));
+        assert_eq!(receipts.read_recall(&transaction), Err(NotOurs::Forged));
+        assert_eq!(receipts.read_transaction(&[&transaction[..], b"x"].concat()), Err(NotOurs::Forged));
+    }
+
+    #[test]
+    fn what_was_made_after_the_backup_by_the_log_that_went_on_is_told_apart() {
+        let restoration = |mark, epoch, number| Restoration {
+            mark: [mark; 16],
+            epoch: Epoch(epoch),
+            numbers: vec![(TopicId(3), QueueOffset(number))],
+        };
+        let mut restorations = Restorations::default();
+        let mut receipts = Receipts::new([7; 16]);
+        let original = receipts.clone();
+        for (place, (mark, epoch, number)) in [(1, 5, 78), (2, 6, 90)].into_iter().enumerate() {
+            restorations.newest.push(restoration(mark, epoch, number));
+            let before = receipts.clone();
+            receipts.follow(&restorations);
+            assert_ne!(handle(&before), handle(&receipts), "another secret");
+            assert_eq!(before.read(&handle(&receipts)), None, "who goes on elsewhere knows nothing of it");
+            assert_eq!(
+                receipts.read(&handle(&before)),
+                Some((receipt(), Made::Before(Epoch(epoch)))),
+                "{place}"
+            );
+        }
+        assert_eq!(receipts.read(&handle(&receipts)), Some((receipt(), Made::Here)));
+        assert_eq!(receipts.read(&handle(&original)), Some((receipt(), Made::Before(Epoch(5)))));
+        let due = |number| Due {
+            at_ms: 9,
+            number: QueueOffset(number),
+        };
+        for (number, read) in [(77, Ok((TopicId(3), due(77)))), (78, Err(NotOurs::After))] {
+            assert_eq!(receipts.read_recall(&original.recall(TopicId(3), due(number))), read);
+            let transaction = original.transaction(TopicId(3), QueueOffset(number));
+            assert_eq!(
+                receipts.read_transaction(&transaction),
+                read.map(|(topic, due)| (topic, due.number))
+            );
+        }
+        assert_eq!(
+            receipts.read_recall(&original.recall(TopicId(4), due(0))),
+            Err(NotOurs::After),
+            "a later topic"
+        );
+        assert_eq!(
+            receipts.read_recall(&receipts.recall(TopicId(4), due(99))),
+            Ok((TopicId(4), due(99)))
+        );
+        let id = |receipts: &Receipts| receipts.given_id(TopicId(3), Scope::Shared(1), "id");
+        assert_eq!(id(&receipts), id(&original), "ids are known by what they were known by");
+        restorations.more = true;
+        receipts.follow(&restorations);
+        assert_eq!(receipts.read(&handle(&original)), None, "what is too long ago is nobody's");
     }
 }

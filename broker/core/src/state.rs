@@ -13,6 +13,7 @@ pub mod letters;
 pub mod lifetimes;
 mod members;
 pub mod meta;
+mod names;
 mod operated;
 pub mod order;
 pub mod parts;
@@ -21,6 +22,7 @@ mod prepared;
 pub mod producer;
 pub mod queue;
 mod readers;
+pub mod restorations;
 pub mod subscription;
 pub mod topic;
 pub mod transaction;
@@ -41,11 +43,13 @@ use self::group::Group;
 use self::growth::Growth;
 use self::letters::Letters;
 use self::meta::Meta;
+use self::names::{Names, add_name, remove_name};
 use self::parts::Parts;
 use self::pause::{Pause, PauseId};
 use self::producer::{Producers, Waiting};
 use self::queue::Queue;
 use self::readers::Readers;
+use self::restorations::Restorations;
 use self::subscription::Subscription;
 use self::topic::Topic;
 use self::transaction::AllTransactions;
@@ -86,28 +90,11 @@ pub struct State {
     pub transactions: AllTransactions,
     /// The ids that producers gave their messages of late.
     pub given_ids: GivenIds,
+    /// How often this log went on from a backup.
+    pub restorations: Restorations,
     topic_names: Names<TopicId>,
     group_names: Names<GroupId>,
     readers: Readers,
-}
-
-/// The incarnations of each name, the newest last: during a replay an older one may come back for a while.
-type Names<I> = BTreeMap<String, Vec<I>>;
-
-fn add_name<I: Ord + Copy>(names: &mut Names<I>, name: &str, id: I) {
-    let ids = names.entry(name.to_owned()).or_default();
-    if let Err(place) = ids.binary_search(&id) {
-        ids.insert(place, id);
-    }
-}
-
-fn remove_name<I: Ord + Copy>(names: &mut Names<I>, name: &str, id: I) {
-    if let Some(ids) = names.get_mut(name) {
-        ids.retain(|other| *other != id);
-        if ids.is_empty() {
-            names.remove(name);
-        }
-    }
 }
 
 impl State {
@@ -323,6 +310,7 @@ impl State {
             Change::Operated(operated) => self.apply_operated(position, at, operated),
             Change::Transaction(transaction) => self.apply_transaction(position, at, transaction),
             Change::GivenIds(given) => self.given_ids.apply(position, at.mono_ms, given),
+            Change::Restored(restoration) => self.restorations.apply(position, restoration),
             Change::Parts(change) => self.apply_parts(position, change),
         }
     }
@@ -413,6 +401,7 @@ impl State {
             | Change::Operated(_)
             | Change::Transaction(_)
             | Change::GivenIds(_)
+            | Change::Restored(_)
             | Change::Parts(_)
             | Change::Delayed { .. }
             | Change::Released { .. }

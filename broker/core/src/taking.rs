@@ -127,8 +127,8 @@ impl Core {
     /// Takes a message out of its calendar. That it is there no more is said when it is durable, since a crash might bring it back.
     pub(crate) fn recall(&mut self, request: RequestId, handle: &Bytes) {
         match self.receipts.read_recall(handle) {
-            Some((topic, due)) => self.recall_message(request, topic, due, &[]),
-            None => self.refuse(request, Refusal::plain(ErrorCode::BadRecallHandle)),
+            Ok((topic, due)) => self.recall_message(request, topic, due, &[]),
+            Err(not_ours) => self.refuse(request, not_ours.refusal(ErrorCode::BadRecallHandle)),
         }
     }
 

@@ -30,7 +30,7 @@ impl Core {
     /// Commits or rolls back prepared messages: all of them or none. What was decided so before is answered the same.
     pub(crate) fn decide_transactions(&mut self, request: RequestId, handles: &[Bytes], decision: Decision, operator: Option<String>) {
         if let ([handle], Decision::Commit, Some(by)) = (handles, decision, &operator)
-            && let Some((topic, number)) = self.receipts.read_transaction(handle)
+            && let Ok((topic, number)) = self.receipts.read_transaction(handle)
             && let Some(Known::GivenUp(queue, offset)) = self.state.transactions.get(topic).map(|of| of.known(number))
         {
             return self.read_given_up(request, (topic, number), (queue, offset), by.clone());
@@ -81,9 +81,8 @@ impl Core {
         }
         let mut messages = BTreeMap::new();
         for handle in handles {
-            let Some((topic, number)) = self.receipts.read_transaction(handle) else {
-                return Err(Refusal::plain(ErrorCode::BadTransactionHandle));
-            };
+            let read = self.receipts.read_transaction(handle);
+            let (topic, number) = read.map_err(|not_ours| not_ours.refusal(ErrorCode::BadTransactionHandle))?;
             if !self.state.topics.contains_key(&topic) {
                 return Err(Refusal::plain(ErrorCode::TopicDeleted));
             }

@@ -7,7 +7,7 @@ mod harness;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use changes::{broadcast, expiry, given_ids, lanes, parts, transactions};
+use changes::{broadcast, expiry, given_ids, lanes, parts, restorations, transactions};
 use harness::batch;
 use sluice_core::state::State;
 use sluice_log::record::*;
@@ -244,6 +244,7 @@ fn every_kind_of_entry_is_written_and_read_as_ever() {
     check("entries-calendar-1.bin", &state(delays()), &[1, 2, 3, 7, 9, 10]);
     check("entries-transaction-1.bin", &state(transactions()), &[1, 2, 3, 7, 9, 10, 13, 14]);
     check("entries-given-ids-1.bin", &state(given_ids()), &[1, 18]);
+    check("entries-restored-1.bin", &state(restorations()), &[1, 22]);
     check("entries-broadcast-1.bin", &state(broadcast()), &[1, 4]);
 }
 

@@ -12,6 +12,7 @@ mod kind;
 mod lanes;
 mod operated;
 mod parts;
+mod restoration;
 mod sharing;
 mod stored;
 mod transaction;
@@ -28,6 +29,7 @@ pub use kind::kind_name;
 pub use lanes::{OLDEST_EVERY, OnExhausted, Parked, put_extension, put_parked, take_extension, take_parked};
 pub use operated::{Operated, Operation, SentBack};
 pub use parts::{FarOff, PartChange, PartFacts, PartId, put_far_off, take_far_off};
+pub use restoration::{Restoration, put_restoration, take_restoration};
 pub use sharing::{Sharing, put_sharing, take_sharing};
 pub(crate) use stored::{Origin, StoredBatch, stored};
 pub use transaction::{Asked, Prepared, Transaction};
@@ -228,6 +230,8 @@ pub enum Change {
     Transaction(Transaction),
     /// What is remembered of the ids that producers gave their messages.
     GivenIds(GivenIds),
+    /// This log goes on from a backup.
+    Restored(Restoration),
     /// Something happened to the parts of the calendar.
     Parts(PartChange),
 }

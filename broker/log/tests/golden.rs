@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::{env, fs};
 
 use bytes::Bytes;
+use sluice_log::Restored;
+use sluice_log::backup::{BackupFile, Manifest};
 use sluice_log::formats;
 use sluice_log::record::{Change, OnFailure, Record};
 use sluice_log::{Ending, FaultyStorage, Storage, inspect};
@@ -18,6 +20,7 @@ use support::broadcast::of_broadcast;
 use support::expiry::of_expiry;
 use support::given_ids::given_id_kinds;
 use support::parts::part_kinds;
+use support::restoration::{restoration, restored};
 use support::transaction::transaction_kinds;
 use support::{append, appended, batch, calendar_kinds, each_kind, keyed_batch, numbered, of_lanes, of_topics, open, operated, queue};
 
@@ -126,6 +129,7 @@ fn every_kind_of_record_is_written_as_ever() {
     check("records-calendar-1.bin", &side_by_side(&calendar_kinds()));
     check("records-transaction-1.bin", &side_by_side(&transaction_kinds()));
     check("records-given-ids-1.bin", &side_by_side(&given_id_kinds()));
+    check("records-restored-1.bin", &side_by_side(&[restoration()]));
 }
 
 /// Encoded records, each behind its length.
@@ -279,4 +283,34 @@ fn each_format_is_read_and_written_again_byte_by_byte() {
     assert_eq!(formats::sidecar(&index).unwrap(), index);
     let checkpoint = golden("checkpoint-1.bin");
     assert_eq!(formats::checkpoint(SECRET, &checkpoint.clone().into()).unwrap(), checkpoint);
+}
+
+/// A log that went on from a backup, and the backup's manifest.
+#[test]
+fn what_belongs_to_backups_is_written_and_read_as_ever() {
+    check("restored-1.bin", &restored().encode());
+    assert_eq!(Restored::decode(&golden("restored-1.bin")), Some(restored()));
+    let file = |path: &str, bytes, room_bytes, base| BackupFile {
+        path: path.to_owned(),
+        bytes,
+        room_bytes,
+        base,
+        sha256: "0123456789abcdef".repeat(4),
+    };
+    let manifest = Manifest {
+        broker: "sluice 0.1.0".to_owned(),
+        log: "0123456789abcdef".repeat(2),
+        position: 70_000,
+        epoch: 3,
+        taken_ms: 1_700_000_000_000,
+        files: vec![
+            file("log/format", 40, 40, None),
+            file("log/segment-0000000000000003", 67_108_000, 67_108_000, Some(0)),
+            file("log/segment-0000000000000004", 2_064, 67_108_864, None),
+            file("plugins/abc.wasm", 7, 7, None),
+            file("key.pem", 241, 241, None),
+        ],
+    };
+    check("manifest-1.json", manifest.encode().as_bytes());
+    assert_eq!(Manifest::decode(&golden("manifest-1.json")), Ok(manifest));
 }

@@ -41,15 +41,15 @@ fn filled(storage: &FaultyStorage) -> LogReader {
 
 fn holds(reader: &LogReader) {
     assert_eq!(find(reader, "rare", 1, 0, u64::MAX, 10), [50]);
-    assert_eq!(find(reader, "rare", 1, 51, u64::MAX, 10), []);
+    assert!(find(reader, "rare", 1, 51, u64::MAX, 10).is_empty());
     assert_eq!(find(reader, "rare", 0, 50, 51, 10), [50]);
-    assert_eq!(find(reader, "nobody", 0, 0, u64::MAX, 10), []);
+    assert!(find(reader, "nobody", 0, 0, u64::MAX, 10).is_empty());
     let seventh: Vec<u64> = (20..180).filter(|number| number % 7 == 3).collect();
     assert_eq!(find(reader, "3", 0, 20, 180, 1_000), seventh);
     assert_eq!(find(reader, "3", 0, 20, 180, 5), seventh[..5]);
     for number in 0..200 {
         assert_eq!(find(reader, &format!("unique-1-{number}"), 1, 0, u64::MAX, 10), [number]);
-        assert_eq!(find(reader, &format!("unique-1-{number}"), 0, 0, u64::MAX, 10), []);
+        assert!(find(reader, &format!("unique-1-{number}"), 0, 0, u64::MAX, 10).is_empty());
     }
 }
 
@@ -90,7 +90,7 @@ fn break_sidecars(storage: &FaultyStorage) -> usize {
 fn of_a_segment_without_the_key_nothing_is_read_but_the_filter_once() {
     let storage = FaultyStorage::new(1);
     let reader = filled(&storage);
-    assert_eq!(find(&reader, "nobody", 0, 0, u64::MAX, 10), [], "the filters are read");
+    assert!(find(&reader, "nobody", 0, 0, u64::MAX, 10).is_empty(), "the filters are read");
     assert!(break_sidecars(&storage) > 10);
     let wanted = |number: u32| KeyedRange {
         hash: key_hash(format!("nobody-{number}").as_bytes()),
@@ -114,5 +114,5 @@ fn a_segment_without_keys_is_not_looked_at() {
         writer.sync().unwrap();
     }
     assert!(break_sidecars(&storage) > 3);
-    assert_eq!(find(&opened.reader, "a", 0, 0, u64::MAX, 10), []);
+    assert!(find(&opened.reader, "a", 0, 0, u64::MAX, 10).is_empty());
 }

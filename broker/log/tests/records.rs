@@ -11,6 +11,7 @@ use sluice_protocol::ids::*;
 use sluice_protocol::units::Now;
 use support::expiry::of_expiry;
 use support::given_ids::given_id_kinds;
+use support::restoration::restoration;
 use support::transaction::transaction_kinds;
 use support::{calendar_kinds, each_kind, operated};
 
@@ -23,12 +24,14 @@ fn all() -> impl Iterator<Item = Record> {
         .chain(operated())
         .chain(of_expiry())
         .chain(given_id_kinds())
+        .chain([restoration()])
 }
 
 #[test]
 fn every_kind_survives_and_keeps_its_number() {
     let numbered = (1..).zip(each_kind()).chain((21..).zip(calendar_kinds()));
     let numbered = numbered.chain((40..).zip(transaction_kinds())).chain((60..).zip(given_id_kinds()));
+    let numbered = numbered.chain([(62, restoration())]);
     for (number, record) in numbered {
         let bytes = record.encode();
         assert_eq!(peek(&bytes), Ok((number, record.at)));
@@ -340,6 +343,7 @@ fn changes() -> impl Strategy<Value = Change> {
         transactions(queue.clone(), batch.clone()).prop_map(Change::Transaction),
         given_ids(queue.clone()).prop_map(Change::GivenIds),
         parts().prop_map(Change::Parts),
+        restorations().prop_map(Change::Restored),
         (any::<(u64, u64)>(), prop::collection::vec(any::<i64>(), 0..9), batch.clone()).prop_map(|((topic, first), due_ms, batch)| {
             Change::Delayed {
                 topic: TopicId(topic),
@@ -481,4 +485,16 @@ proptest! {
         let record = Record { at: Now { wall_ms, mono_ms }, change };
         prop_assert_eq!(Record::decode(&record.encode()), Ok(record));
     }
+}
+
+fn restorations() -> impl Strategy<Value = Restoration> {
+    let numbers = prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..9);
+    (any::<[u8; 16]>(), any::<u32>(), numbers).prop_map(|(mark, epoch, numbers)| Restoration {
+        mark,
+        epoch: Epoch(epoch),
+        numbers: numbers
+            .into_iter()
+            .map(|(topic, number)| (TopicId(topic), QueueOffset(number)))
+            .collect(),
+    })
 }

@@ -1,6 +1,8 @@
 //! The disk's thread: appends and syncs what the core asks to write, writes checkpoints, removes what is no longer kept. When the disk is full
 //! it goes on in the log's reserve and says so; when that is used up it keeps the write under way until there is room.
 
+mod room;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -211,56 +213,6 @@ impl DiskThread {
         Ok(())
     }
 
-    /// Whether there is less room than there should be.
-    fn is_short(&self) -> bool {
-        self.kept.is_some() || !self.writer.has_reserve()
-    }
-
-    /// Tries to make the reserve whole, and has removed what may go when that is not possible.
-    fn replenish(&mut self) -> Result<(), LogError> {
-        self.tried = Instant::now();
-        let whole = unless_full(self.writer.replenish())?.is_some();
-        self.tell_room();
-        if whole { Ok(()) } else { self.retain() }
-    }
-
-    /// Tells the shard how much room there is, and the operator when that has changed.
-    fn tell_room(&self) {
-        let room = match (&self.kept, self.writer.has_reserve()) {
-            (Some(_), _) => StorageRoom::Nothing,
-            (None, false) => StorageRoom::Reserve,
-            (None, true) => StorageRoom::Enough,
-        };
-        if self.shard.set_storage_room(room) == room {
-            return;
-        }
-        match room {
-            StorageRoom::Enough => tracing::info!("there is room on the disk again"),
-            StorageRoom::Reserve => tracing::error!(
-                "the disk is full: nothing is published until there is room; consumers go on in the log's reserve, and what was confirmed is safe"
-            ),
-            StorageRoom::Nothing => tracing::error!(
-                "the disk is full and the log's reserve is used up: consumers are refused too until there is room; what was confirmed is safe"
-            ),
-        }
-    }
-
-    /// Tries the kept write again, and what waits for it.
-    fn retry(&mut self) -> Result<(), LogError> {
-        self.tried = Instant::now();
-        if let Some(Kept { position, records, .. }) = self.kept.take() {
-            self.write(position, records)?;
-        }
-        if self.kept.is_none() {
-            self.replenish()?;
-        }
-        if self.kept.is_none() && self.checkpoint == Checkpoint::Waiting {
-            self.checkpoint = Checkpoint::Written;
-            self.finish_checkpoint()?;
-        }
-        Ok(())
-    }
-
     fn finish_checkpoint(&mut self) -> Result<(), LogError> {
         if self.checkpoint != Checkpoint::GivenUp {
             if self.kept.is_some() {
@@ -286,15 +238,6 @@ impl DiskThread {
             self.checkpoint = Checkpoint::GivenUp;
         }
         Ok(done)
-    }
-
-    /// Takes a snapshot of all that was written. Who asked for it may be gone.
-    fn snapshot(&mut self, reply: SnapshotReply) -> Result<(), LogError> {
-        if self.unsynced_since.is_some() {
-            self.sync()?;
-        }
-        let _ = reply.send(self.writer.snapshot());
-        Ok(())
     }
 
     /// Lets go of what lies before the starts that retention told last. A backup makes it wait, but not when the disk is full.

@@ -8,7 +8,7 @@ use sluice_core::effect::{Answer, PluginInfo};
 use sluice_core::input::{Admin, Input};
 use sluice_core::{Core, CoreConfig};
 use sluice_log::record::{OnFailure, TopicSettings};
-use sluice_log::{FileStorage, Log, LogConfig, LogError, LogReader, LogWriter, Recovery, Start, Storage};
+use sluice_log::{FileStorage, Log, LogConfig, LogError, LogReader, LogWriter, Recovery, Restored, Start, Storage};
 use sluice_plugin_host::{Host, HostConfig, HostError};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::Digest;
@@ -76,6 +76,9 @@ pub enum StartError {
     /// Plugins.
     #[error(transparent)]
     Plugins(#[from] HostError),
+    /// What was restored cannot be noted.
+    #[error("that the log was restored cannot be noted: {0}")]
+    Restored(Refusal),
     /// A built-in plugin cannot be bound.
     #[error("the built-in plugins cannot be bound: {0}")]
     Bind(Refusal),
@@ -143,6 +146,8 @@ struct Opened {
     plugins: Arc<Plugins>,
     reader: LogReader,
     epoch: u32,
+    /// Whether the log goes on from a backup.
+    restored: Option<Restored>,
     replayed: Replayed,
     core_config: CoreConfig,
     shard: Shard,
@@ -188,6 +193,7 @@ fn open(storage: Arc<dyn Storage>, config: &Config, runtime: Handle) -> Result<O
     };
     let plugins = Arc::new(Plugins::open(Host::new(HostConfig::default())?, &config.data_dir, &config.plugins).map_err(unusable)?);
     let core_config = core_config(config);
+    let restored = opened.recovery.restored;
     let (core, clock, epoch, replayed) = recover(core_config.clone(), opened.recovery)?;
     let mut writer = opened.writer;
     writer.keep_parts(&calendar::named(&core))?;
@@ -211,6 +217,7 @@ fn open(storage: Arc<dyn Storage>, config: &Config, runtime: Handle) -> Result<O
         monitor,
         reader: opened.reader,
         epoch,
+        restored,
         replayed,
         core_config,
         shard,
@@ -350,6 +357,9 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::Join
 }
 
 async fn serve(config: Config, opened: Opened) -> Result<Running, StartError> {
+    if let Some(restored) = &opened.restored {
+        note_restored(&opened.shard, restored).await.map_err(StartError::Restored)?;
+    }
     bind_built_ins(&opened.shard, &opened.plugins).await.map_err(StartError::Bind)?;
     let (drain, draining) = Draining::new();
     let addresses = vec![opened.endpoint.local_addr().unwrap_or(config.listen)];
@@ -431,6 +441,17 @@ async fn serve(config: Config, opened: Opened) -> Result<Running, StartError> {
         verdicts: opened.verdicts,
         threads: opened.threads,
     })
+}
+
+/// Has the core tell what is handed out from now on from what was handed out after the backup by the log that it was taken of.
+async fn note_restored(shard: &Shard, restored: &Restored) -> Result<(), Refusal> {
+    tracing::info!(
+        position = restored.cut.0,
+        restored_wall_ms = restored.wall_ms,
+        "this log was restored from a backup"
+    );
+    let admin = Admin::Restored { mark: restored.mark };
+    shard.ask(|request| Input::Admin { request, admin }).await.map(drop)
 }
 
 /// Binds the plugins that the broker carries under their names, where another version, or none, is bound.

@@ -33,6 +33,8 @@ pub const TARGETS: &[Target] = &[
     log::FRAME,
     log::SIDECAR,
     log::CHECKPOINT,
+    log::RESTORED,
+    log::MANIFEST,
     log::PART,
     core::ENTRY,
 ];

@@ -16,7 +16,7 @@ use crate::input::{Action, Numbers, RequestId, SubscriptionId};
 use crate::limits::CURSOR_AHEAD_MAX;
 use crate::planted::{self, Bug};
 use crate::ranges::{len, push, range};
-use crate::receipt::Receipt;
+use crate::receipt::{AFTER_BACKUP, Made, Receipt};
 use crate::state::cursor::Cursor;
 use crate::state::group::{backoff_ms, in_round, is_last};
 use crate::state::lane::NEVER_MONO_MS;
@@ -235,7 +235,7 @@ impl Core {
         let mut results = Vec::with_capacity(handles.len());
         for handle in handles {
             let found = match self.receipts.read(handle) {
-                Some(receipt) => self.check_receipt(&receipt, action).map(|()| receipt),
+                Some((receipt, made)) => self.check_receipt(&receipt, made, action).map(|()| receipt),
                 None => Err(Refusal::plain(ErrorCode::BadHandle)),
             };
             results.push(found.map(|receipt| {
@@ -264,7 +264,7 @@ impl Core {
     }
 
     /// Whether a handle may still settle its message: its lease is there, or a crash forgot it and nobody was given the message since.
-    fn check_receipt(&self, receipt: &Receipt, action: Action) -> Result<(), Refusal> {
+    fn check_receipt(&self, receipt: &Receipt, made: Made, action: Action) -> Result<(), Refusal> {
         let stale = |why: &str| Err(Refusal::new(ErrorCode::StaleHandle, why));
         let Some(entry) = self.state.cursors.get(&receipt.cursor) else {
             return stale("the topic or the group was deleted");
@@ -277,10 +277,15 @@ impl Core {
             if planted::is(Bug::StaleHandleSettles) {
                 return Ok(());
             }
-            let same = lease.attempt == receipt.attempt
+            let same = made.is_before_end(receipt.epoch)
+                && lease.attempt == receipt.attempt
                 && matches!(*lease.holder, Holder::Receive { .. })
                 && self.state.meta.epoch_of(lease.granted) == Some(receipt.epoch);
             return if same { Ok(()) } else { stale("the message was handed out again") };
+        }
+        // Whoever goes on with the log that this one was restored from may have stored another message there.
+        if made != Made::Here {
+            return stale(AFTER_BACKUP);
         }
         // A lane that the crash forgot begins where that of priority 0 stands.
         let lane = entry.level(receipt.priority).unwrap_or(&entry.lane);

@@ -19,6 +19,7 @@ use super::meta::Meta;
 use super::pause::{self, Pause, PauseId};
 use super::producer::Producer;
 use super::queue::Queue;
+use super::restorations::Restorations;
 use super::subscription::Subscription;
 use super::topic::Topic;
 use super::{State, add_name};
@@ -41,7 +42,7 @@ fn version(kind: u8) -> u8 {
 }
 
 /// The highest number that a kind may have.
-const KINDS: u8 = 20;
+const KINDS: u8 = 22;
 
 /// What names an entry, in the order in which a checkpoint holds them. The number of a kind is never used again for another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +79,8 @@ pub enum Key {
     Decided(TopicId, u64),
     /// Ids that producers gave their messages (18).
     GivenIds(Part),
+    /// When this log went on from backups (22).
+    Restorations,
     /// A part of the calendar (19).
     Part(PartId),
     /// What was taken in from parts and is due within about a second (20).
@@ -103,6 +106,7 @@ impl Key {
             Self::Undecided(..) => 13,
             Self::Decided(..) => 14,
             Self::GivenIds(_) => 18,
+            Self::Restorations => 22,
             Self::Part(_) => 19,
             Self::Taken(..) => 20,
         }
@@ -244,6 +248,7 @@ impl State {
                     .page_after(Held::Parts, last)
                     .map(|(topic, page)| Key::Taken(topic, page))
             }
+            22 => (after.is_none() && !self.restorations.is_empty()).then_some(Key::Restorations),
             _ => None,
         }
     }
@@ -289,6 +294,8 @@ impl State {
             Key::Part(part) => self.parts.encode(*part, begin(&mut to, 19))?,
             Key::Taken(topic, page) => self.calendars.encode_page(Held::Parts, *topic, *page, begin(&mut to, 20))?,
             Key::Undecided(topic, page) => self.transactions.encode_page(*topic, *page, begin(&mut to, 13))?,
+            Key::Restorations if self.restorations.is_empty() => return None,
+            Key::Restorations => self.restorations.encode(begin(&mut to, 22)),
             Key::GivenIds(part) => self.given_ids.encode(*part, begin(&mut to, 18))?,
             Key::Decided(topic, page) => self.transactions.encode_decided(*topic, *page, begin(&mut to, 14))?,
         }
@@ -348,6 +355,7 @@ impl State {
             18 => self.given_ids.decode(&mut from)?,
             19 => self.parts.decode(&mut from)?,
             20 => self.calendars.decode_page(Held::Parts, &mut from)?,
+            22 => self.restorations = Restorations::decode(&mut from)?,
             _ => return Err(BadEntry::Kind(kind)),
         }
         Ok(from.finish()?)

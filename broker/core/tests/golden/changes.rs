@@ -283,3 +283,15 @@ pub(super) fn parts() -> Vec<Change> {
     };
     [vec![topic(TOPIC, "orders"), delayed], changes.map(Change::Parts).into()].concat()
 }
+
+/// Two restorations, the first of a log that had given no numbers.
+pub(super) fn restorations() -> Vec<Change> {
+    let restored = |mark, epoch, numbers| {
+        Change::Restored(Restoration {
+            mark: [mark; 16],
+            epoch: Epoch(epoch),
+            numbers,
+        })
+    };
+    vec![restored(1, 3, Vec::new()), restored(2, 9, vec![(TOPIC, QueueOffset(40))])]
+}

@@ -61,6 +61,16 @@ impl Harness {
         harness
     }
 
+    /// Another that starts from the same records.
+    pub fn forked(&self) -> Self {
+        let mut forked = Self::with(self.config.clone());
+        forked.now = self.now;
+        forked.durable.clone_from(&self.durable);
+        forked.epoch = self.epoch;
+        forked.crash();
+        forked
+    }
+
     /// Loses what is not synced and starts again from the records alone.
     pub fn crash(&mut self) {
         self.unsynced.clear();

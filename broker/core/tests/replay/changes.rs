@@ -346,6 +346,11 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         1 => (0u64..3, 0u64..9).prop_map(|(topic, pick)| Change::Recalled { topic: TopicId(topic), due: due(pick) }),
         5 => transaction().prop_map(Change::Transaction),
         4 => given_ids().prop_map(Change::GivenIds),
+        1 => (0u8..9, 0u64..40).prop_map(|(mark, number)| Change::Restored(Restoration {
+            mark: [mark; 16],
+            epoch: Epoch(number as u32),
+            numbers: vec![(TopicId(1), QueueOffset(number))],
+        })),
         8 => parts::part_change().prop_map(Change::Parts),
         1 => (0u128..3).prop_map(|producer| Change::ProducerForgotten { producer: ProducerId(producer) }),
         12 => lane_change(),

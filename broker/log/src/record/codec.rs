@@ -16,6 +16,7 @@ use super::given_ids::{self, put_given_ids, take_given_ids};
 use super::lanes::{needs_version_2, put_extension, take_extension};
 use super::operated::{self, put_operated};
 use super::parts::{self, put_part, take_part};
+use super::restoration::{RESTORED, put_restoration, take_restoration};
 use super::sharing::{put_sharing, take_sharing};
 use super::transaction::{self, put_transaction, take_transaction};
 use super::{Change, Fate, OnExpired, OnFailure, PluginLimits, Record, TopicSettings, kind};
@@ -115,6 +116,7 @@ impl Record {
             Change::Released { due, batch, .. } => 16 * due.len() + batch.len(),
             Change::Transaction(transaction) => transaction::large_bytes(transaction),
             Change::GivenIds(given) => given_ids::large_bytes(given),
+            Change::Restored(restoration) => 16 * restoration.numbers.len(),
             Change::Parts(change) => parts::large_bytes(change),
             _ => 64,
         };
@@ -138,6 +140,9 @@ impl Record {
         }
         if let Change::GivenIds(given) = &self.change {
             put_given_ids(out, given);
+        }
+        if let Change::Restored(restoration) = &self.change {
+            put_restoration(out, restoration);
         }
         if let Change::Parts(change) = &self.change {
             put_part(out, change);
@@ -184,6 +189,7 @@ fn number(change: &Change) -> u16 {
         Change::Operated(operated) => operated::number(operated),
         Change::Transaction(transaction) => transaction::number(transaction),
         Change::GivenIds(given) => given_ids::number(given),
+        Change::Restored(_) => RESTORED,
         Change::Parts(change) => parts::number(change),
         Change::Delayed { .. } => kind::DELAYED,
         Change::Released { .. } => kind::RELEASED,
@@ -298,6 +304,7 @@ fn put_definition(change: &Change, out: &mut Writer) {
         | Change::Expired { .. }
         | Change::Transaction(_)
         | Change::GivenIds(_)
+        | Change::Restored(_)
         | Change::Parts(_) => {}
     }
 }
@@ -393,6 +400,7 @@ fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) 
         kind::DELAYED | kind::RELEASED | kind::RECALLED => return take_delay(number, from, whole),
         kind::EXPIRING | kind::DEADLINES_FOUND | kind::EXPIRED => return take_expiry(number, from),
         other if parts::is_part(other) => Change::Parts(take_part(other, from)?),
+        RESTORED => Change::Restored(take_restoration(from)?),
         other if given_ids::is_given_ids(other) => Change::GivenIds(take_given_ids(other, from)?),
         other if transaction::is_transaction(other) => Change::Transaction(take_transaction(other, from, whole)?),
         other => return take_flow(other, version, from, whole),

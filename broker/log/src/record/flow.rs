@@ -117,6 +117,7 @@ pub(super) fn put_flow(change: &Change, out: &mut Writer) {
         | Change::Expired { .. }
         | Change::Transaction(_)
         | Change::GivenIds(_)
+        | Change::Restored(_)
         | Change::Parts(_) => {}
     }
 }

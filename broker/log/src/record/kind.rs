@@ -58,6 +58,7 @@ pub fn kind_name(number: u16) -> Option<&'static str> {
         EXPIRING => "expiring",
         DEADLINES_FOUND => "deadlines-found",
         EXPIRED => "expired",
+        super::restoration::RESTORED => "restored",
         other => {
             return super::operated::kind_name(other)
                 .or_else(|| super::transaction::kind_name(other))

@@ -66,6 +66,7 @@ pub(super) fn needs_version_2(change: &Change) -> bool {
         | Change::Expired { .. }
         | Change::Transaction(_)
         | Change::GivenIds(_)
+        | Change::Restored(_)
         | Change::Parts(_) => false,
     }
 }

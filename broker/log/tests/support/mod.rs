@@ -6,6 +6,7 @@ pub(crate) mod broadcast;
 pub(crate) mod expiry;
 pub(crate) mod given_ids;
 pub(crate) mod parts;
+pub(crate) mod restoration;
 pub(crate) mod transaction;
 
 use std::sync::Arc;

@@ -16,6 +16,7 @@ const ENTRIES: [&[u8]; 12] = [
     include_bytes!("../../../../broker/core/golden/entries-calendar-1.bin"),
     include_bytes!("../../../../broker/core/golden/entries-expiry-1.bin"),
     include_bytes!("../../../../broker/core/golden/entries-given-ids-1.bin"),
+    include_bytes!("../../../../broker/core/golden/entries-restored-1.bin"),
     include_bytes!("../../../../broker/core/golden/entries-lanes-1.bin"),
     include_bytes!("../../../../broker/core/golden/growth-1.bin"),
     include_bytes!("../../../../broker/core/golden/entries-parts-1.bin"),

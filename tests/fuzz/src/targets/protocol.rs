@@ -323,7 +323,7 @@ fn read_frames(input: &[u8]) -> (usize, bool) {
 type ReadControl = fn(&[u8]) -> bool;
 
 /// What a first byte stands for in an input of the control target.
-const CONTROL_READERS: [ReadControl; 12] = [
+const CONTROL_READERS: [ReadControl; 14] = [
     survives::<control::Hello>,
     survives::<control::Subscribe>,
     survives::<control::SettleStream>,
@@ -346,6 +346,8 @@ const CONTROL_READERS: [ReadControl; 12] = [
             true
         })
     },
+    survives::<control::BackupCut>,
+    survives::<control::BackupFiles>,
 ];
 
 fn survives<M: Message + Default + PartialEq>(payload: &[u8]) -> bool {
@@ -467,6 +469,8 @@ fn control_messages() -> Vec<(FrameKind, Vec<u8>)> {
         (FrameKind::Transactions, transactions().encode_to_vec()),
         (FrameKind::AnswerStart, control::AnswerStart { topic: "t".into() }.encode_to_vec()),
         (FrameKind::Heard, control::Heard { ask: 7 }.encode_to_vec()),
+        (FrameKind::BackupCut, backup_cut().encode_to_vec()),
+        (FrameKind::BackupFiles, backup_files().encode_to_vec()),
     ]
 }
 
@@ -486,5 +490,31 @@ fn transactions() -> control::Transactions {
     control::Transactions {
         transactions: vec![transaction],
         next: 41,
+    }
+}
+
+fn backup_cut() -> control::BackupCut {
+    control::BackupCut {
+        server: "sluice 0.1.0".into(),
+        position: 70_000,
+        epoch: 3,
+        wall_ms: 1_700_000_000_000,
+        files: 2,
+        bytes: 67_110_064,
+    }
+}
+
+fn backup_files() -> control::BackupFiles {
+    let file = |path: &str, bytes, base| control::BackupFile {
+        path: path.into(),
+        bytes,
+        room_bytes: 64 << 20,
+        base,
+    };
+    control::BackupFiles {
+        files: vec![
+            file("log/segment-0000000000000003", 67_108_000, Some(0)),
+            file("log/segment-0000000000000004", 2_064, None),
+        ],
     }
 }

@@ -287,7 +287,8 @@ impl Book {
                 self.failed(frame, record, asked, court);
             }
             // So does what it knows of expiry.
-            Change::Expiring { .. } => {}
+            // No simulated log goes on from a backup.
+            Change::Expiring { .. } | Change::Restored(_) => {}
             // What a queue knows of priorities shows in what its groups are given.
             Change::Prioritized { queue, .. } => {
                 if let Some(model) = self.queues.get_mut(queue) {

@@ -250,6 +250,7 @@ impl Cursor {
             | Change::Expiring { .. }
             | Change::Transaction(_)
             | Change::GivenIds(_)
+            | Change::Restored(_)
             | Change::Parts(_) => {}
         }
     }

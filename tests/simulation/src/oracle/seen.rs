@@ -338,6 +338,7 @@ impl Seen {
             | Change::Expired { .. }
             | Change::Transaction(_)
             | Change::GivenIds(_)
+            | Change::Restored(_)
             | Change::Parts(_) => {}
         }
     }
