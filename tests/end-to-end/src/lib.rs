@@ -125,6 +125,23 @@ impl Broker {
         broker
     }
 
+    /// Starts a broker with these settings on what a backup is restored to.
+    pub fn restored(backup: &Path, settings: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for a test can be made");
+        let mut broker = Self { directory, child: None };
+        broker.file("sluice.toml", settings);
+        let restored = Command::new(sluice())
+            .args(["backup", "restore"])
+            .arg(backup)
+            .arg("--data")
+            .arg(broker.data())
+            .output();
+        let restored = restored.expect("the binary was just built");
+        assert!(restored.status.success(), "{}", text(&restored.stderr));
+        broker.serve();
+        broker
+    }
+
     /// As `start`, with the server of this binary over a disk on which the files of the log may take so many bytes: `sluice-holding`.
     pub fn start_with_room(binary: &str, settings: &str, bytes: u64) -> Self {
         let directory = tempfile::tempdir().expect("a directory for a test can be made");

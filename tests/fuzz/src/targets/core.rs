@@ -6,7 +6,7 @@ use sluice_protocol::wire::Reader;
 use super::{Target, nothing_to_repair};
 
 /// One entry of each kind, and more of some, each behind its length, in the versions that there were.
-const ENTRIES: [&[u8]; 12] = [
+const ENTRIES: [&[u8]; 13] = [
     include_bytes!("../../../../broker/core/golden/entries-1.bin"),
     include_bytes!("../../../../broker/core/golden/entries-2.bin"),
     include_bytes!("../../../../broker/core/golden/operated-1.bin"),
