@@ -54,7 +54,7 @@ pub struct BackupFile {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// A newer program wrote it.
-    #[error("the backup has format version {found} and this program reads version {BACKUP_VERSION}: use a newer one")]
+    #[error("the backup has format version {found} and this program reads version {BACKUP_VERSION}")]
     Version {
         /// The version found.
         found: u64,

@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use sluice_log::backup::{MANIFEST_NAME, Manifest, hexadecimal};
+use sluice_log::backup::{MANIFEST_NAME, Manifest, ManifestError, hexadecimal};
 
 use crate::failure::Failure;
 
@@ -119,7 +119,13 @@ pub(super) fn manifest(backup: &Path) -> Result<Manifest, Failure> {
         }
         Err(error) => return Err(failed("reading", &path)(error)),
     };
-    Manifest::decode(&bytes).map_err(|error| advised(format!("{}: {error}", path.display()), "name another backup, or a copy of this one"))
+    Manifest::decode(&bytes).map_err(|error| {
+        let advice = match error {
+            ManifestError::Version { .. } => "use the sluice that took it, or a newer one; nothing was changed",
+            ManifestError::Damaged(_) | ManifestError::Path(_) => "name another backup, or a copy of this one; nothing was changed",
+        };
+        advised(format!("{}: {error}", path.display()), advice)
+    })
 }
 
 /// Writes the manifest, which makes a backup of the files that lie there.
