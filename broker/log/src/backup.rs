@@ -96,9 +96,10 @@ impl Manifest {
             files: self.files.clone(),
             sha256: NO_CHECKSUM.to_owned(),
         };
-        let text = |fields: &Fields| serde_json::to_string_pretty(fields).expect("texts and numbers are JSON") + "\n";
-        let sha256 = hexadecimal(&Sha256::digest(text(&fields)));
-        text(&Fields { sha256, ..fields })
+        let mut text = serde_json::to_string_pretty(&fields).expect("texts and numbers are JSON") + "\n";
+        let sum = checksum(text.as_bytes()).expect("the checksum is the last field");
+        text.replace_range(checksum_place(text.len()).expect("the checksum is the last field"), &sum);
+        text
     }
 
     /// Reads a manifest.
@@ -145,6 +146,22 @@ impl Manifest {
         let bad = self.files.iter().find(|file| !is_place(&file.path) || !paths.insert(&file.path));
         bad.map_or(Ok(()), |file| Err(ManifestError::Path(file.path.clone())))
     }
+}
+
+/// What the checksum of a manifest would be whose text this is; `None` when the text is too short to have one.
+pub fn checksum(text: &[u8]) -> Option<String> {
+    let place = checksum_place(text.len())?;
+    let mut digest = Sha256::new();
+    digest.update(&text[..place.start]);
+    digest.update(NO_CHECKSUM);
+    digest.update(&text[place.end..]);
+    Some(hexadecimal(&digest.finalize()))
+}
+
+/// Where in a text of this length the checksum stands: it is the last field, before a quotation mark, a line feed, a bracket and a line feed.
+pub fn checksum_place(length: usize) -> Option<std::ops::Range<usize>> {
+    let end = length.checked_sub("\"\n}\n".len())?;
+    Some(end.checked_sub(NO_CHECKSUM.len())?..end)
 }
 
 /// Whether a path is one that a file of a backup may have: certificate or key, or a plain name in the directory of the log or of the plugins.
