@@ -33,8 +33,8 @@ pub const TARGETS: &[Target] = &[
     log::FRAME,
     log::SIDECAR,
     log::CHECKPOINT,
-    log::RESTORED,
-    log::MANIFEST,
+    log::backup::RESTORED,
+    log::backup::MANIFEST,
     log::PART,
     core::ENTRY,
 ];

@@ -1,15 +1,15 @@
 //! The decoders of the log.
 
+pub(super) mod backup;
 mod broadcast;
 mod parts;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sluice_log::backup::{Manifest, checksum, checksum_place, is_place};
 use sluice_log::record::{
     Asked, Change, CursorId, Deadline, Due, Fate, Filter, GivenId, GivenIds, Holder, LeaseRange, OffsetRange, OnExpired, OnFailure,
-    Operated, Operation, Parked, PluginLimits, Prepared, QueueStart, Record, Restoration, ReturnReason, SentBack, Transaction,
+    Operated, Operation, Parked, PluginLimits, Prepared, QueueStart, Record, ReturnReason, SentBack, Transaction,
 };
 use sluice_log::{FaultyStorage, Log, LogConfig, Start, Storage, formats};
 use sluice_protocol::batch::{BatchBuilder, NewMessage, crc32c};
@@ -74,34 +74,6 @@ pub(super) const CHECKPOINT: Target = Target {
     },
     run: |input| survives(input, |bytes| formats::checkpoint(SECRET, bytes)),
     accepts: |input| formats::checkpoint(SECRET, &Bytes::copy_from_slice(input)).is_some(),
-};
-
-pub(super) const RESTORED: Target = Target {
-    name: "log-restored",
-    valid: || vec![include_bytes!("../../../../broker/log/golden/restored-1.bin").to_vec()],
-    repair: |input| put_checksum(input, 40, |input| crc32c(&input[..40])),
-    run: |input| survives(input, |bytes| formats::restored(bytes)),
-    accepts: |input| formats::restored(input).is_some(),
-};
-
-pub(super) const MANIFEST: Target = Target {
-    name: "backup-manifest",
-    valid: || vec![include_bytes!("../../../../broker/log/golden/manifest-1.json").to_vec()],
-    repair: |input| {
-        if let (Some(sum), Some(place)) = (checksum(input), checksum_place(input.len())) {
-            input[place].copy_from_slice(sum.as_bytes());
-        }
-    },
-    run: |input| {
-        if let Ok(manifest) = Manifest::decode(input) {
-            assert!(manifest.encode().as_bytes() == input, "there is one text for it");
-            assert!(
-                manifest.files.iter().all(|file| is_place(&file.path)),
-                "no path leads out of the backup"
-            );
-        }
-    },
-    accepts: |input| Manifest::decode(input).is_ok(),
 };
 
 /// Seals a sidecar again from the inside out: parts, blocks, filter, head.
@@ -472,11 +444,7 @@ fn records() -> Vec<Record> {
         .chain(transactions)
         .chain(given_ids.map(Change::GivenIds))
         .chain(parts::changes())
-        .chain([Change::Restored(Restoration {
-            mark: [7; 16],
-            epoch: Epoch(3),
-            numbers: vec![(TopicId(3), QueueOffset(40)), (TopicId(5), QueueOffset(1))],
-        })])
+        .chain([backup::change()])
         .map(|change| Record {
             at: Now {
                 wall_ms: 1_700_000_000_000,

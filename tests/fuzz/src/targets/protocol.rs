@@ -1,5 +1,7 @@
 //! The decoders of the wire: frames, control messages, batches, deliveries.
 
+mod backup;
+
 use bytes::{Bytes, BytesMut};
 use prost::Message;
 use sluice_protocol::batch::{AdmissionLimits, Attributes, Batch, BatchBuilder, BatchMerger, NewMessage, admit, crc32c};
@@ -469,8 +471,8 @@ fn control_messages() -> Vec<(FrameKind, Vec<u8>)> {
         (FrameKind::Transactions, transactions().encode_to_vec()),
         (FrameKind::AnswerStart, control::AnswerStart { topic: "t".into() }.encode_to_vec()),
         (FrameKind::Heard, control::Heard { ask: 7 }.encode_to_vec()),
-        (FrameKind::BackupCut, backup_cut().encode_to_vec()),
-        (FrameKind::BackupFiles, backup_files().encode_to_vec()),
+        (FrameKind::BackupCut, backup::cut().encode_to_vec()),
+        (FrameKind::BackupFiles, backup::files().encode_to_vec()),
     ]
 }
 
@@ -490,31 +492,5 @@ fn transactions() -> control::Transactions {
     control::Transactions {
         transactions: vec![transaction],
         next: 41,
-    }
-}
-
-fn backup_cut() -> control::BackupCut {
-    control::BackupCut {
-        server: "sluice 0.1.0".into(),
-        position: 70_000,
-        epoch: 3,
-        wall_ms: 1_700_000_000_000,
-        files: 2,
-        bytes: 67_110_064,
-    }
-}
-
-fn backup_files() -> control::BackupFiles {
-    let file = |path: &str, bytes, base| control::BackupFile {
-        path: path.into(),
-        bytes,
-        room_bytes: 64 << 20,
-        base,
-    };
-    control::BackupFiles {
-        files: vec![
-            file("log/segment-0000000000000003", 67_108_000, Some(0)),
-            file("log/segment-0000000000000004", 2_064, None),
-        ],
     }
 }
