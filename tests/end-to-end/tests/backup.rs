@@ -106,6 +106,16 @@ async fn receive(consumer: &Consumer, count: usize) -> Vec<sluice_client::Receiv
     received
 }
 
+/// Acknowledges, again when the connection was lost meanwhile, which is safe.
+async fn ack(consumer: &Consumer, messages: &[sluice_client::ReceivedMessage]) -> Vec<Result<(), Error>> {
+    loop {
+        match consumer.ack(messages).await {
+            Err(Error::Unknown { .. } | Error::Unreachable { .. }) => {}
+            outcome => return outcome.expect("the broker answers"),
+        }
+    }
+}
+
 fn refused(result: &Result<(), Error>) -> Option<ErrorCode> {
     match result {
         Err(Error::Refused(refusal)) => Some(refusal.code),
@@ -195,9 +205,9 @@ async fn a_restored_broker_goes_on_from_the_backup_and_from_nothing_that_came_af
         before.iter().all(|number| there.contains(number)),
         "all that was confirmed before is there"
     );
-    let outcome = workers.ack(&held).await.expect("the broker answers");
+    let outcome = ack(&workers, &held).await;
     assert!(outcome.iter().all(Result::is_ok), "what was leased before is settled: {outcome:?}");
-    let outcome = workers.ack(&lost).await.expect("the broker answers");
+    let outcome = ack(&workers, &lost).await;
     assert!(
         outcome.iter().all(|one| refused(one) == Some(ErrorCode::StaleHandle)),
         "{outcome:?}"

@@ -32,13 +32,15 @@ impl Create {
         // What is wrong here is said before the broker holds anything ready.
         let base = self.base.as_deref().map(Base::read).transpose()?;
         let identity = self.identity.as_deref().map(identity).transpose()?;
+        let client = broker.connect().await?;
         files::make_empty(&self.to)?;
+        let backup = client.backup().await?;
+        // Not before: whoever is refused may try again with the same directory.
         for directory in DIRECTORIES {
             files::make(&self.to.join(directory))?;
         }
-        let client = broker.connect().await?;
         let mut taking = Taking {
-            backup: client.backup().await?,
+            backup,
             to: self.to.clone(),
             pace: Pace::new(self.rate),
             files: BTreeMap::new(),
