@@ -275,12 +275,7 @@ mod tests {
             again: head(again),
             caught_up: 0,
             took: Duration::from_secs(1),
-            spent: Spent {
-                broker: Duration::ZERO,
-                client: Duration::ZERO,
-                read_bytes: 0,
-                device_bytes: 0,
-            },
+            spent: Spent::by_broker(0),
         };
         let rounds = [round(100, 150, 100), round(400, 600, 400), round(100, 120, 110)];
         let ratios: Vec<f64> = rounds.iter().map(Round::p99_ratio).collect();

@@ -299,12 +299,7 @@ mod tests {
         Phase {
             messages: 1_000,
             took: Duration::from_secs(seconds),
-            spent: Spent {
-                broker: Duration::from_millis(broker_ms),
-                client: Duration::from_millis(1),
-                read_bytes: 0,
-                device_bytes: 0,
-            },
+            spent: Spent::by_broker(broker_ms),
         }
     }
 

@@ -43,6 +43,17 @@ pub(super) struct Spent {
 }
 
 impl Spent {
+    /// What a test makes out to have been used: so many milliseconds of the broker's CPU, one of the client's, nothing read.
+    #[cfg(test)]
+    pub(super) fn by_broker(broker_ms: u64) -> Self {
+        Self {
+            broker: Duration::from_millis(broker_ms),
+            client: Duration::from_millis(1),
+            read_bytes: 0,
+            device_bytes: 0,
+        }
+    }
+
     /// What was used until now.
     ///
     /// # Errors

@@ -234,12 +234,7 @@ mod tests {
             messages: 1_000,
             took: Duration::from_secs(1),
             latency_us: Histogram::new(3).unwrap(),
-            spent: Spent {
-                broker: Duration::from_millis(broker_ms),
-                client: Duration::from_millis(1),
-                read_bytes: 0,
-                device_bytes: 0,
-            },
+            spent: Spent::by_broker(broker_ms),
         }
     }
 
