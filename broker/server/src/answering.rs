@@ -1,6 +1,7 @@
 //! A stream on which a client is asked about prepared messages: each ask goes out with its message, and counts when the client has heard it.
 
-use std::collections::VecDeque;
+mod unheard;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use crate::delivery;
 use crate::frames::{self, Broken, FrameReader};
 use crate::limits::{ASKS_WAITING_MAX, HEARD_WITHIN};
 use crate::serving::shutting_down;
+use unheard::Unheard;
 
 /// Asks the client until it has enough or is gone. What it has not heard by then counts as not asked.
 ///
@@ -35,7 +37,7 @@ pub(crate) async fn run(client: &Arc<Client>, send: &mut SendStream, reader: &mu
         topic: start.topic,
         number,
         asks,
-        unheard: VecDeque::new(),
+        unheard: Unheard::default(),
     };
     frames::write(send, frame::message(FrameKind::Done, &Empty {})).await?;
     session.serve(send, reader).await
@@ -46,8 +48,7 @@ struct Session<'a> {
     topic: String,
     number: u64,
     asks: Receiver<Ask>,
-    /// What was written and not heard yet, and by when it is to be.
-    unheard: VecDeque<(AskId, Instant)>,
+    unheard: Unheard,
 }
 
 impl Drop for Session<'_> {
@@ -58,7 +59,7 @@ impl Drop for Session<'_> {
         while let Ok(ask) = self.asks.try_recv() {
             shard.tell(Input::NotAsked { ask: ask.ask });
         }
-        for (ask, _) in self.unheard.drain(..) {
+        for ask in self.unheard.take_all() {
             shard.tell(Input::NotAsked { ask });
         }
     }
@@ -68,7 +69,7 @@ impl Session<'_> {
     async fn serve(&mut self, send: &mut SendStream, reader: &mut FrameReader) -> Result<(), Broken> {
         let mut draining = self.client.serving.draining();
         loop {
-            let overdue = self.unheard.front().map(|(_, by)| *by);
+            let overdue = self.unheard.next_overdue();
             // Whatever comes first, the others lose nothing.
             tokio::select! {
                 Some(ask) = self.asks.recv() => self.ask(send, ask).await?,
@@ -84,7 +85,7 @@ impl Session<'_> {
                     }
                 },
                 () = sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
-                    if let Some((ask, _)) = self.unheard.pop_front() {
+                    if let Some(ask) = self.unheard.take_overdue(Instant::now()) {
                         self.client.serving.shard.tell(Input::NotAsked { ask });
                     }
                 }
@@ -95,17 +96,16 @@ impl Session<'_> {
 
     fn heard(&mut self, heard: AskId) {
         // One that comes too late was told as not asked before.
-        if let Some(place) = self.unheard.iter().position(|(ask, _)| *ask == heard) {
-            self.unheard.remove(place);
+        if self.unheard.take(heard) {
             self.client.serving.shard.tell(Input::Asked { ask: heard });
         }
     }
 
     async fn ask(&mut self, send: &mut SendStream, ask: Ask) -> Result<(), Broken> {
-        self.unheard.push_back((ask.ask, Instant::now() + HEARD_WITHIN));
+        self.unheard.asked(ask.ask, Instant::now());
         let Some(mut pieces) = self.frame(&ask).await else {
             // The core was told of no ask, and tries again.
-            self.unheard.pop_back();
+            self.unheard.take(ask.ask);
             self.client.serving.shard.tell(Input::NotAsked { ask: ask.ask });
             return Ok(());
         };
