@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use sluice_client::{Client, ConsumerConfig, NewMessage, ProducerConfig, StreamConfig};
+use sluice_client::{Client, ConsumerConfig, MessageStream, NewMessage, ProducerConfig, StreamConfig};
 use sluice_end_to_end::Broker;
+
+/// How long a test goes on asking; only a broken broker comes near it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn publish(client: &Client, numbers: std::ops::Range<u64>) -> Vec<String> {
     let producer = client.producer("news", ProducerConfig::default());
@@ -22,14 +25,20 @@ async fn publish(client: &Client, numbers: std::ops::Range<u64>) -> Vec<String> 
 /// Takes as many messages as there are numbers as a member, and acknowledges them.
 async fn takes(client: &Client, member: &str, numbers: std::ops::Range<u64>) {
     let mut stream = client.stream(StreamConfig::new("news", "all").member(member)).await.unwrap();
+    let got = take(&mut stream, numbers.end - numbers.start).await;
+    assert_eq!(got, numbers.collect(), "{member}");
+    stream.close().await;
+}
+
+/// The numbers of the next messages, of which so many differ, each acknowledged.
+async fn take(stream: &mut MessageStream, count: u64) -> BTreeSet<u64> {
     let mut got = BTreeSet::new();
-    while (got.len() as u64) < numbers.end - numbers.start {
+    while (got.len() as u64) < count {
         let message = stream.next().await.unwrap().unwrap();
-        got.insert(std::str::from_utf8(&message.body()).unwrap().parse::<u64>().unwrap());
+        got.insert(std::str::from_utf8(&message.body()).unwrap().parse().unwrap());
         stream.ack(&message).await.unwrap();
     }
-    assert_eq!(got, numbers.collect::<BTreeSet<u64>>(), "{member}");
-    stream.close().await;
+    got
 }
 
 /// A member is known from its first receive on.
@@ -81,6 +90,46 @@ async fn each_member_gets_all_and_a_kill_keeps_the_place_of_each() {
         serde_json::from_str::<Value>(&told).unwrap()["step"].clone()
     };
     assert_eq!((explain("three"), explain("one")), ("settled".into(), "waiting".into()));
+    client.close().await;
+}
+
+/// The members that the group knows.
+fn members(broker: &Broker) -> Vec<String> {
+    let group = described(broker, "all");
+    let names = group["members"].as_array().unwrap().iter();
+    names.map(|member| member["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_absent_for_too_long_is_forgotten_and_begins_at_the_end() {
+    let broker = Broker::start_with("member_absent_ms = 1000");
+    broker.run(&["topic", "create", "news", "--queues", "3"]);
+    broker.run(&["group", "create", "all", "--broadcast"]);
+    let client = broker.client().await;
+    let member = |name: &str| StreamConfig::new("news", "all").member(name);
+    let mut present = client.stream(member("present")).await.unwrap();
+    let leaves = client.stream(member("leaves")).await.unwrap();
+    publish(&client, 0..5).await;
+    assert_eq!(members(&broker).len(), 2);
+    leaves.close().await;
+    let begun = Instant::now();
+    while members(&broker) != ["present"] {
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "still known: {:?}",
+            described(&broker, "all")["members"]
+        );
+    }
+    let (_, said) = broker.fail(&["group", "describe", "all/leaves"]);
+    assert!(said.contains("NoSuchGroup"), "{said}");
+    // It comes back as one that was never there; who was there all the time gets everything.
+    let mut again = client.stream(member("leaves")).await.unwrap();
+    publish(&client, 5..8).await;
+    assert_eq!(take(&mut again, 3).await, (5..8).collect());
+    assert_eq!(take(&mut present, 8).await, (0..8).collect());
+    for stream in [again, present] {
+        stream.close().await;
+    }
     client.close().await;
 }
 
