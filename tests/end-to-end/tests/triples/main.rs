@@ -6,6 +6,7 @@ mod reading;
 use std::fmt;
 
 use sluice_client::Filter;
+use sluice_client::admin::GroupSettings;
 use sluice_end_to_end::chance::Chance;
 use sluice_end_to_end::scene::{Scene, giving_up_after, only, ordered, strict};
 
@@ -29,10 +30,11 @@ enum Kind {
     Filter,
     DeadLetter,
     Replay,
+    Broadcast,
     Retention,
 }
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Delay,
     Kind::Priority,
     Kind::Ordered,
@@ -40,6 +42,7 @@ const KINDS: [Kind; 8] = [
     Kind::Filter,
     Kind::DeadLetter,
     Kind::Replay,
+    Kind::Broadcast,
     Kind::Retention,
 ];
 
@@ -108,9 +111,10 @@ async fn hold(triple: Triple, chance: &Chance) {
         true => giving_up_after(ATTEMPTS_MAX.into(), settings),
         false => settings,
     };
-    scene.group("g", settings).await;
+    let broadcast = triple.has(Kind::Broadcast);
+    scene.group("g", GroupSettings { broadcast, ..settings }).await;
     let filter = if triple.has(Kind::Filter) { only("red") } else { Filter::All };
-    let mut group = Group::new(triple, &scene, filter);
+    let mut group = Group::new(triple, &scene, &filter).await;
     let load = Load::publish(triple, &scene, chance, &group).await;
     group.read(&load, chance).await;
     load.is_kept(triple, &scene).await;
@@ -120,5 +124,6 @@ async fn hold(triple: Triple, chance: &Chance) {
     if triple.has(Kind::Replay) {
         group.read_again(&load, chance).await;
     }
+    drop(group);
     scene.end().await;
 }

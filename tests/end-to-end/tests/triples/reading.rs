@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_client::admin::SeekTo;
+use sluice_client::admin::{DeadLetter, SeekTo};
 use sluice_client::{ErrorCode, Filter};
 use sluice_end_to_end::chance::Chance;
 use sluice_end_to_end::scene::{Reader, Scene, TOPIC, body};
@@ -10,10 +10,19 @@ use sluice_end_to_end::scene::{Reader, Scene, TOPIC, body};
 use super::load::{Load, Told};
 use super::{ATTEMPTS_MAX, Kind, Triple};
 
-/// The group, with what it has given up.
+/// The group: one that shares the messages has one member here, of a broadcast group there are two.
 pub(super) struct Group<'a> {
     triple: Triple,
     scene: &'a Scene,
+    members: Vec<Member<'a>>,
+}
+
+/// Who gets all that the group is to get, with what it has given up.
+struct Member<'a> {
+    triple: Triple,
+    scene: &'a Scene,
+    /// As its dead letters name it.
+    name: String,
     reader: Reader<'a>,
     given_up: BTreeSet<u64>,
 }
@@ -27,35 +36,41 @@ struct Coming {
 }
 
 impl<'a> Group<'a> {
-    /// It has read nothing yet.
-    pub(super) fn new(triple: Triple, scene: &'a Scene, filter: Filter) -> Self {
-        Self {
+    /// It has read nothing yet. Members of a broadcast group are known from now on, since they begin at the end.
+    pub(super) async fn new(triple: Triple, scene: &'a Scene, filter: &Filter) -> Self {
+        let member = |name: &str, reader| Member {
             triple,
             scene,
-            reader: scene.reader("g", filter),
+            name: name.to_owned(),
+            reader,
             given_up: BTreeSet::new(),
+        };
+        let mut members = Vec::new();
+        if triple.has(Kind::Broadcast) {
+            for name in ["one", "two"] {
+                let reader = scene.member("g", name, filter.clone());
+                reader.is_done().await;
+                members.push(member(&format!("g/{name}"), reader));
+            }
+        } else {
+            members.push(member("g", scene.reader("g", filter.clone())));
         }
+        Self { triple, scene, members }
     }
 
     /// Takes a message and never settles it, so that retention finds it leased.
     pub(super) async fn hold_one(&self) {
-        self.reader.lease().await;
+        self.members[0].reader.lease().await;
     }
 
     /// The first pass: what is broken is given back each time, until it is given up.
     pub(super) async fn read(&mut self, load: &Load, chance: &Chance) {
-        let mut coming = self.coming(load.wanted(), 0);
-        self.pass(&mut coming, chance, true).await;
-        let letters = self.scene.letters("g", self.given_up.len()).await;
-        let origins: BTreeSet<u64> = letters.iter().map(|letter| letter.origin_offset).collect();
-        assert_eq!(origins, self.given_up, "just what was given up is a dead letter");
-        assert!(
-            letters.iter().all(|letter| letter.attempts == u32::from(ATTEMPTS_MAX)),
-            "{letters:?}"
-        );
+        for member in &mut self.members {
+            member.read(load, chance).await;
+        }
     }
 
-    /// Sends the dead letters back: they come once more, or it is refused by name.
+    /// Sends the dead letters back: they come once more to who gave them up, or it is refused by name.
     pub(super) async fn send_back(&mut self, load: &Load) {
         let dealt = self.scene.client.resend_dead_letters("g", 0, None, 1_000).await;
         if self.triple.has(Kind::Ordered) {
@@ -63,10 +78,11 @@ impl<'a> Group<'a> {
             assert_eq!(refused.code(), Some(ErrorCode::NotOffered));
             return;
         }
-        assert_eq!(dealt.expect("they are sent back").sent_back, self.given_up.len() as u64);
-        let back = load.wanted().into_iter().filter(|(offset, _)| self.given_up.contains(offset));
-        let mut coming = self.coming(back.collect(), ATTEMPTS_MAX);
-        self.pass(&mut coming, &Chance::new(0), false).await;
+        let given_up: usize = self.members.iter().map(|member| member.given_up.len()).sum();
+        assert_eq!(dealt.expect("they are sent back").sent_back, given_up as u64);
+        for member in &mut self.members {
+            member.get_back(load).await;
+        }
     }
 
     /// A further pass: all of it comes again, in the same order, its attempts counted anew.
@@ -76,8 +92,44 @@ impl<'a> Group<'a> {
             .seek("g", TOPIC, None, SeekTo::Earliest)
             .await
             .expect("it begins anew");
+        for member in &mut self.members {
+            let mut coming = member.coming(load.wanted(), 0);
+            member.pass(&mut coming, chance, false).await;
+        }
+    }
+}
+
+impl Member<'_> {
+    async fn read(&mut self, load: &Load, chance: &Chance) {
         let mut coming = self.coming(load.wanted(), 0);
-        self.pass(&mut coming, chance, false).await;
+        self.pass(&mut coming, chance, true).await;
+        let letters = self.letters(self.given_up.len()).await;
+        let origins: BTreeSet<u64> = letters.iter().map(|letter| letter.origin_offset).collect();
+        assert_eq!(origins, self.given_up, "just what was given up is a dead letter");
+        assert!(
+            letters.iter().all(|letter| letter.attempts == u32::from(ATTEMPTS_MAX)),
+            "{letters:?}"
+        );
+    }
+
+    /// Gets what it had given up once more.
+    async fn get_back(&mut self, load: &Load) {
+        let back = load.wanted().into_iter().filter(|(offset, _)| self.given_up.contains(offset));
+        let mut coming = self.coming(back.collect(), ATTEMPTS_MAX);
+        self.pass(&mut coming, &Chance::new(0), false).await;
+    }
+
+    /// Its dead letters that were not dealt with, once there are so many.
+    async fn letters(&self, count: usize) -> Vec<DeadLetter> {
+        let mut of_group = count;
+        loop {
+            let mut letters = self.scene.letters("g", of_group).await;
+            of_group = letters.len() + 1;
+            letters.retain(|letter| letter.group == self.name);
+            if letters.len() >= count {
+                return letters;
+            }
+        }
     }
 
     fn coming(&self, told: BTreeMap<u64, Told>, delivered: u16) -> Coming {
@@ -122,7 +174,7 @@ impl<'a> Group<'a> {
             }
             if breaks {
                 // The next of a message group waits for the copy of what was given up.
-                self.scene.letters("g", letters).await;
+                self.letters(letters).await;
             }
         }
         self.reader.is_done().await;
