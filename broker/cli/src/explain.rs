@@ -28,7 +28,10 @@ pub(crate) fn to_json(id: &str, group: &str, explanation: &Explanation) -> Value
             json["queue"] = json!(explanation.queue);
             json["offset"] = json!(explanation.offset);
         }
-        json["stored_ms"] = json!(explanation.stored_wall_ms);
+        // Of what waits in a file of the calendar it is not known.
+        if explanation.stored_wall_ms > 0 {
+            json["stored_ms"] = json!(explanation.stored_wall_ms);
+        }
     }
     if explanation.pass > 0 {
         json["pass"] = json!(explanation.pass);
@@ -64,7 +67,9 @@ pub(crate) fn to_lines(id: &str, group: &str, explanation: &Explanation) -> Vec<
             lines.push(format!("queue     {}", explanation.queue));
             lines.push(format!("offset    {}", explanation.offset));
         }
-        lines.push(format!("stored    {}", times::shown(explanation.stored_wall_ms)));
+        if explanation.stored_wall_ms > 0 {
+            lines.push(format!("stored    {}", times::shown(explanation.stored_wall_ms)));
+        }
     }
     lines.push(format!("step      {}", told.step.replace('_', " ")));
     lines.push(format!("why       {}", told.why));

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use sluice_log::{Ending, FileStorage, Report, SegmentReport, SidecarState, inspect};
+use sluice_log::{Ending, FileStorage, PartReport, Report, SegmentReport, SidecarState, inspect};
 use sluice_server::log_directory;
 
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::times;
 
 /// Look at a data directory. It is only read; a broker may be running on it. Exits with 1 when a broker would refuse to start on it.
 #[derive(Args)]
@@ -72,7 +73,7 @@ fn to_json(report: &Report) -> Value {
     json!({
         "format_version": report.format_version, "segments": segments, "spares": report.spares, "end": report.end.0,
         "ending": ending(report), "checkpoint": checkpoint, "broken_checkpoints": report.broken_checkpoints, "queues": queues,
-        "damage": damage, "can_start": report.can_start(),
+        "parts": report.parts.iter().map(part_json).collect::<Vec<_>>(), "damage": damage, "can_start": report.can_start(),
     })
 }
 
@@ -81,6 +82,43 @@ fn segment_json(segment: &SegmentReport) -> Value {
         "file": segment.file, "file_bytes": segment.file_bytes, "base": segment.base.0, "end": segment.end.0, "frames": segment.frames,
         "records": segment.records, "epochs": segment.epochs.map(|(first, last)| [first.0, last.0]), "sidecar": sidecar(segment.sidecar),
     })
+}
+
+fn part_json(part: &PartReport) -> Value {
+    let damage = part
+        .damage
+        .iter()
+        .map(|damage| json!({ "offset": damage.offset, "messages": damage.messages, "reason": damage.reason }));
+    json!({
+        "file": part.file, "part": part.part.0, "file_bytes": part.facts.map(|facts| facts.bytes),
+        "messages": part.facts.map(|facts| facts.messages), "first_due_ms": part.facts.map(|facts| facts.first.at_ms),
+        "last_due_ms": part.facts.map(|facts| facts.last.at_ms), "damage": damage.collect::<Vec<_>>(),
+    })
+}
+
+fn part_lines(part: &PartReport) -> Vec<String> {
+    let mut lines = vec![match part.facts {
+        Some(facts) => format!(
+            "part {}: number {}, {} far-off messages, due from {} to {}, {} bytes",
+            part.file,
+            part.part.0,
+            facts.messages,
+            times::shown(facts.first.at_ms),
+            times::shown(facts.last.at_ms),
+            facts.bytes
+        ),
+        None => format!(
+            "part {}: number {}, unfinished or damaged: a start removes it, or refuses if it is to be there",
+            part.file, part.part.0
+        ),
+    }];
+    lines.extend(part.damage.iter().map(|damage| {
+        format!(
+            "  damage at byte {}, {} messages: {}",
+            damage.offset, damage.messages, damage.reason
+        )
+    }));
+    lines
 }
 
 fn to_lines(report: &Report) -> Vec<String> {
@@ -127,6 +165,7 @@ fn to_lines(report: &Report) -> Vec<String> {
             queue.topic.0, queue.index.0, stored.first.0, stored.end.0, stored.bytes
         ));
     }
+    lines.extend(report.parts.iter().flat_map(part_lines));
     if !report.spares.is_empty() {
         lines.push(format!("spare files: {}", report.spares.join(", ")));
     }

@@ -71,7 +71,10 @@ impl Core {
                 offset,
                 priority,
                 due_ms,
-            } => self.explain(&group, queue, offset, priority, due_ms).map(|answer| (shown, answer)),
+                parts,
+            } => self
+                .explain(&group, queue, offset, priority, (due_ms, &parts))
+                .map(|answer| (shown, answer)),
             Admin::ListTransactions { topic, from } => self.list_transactions(&topic, from).map(|answer| (shown, answer)),
             Admin::Restored { mark } => Ok((self.restored(mark), Answer::Done)),
             Admin::ListPlugins => Ok((shown, self.list_plugins())),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sluice_log::record::{Filter, GroupSettings, OnFailure, PluginLimits, StartPoint, TopicSettings};
+use sluice_log::record::{Filter, GroupSettings, OnFailure, PartId, PluginLimits, StartPoint, TopicSettings};
 use sluice_protocol::batch::Batch;
 use sluice_protocol::ids::{Digest, GroupId, Pass, Position, QueueId, QueueIndex, QueueOffset, TopicId};
 
@@ -326,13 +326,14 @@ pub enum Admin {
         from: LeasePlace,
     },
     /// Which step decided about a stored message for a group; answered by `Answer::Standing`. `due_ms` is when a message of a calendar queue
-    /// is due.
+    /// is due, and `parts` are those whose files hold it.
     Explain {
         group: String,
         queue: QueueId,
         offset: QueueOffset,
         priority: u8,
         due_ms: i64,
+        parts: Vec<PartId>,
     },
     /// A page of a topic's messages that wait for a decision or were given up, from this number on; answered by `Answer::Transactions`.
     ListTransactions { topic: String, from: QueueOffset },

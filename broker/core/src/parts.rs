@@ -68,6 +68,10 @@ pub enum PartDone {
 pub struct PartRead {
     /// The messages, ascending.
     pub messages: Vec<FarOff>,
+    /// How many more were passed over that nobody can name any more.
+    pub lost: u64,
+    /// The last that was passed over; `None` when none was.
+    pub point: Option<FarOff>,
     /// When the next one behind these is due; `None` when there is none.
     pub next_ms: Option<i64>,
 }

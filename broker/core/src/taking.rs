@@ -84,16 +84,22 @@ impl Core {
         let Some(entry) = self.state.parts.get(part).filter(|entry| entry.next_ms.is_some()) else {
             return;
         };
-        let Some(PartRead { messages, next_ms }) = found else {
+        let Some(PartRead {
+            messages,
+            lost,
+            point,
+            next_ms,
+        }) = found
+        else {
             self.counters.due_unreadable += 1;
             let again_mono_ms = self.now.mono_ms + PART_AGAIN_MS;
             self.parting.taking.unreadable.insert(part, again_mono_ms);
             return;
         };
-        let Some(point) = messages.last().copied().or(next_ms.is_none().then_some(entry.facts.last)) else {
-            return;
-        };
-        let passed = messages.len() as u64;
+        let point = if next_ms.is_none() { Some(entry.facts.last) } else { point };
+        let Some(point) = point else { return };
+        self.counters.due_unreadable += u64::from(lost > 0);
+        let passed = (messages.len() as u64 + lost).min(entry.facts.messages - entry.passed);
         let lives = |message: &FarOff| self.state.topics.contains_key(&message.topic) && !entry.dead.contains(message);
         let taken: Vec<FarOff> = messages.into_iter().filter(lives).collect();
         for message in &taken {

@@ -20,6 +20,7 @@ fn standing(harness: &mut Harness, group: &str, offset: u64) -> Standing {
         offset: QueueOffset(offset),
         priority: 0,
         due_ms: 0,
+        parts: Vec::new(),
     });
     harness.sync();
     match harness.answer(request) {

@@ -11,8 +11,9 @@ use crate::error::LogError;
 use crate::format::{self, FORMAT_VERSION, Format, Secrets};
 use crate::frame::FrameHeader;
 use crate::index::QueueSpan;
+use crate::part::{self, PartReport};
 use crate::reader::StoredQueue;
-use crate::record::{kind_name, peek};
+use crate::record::{PartId, kind_name, peek};
 use crate::recovery::damage::{Reached, refuse_damage};
 use crate::recovery::directory::{Found, Listing, find_checkpoint, find_segments, read_sidecar};
 use crate::scan::{Scan, frame_records, indexed};
@@ -41,7 +42,9 @@ pub struct Report {
     pub broken_checkpoints: Vec<String>,
     /// What is stored of each queue, what is trimmed but not yet removed included.
     pub queues: BTreeMap<QueueId, StoredQueue>,
-    /// Everything that cannot be read and should be.
+    /// The files of far-off messages, whether state names them or not.
+    pub parts: Vec<PartReport>,
+    /// Everything of the log that cannot be read and should be; what of parts cannot be is told with each.
     pub damage: Vec<Damage>,
 }
 
@@ -187,6 +190,11 @@ fn look(storage: &dyn Storage) -> Result<Report, LogError> {
     };
     directory.frames(&mut report)?;
     directory.lost_segments(&mut report);
+    for number in &directory.listing.parts {
+        report
+            .parts
+            .extend(part::report(storage, directory.secrets.frame, PartId(*number))?);
+    }
     Ok(report)
 }
 

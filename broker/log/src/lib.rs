@@ -37,6 +37,7 @@ pub use frame::{FRAME_HEADER_BYTES, RECORD_LENGTH_BYTES, frame_bytes, record_pos
 pub use index::BatchPlace;
 pub use inspect::{CheckpointReport, Damage, Ending, Report, SegmentReport, SidecarState, inspect};
 pub use keys::KeyedRange;
+pub use part::{PartDamage, PartReport};
 pub use reader::{Delayed, Following, History, LogReader, SeenDelayed, StoredQueue, WrittenPart};
 pub use recovery::{Log, Opened, Recovery, Start};
 pub use replay::Replay;

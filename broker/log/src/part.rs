@@ -3,6 +3,7 @@
 mod draft;
 mod keep;
 mod merge;
+mod report;
 
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::storage::{Storage, StorageFile};
 
 pub(crate) use draft::PartDraft;
 pub(crate) use merge::PartCursor;
+pub(crate) use report::report;
+pub use report::{PartDamage, PartReport};
 
 const MAGIC: [u8; 4] = *b"SLP1";
 const VERSION: u16 = 1;

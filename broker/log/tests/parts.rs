@@ -7,7 +7,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_log::record::{FarOff, PartFacts, PartId};
-use sluice_log::{FaultyStorage, LogError, LogReader, Opened, SeenDelayed, formats};
+use sluice_log::{FaultyStorage, LogError, LogReader, Opened, SeenDelayed, formats, inspect};
 use sluice_protocol::ids::TopicId;
 use support::parts::{far, with_delayed};
 
@@ -62,15 +62,81 @@ fn messages_in_a_part_are_found_when_the_log_has_them_no_more() {
     }
 }
 
+/// What follows in a part that is sound, and when the next one is due.
+fn read(reader: &LogReader, part: u64, after: Option<FarOff>, until_ms: i64, most: usize) -> (Vec<FarOff>, Option<i64>) {
+    let following = reader.read_part(PartId(part), after, until_ms, most).unwrap().unwrap();
+    assert_eq!((following.lost, following.point), (0, following.messages.last().copied()));
+    (following.messages, following.next_ms)
+}
+
 #[test]
 fn a_part_is_read_in_order_from_any_message_on() {
     let (opened, _) = with_parts(&FaultyStorage::new(1));
-    let read = |after, until_ms, most| opened.reader.read_part(PartId(1), after, until_ms, most).unwrap().unwrap();
+    let read = |after, until_ms, most| read(&opened.reader, 1, after, until_ms, most);
     assert_eq!(read(None, 970, 9), (messages(3..6), Some(980)));
     assert_eq!(read(None, 970, 2), (messages(4..6), Some(970)));
     assert_eq!(read(Some(far(970, 3)), 2_000, 9), (messages(0..3), None));
     assert_eq!(read(Some(far(1_000, 0)), 2_000, 9), (vec![], None));
     assert_eq!(read(None, 10, 9), (vec![], Some(950)));
+}
+
+#[test]
+fn damaged_names_hold_back_nothing_that_comes_later_nor_hide_what_another_part_has() {
+    let storage = FaultyStorage::new(1);
+    let (opened, _) = with_parts(&storage);
+    storage.flip("part-0000000000000001", 104 + 30, 1);
+    let following = |after, until_ms| opened.reader.read_part(PartId(1), after, until_ms, 9).unwrap().unwrap();
+    let early = following(None, 10);
+    assert_eq!(
+        (early.lost, early.point, early.next_ms),
+        (0, None, Some(950)),
+        "it is passed over when it is due"
+    );
+    let passed = following(None, 950);
+    assert_eq!((passed.messages, passed.lost), (vec![], 6));
+    assert!(passed.damage.unwrap().to_string().contains("part-0000000000000001"));
+    assert_eq!((passed.point, passed.next_ms), (Some(far(950, 5)), None));
+    assert_eq!(following(passed.point, 2_000).lost, 0, "and once");
+    let (reader, both) = (&opened.reader, [PartId(1), PartId(2)]);
+    assert_eq!(reader.find_in_parts(far(930, 7), &both).unwrap(), Some(PartId(2)));
+    assert_eq!(body(reader, far(930, 7), &[1, 2]).unwrap(), "body of 7");
+    let unsure = reader.find_in_parts(far(970, 3), &both).unwrap_err();
+    assert!(matches!(unsure, LogError::BadPart { offset: 104, .. }), "{unsure}");
+}
+
+#[test]
+fn an_inspection_tells_what_is_in_parts_and_what_of_them_cannot_be_read() {
+    let storage = FaultyStorage::new(1);
+    let (_opened, facts) = with_parts(&storage);
+    let told = |storage: &FaultyStorage| inspect(storage).unwrap().parts;
+    let whole = told(&storage);
+    assert_eq!(whole.iter().map(|part| part.facts).collect::<Vec<_>>(), facts.map(Some));
+    assert!(whole.iter().all(|part| part.damage.is_empty()));
+    assert_eq!((whole[1].part, whole[1].file.as_str()), (PartId(2), "part-0000000000000002"));
+    let bytes = storage.contents("part-0000000000000001").unwrap().len() as u64;
+    for offset in 0..bytes {
+        let copy = storage.copy(1);
+        copy.flip("part-0000000000000001", offset, 0x10);
+        let damaged = told(&copy).swap_remove(0);
+        assert_eq!(damaged.damage.len(), 1, "byte {offset}");
+        let of_a_block = damaged.facts.map(|_| 6);
+        assert_eq!(damaged.damage[0].messages, of_a_block.unwrap_or(0), "byte {offset}");
+    }
+}
+
+#[test]
+fn a_far_off_message_is_found_by_its_id_among_so_many() {
+    let (opened, _) = with_parts(&FaultyStorage::new(1));
+    let read = opened
+        .reader
+        .delayed(far(970, 3), &[PartId(1)], &mut SeenDelayed::default())
+        .unwrap()
+        .unwrap();
+    let id = read.attributes.row(read.row).unwrap().message_id();
+    assert_eq!(opened.reader.find_far(id, 9).unwrap(), Some(far(970, 3)));
+    assert_eq!(opened.reader.find_far(id, 8).unwrap(), None, "the newer part has three of them");
+    assert_eq!(opened.reader.parts_with(far(970, 3)).unwrap(), [PartId(1)]);
+    assert_eq!(opened.reader.parts_with(far(970, 4)).unwrap(), []);
 }
 
 #[test]
@@ -88,10 +154,7 @@ fn parts_are_merged_without_what_is_passed_dead_or_of_other_topics() {
         far(990, 1),
         far(1_000, 0),
     ];
-    assert_eq!(
-        opened.reader.read_part(PartId(3), None, 2_000, 99).unwrap().unwrap(),
-        (merged.to_vec(), None)
-    );
+    assert_eq!(read(&opened.reader, 3, None, 2_000, 99), (merged.to_vec(), None));
     assert_eq!((facts.messages, facts.first, facts.last), (7, far(920, 8), far(1_000, 0)));
     assert_eq!(body(&opened.reader, far(970, 3), &[3]).unwrap(), "body of 3");
     let nothing = opened
@@ -172,10 +235,7 @@ fn a_part_is_durable_when_it_is_told_to_be_written() {
     storage.crash();
     let mut opened = support::open(&storage).unwrap();
     opened.writer.keep_parts(&BTreeMap::from([(PartId(1), facts)])).unwrap();
-    assert_eq!(
-        opened.reader.read_part(PartId(1), None, 2_000, 99).unwrap().unwrap().0,
-        messages(0..9)
-    );
+    assert_eq!(read(&opened.reader, 1, None, 2_000, 99).0, messages(0..9));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use sluice_core::effect::{FoundIn, PartDone, PartJobId, PartRead, PartSource, PartWork};
 use sluice_core::input::Input;
 use sluice_log::record::{PartFacts, PartId};
-use sluice_log::{LogError, LogReader};
+use sluice_log::{Following, LogError, LogReader};
 
 use crate::lookup::Lookup;
 use crate::panics::caught;
@@ -66,7 +66,7 @@ fn done(reader: &LogReader, work: PartWork) -> Result<PartDone, LogError> {
         } => match reader.read_part(part, after, until_ms, most) {
             Ok(read) => PartDone::Read {
                 job,
-                found: read.map(|(messages, next_ms)| PartRead { messages, next_ms }),
+                found: read.map(followed),
             },
             Err(error) => {
                 tracing::error!(%error, "messages that are nearly due cannot be read: they are late, and tried again");
@@ -105,6 +105,25 @@ fn written(reader: &LogReader, part: PartId, source: PartSource) -> Result<PartD
         facts: facts.map_err(log_failure).ok(),
         left_out,
     })
+}
+
+fn followed(following: Following) -> PartRead {
+    let Following {
+        messages,
+        lost,
+        damage,
+        point,
+        next_ms,
+    } = following;
+    if let Some(error) = damage {
+        tracing::error!(%error, lost, "delayed messages are lost: which they are cannot be read any more");
+    }
+    PartRead {
+        messages,
+        lost,
+        point,
+        next_ms,
+    }
 }
 
 fn log_failure(error: LogError) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sluice_core::effect::{Answer, LeaseState, Rule};
 use sluice_core::input::{Admin, Letter};
 use sluice_core::standing::{Ruling, Standing, Step, Waiting};
-use sluice_log::record::{CursorId, OnFailure};
+use sluice_log::record::{CursorId, Due, FarOff, OnFailure, PartId};
 use sluice_log::{BatchPlace, LogError, LogReader};
 use sluice_plugin_host::{Attribute, FilterHandle, RunFailure};
 use sluice_protocol::batch::Row;
@@ -23,7 +23,7 @@ use crate::connection::Client;
 use crate::delivery::unreadable;
 use crate::frames::Broken;
 use crate::judge::{Among, Judge, JudgeError, Stretch};
-use crate::limits::{LETTERS_LOOKED_THROUGH_MAX, LETTERS_OF_PAGE_MAX};
+use crate::limits::{FAR_OFF_LOOKED_THROUGH_MAX, LETTERS_LOOKED_THROUGH_MAX, LETTERS_OF_PAGE_MAX};
 use crate::plugins::Plugins;
 use crate::request::ask_admin;
 use crate::{answers, letters, operate};
@@ -65,6 +65,7 @@ pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<
         offset,
         priority,
         due_ms,
+        parts,
     }) = found
     {
         let admin = Admin::Explain {
@@ -73,6 +74,7 @@ pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<
             offset,
             priority,
             due_ms,
+            parts,
         };
         let Answer::Standing(standing) = ask_admin(serving, admin).await? else {
             unreachable!("the core says what a message is for a group");
@@ -103,19 +105,20 @@ pub(crate) async fn answer(client: &Arc<Client>, ask: ExplainMessage) -> Result<
     Ok(frame::message(FrameKind::Explanation, &explanation))
 }
 
-/// Where a message is, its priority, which says in which lane it is, and when it is due.
+/// Where a message is, its priority, which says in which lane it is, when it is due, and which parts of the calendar hold it.
 struct Found {
     queue: QueueId,
     offset: QueueOffset,
     priority: u8,
     due_ms: i64,
+    parts: Vec<PartId>,
 }
 
 /// Finds a message by its id, in its queue or else where it waits for its time or a decision. Blocks while it reads.
 fn find(reader: &LogReader, id: MessageId) -> Result<Option<Found>, LogError> {
     let found = reader.find(id)?;
     let Some((queue, offset)) = (if found.is_some() { found } else { reader.find_waiting(id)? }) else {
-        return Ok(None);
+        return find_far(reader, id);
     };
     let place = reader.first_batch(queue, offset, QueueOffset(offset.0 + 1))?;
     let attributes = match place.map(|place| Ok((place, reader.sparse_attributes(&place)?))).transpose() {
@@ -126,9 +129,16 @@ fn find(reader: &LogReader, id: MessageId) -> Result<Option<Found>, LogError> {
     let row = attributes
         .as_ref()
         .and_then(|(place, attributes)| attributes.row((offset.0 - place.first.0) as u32));
-    // What waits is indexed under an id that another producer might have.
-    if row.as_ref().is_some_and(|row| row.message_id() != id) {
-        return Ok(None);
+    if queue.index == QueueIndex::CALENDAR {
+        return match row {
+            // What waits is indexed under an id that another producer might have.
+            Some(row) if row.message_id() != id => Ok(None),
+            Some(row) => {
+                let (at_ms, number) = (row.deliver_at_ms(), offset);
+                waiting(reader, FarOff::new(queue.topic, Due { at_ms, number })).map(Some)
+            }
+            None => find_far(reader, id),
+        };
     }
     let (priority, due_ms) = row.map_or((0, 0), |row| (row.priority(), row.deliver_at_ms()));
     Ok(Some(Found {
@@ -136,7 +146,24 @@ fn find(reader: &LogReader, id: MessageId) -> Result<Option<Found>, LogError> {
         offset,
         priority,
         due_ms,
+        parts: Vec::new(),
     }))
+}
+
+/// The same for a message that is far off, where the log has it no more.
+fn find_far(reader: &LogReader, id: MessageId) -> Result<Option<Found>, LogError> {
+    let found = reader.find_far(id, FAR_OFF_LOOKED_THROUGH_MAX)?;
+    found.map(|message| waiting(reader, message)).transpose()
+}
+
+fn waiting(reader: &LogReader, message: FarOff) -> Result<Found, LogError> {
+    Ok(Found {
+        queue: message.topic.calendar(),
+        offset: message.number,
+        priority: 0,
+        due_ms: message.at_ms,
+        parts: reader.parts_with(message)?,
+    })
 }
 
 impl Asked {

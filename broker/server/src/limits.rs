@@ -68,6 +68,8 @@ pub const LETTERS_OF_PAGE_MAX: usize = 256;
 pub const HISTORY_EVENTS_MAX: usize = 256;
 /// Dead letters, from the newest on, among which a copy is looked for.
 pub const LETTERS_LOOKED_THROUGH_MAX: u64 = 1_024;
+/// Far-off messages, those of the newest parts first, among which one is looked for by its id when the log has it no more: about a second.
+pub const FAR_OFF_LOOKED_THROUGH_MAX: u64 = 4 << 20;
 /// Prepared messages on one page of a list.
 pub const TRANSACTIONS_OF_PAGE_MAX: usize = 256;
 

@@ -240,7 +240,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "delays.near_ms",
         unit: "milliseconds",
         range: Range::Numbers {
-            min: 1_000,
+            min: 100,
             max: DAYS_400_MS,
         },
         sentence: "A delayed message that is due after more than twice this time waits in a file, where it takes no memory and keeps no segment of the log; \

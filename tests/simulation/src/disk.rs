@@ -119,7 +119,10 @@ impl World {
             _ => queues.get(&queue).map(|model| QueueOffset(model.start)),
         };
         match shell.writer.retain(start_of) {
-            Ok(segments) => (0..segments).for_each(|_| self.oracle.court.exercise(Law::SegmentRetired)),
+            Ok(segments) => {
+                (0..segments).for_each(|_| self.oracle.court.exercise(Law::SegmentRetired));
+                self.look_for_waiting(segments > 0);
+            }
             Err(error) => self.disk_failed("retain", &error),
         }
     }

@@ -240,6 +240,8 @@ pub enum Law {
     NoPartIsLeft,
     /// What was taken in from a part stays in one until it is released.
     TakenIsInAPart,
+    /// What waits for its time is stored whatever retention takes: in the log, or in a part.
+    WaitingIsStored,
     /// Situation: far-off messages that went into a part.
     PartWritten,
     /// Situation: parts that were merged.
@@ -259,7 +261,7 @@ pub enum Law {
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 123] = [
+pub const LAWS: [(Law, u64); 124] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -376,6 +378,7 @@ pub const LAWS: [(Law, u64); 123] = [
     (MemberCameBack, 10),
     (NoPartIsLeft, 50),
     (TakenIsInAPart, 100),
+    (WaitingIsStored, 30),
     (PartWritten, 200),
     (PartsMerged, 20),
     (TakenIn, 300),

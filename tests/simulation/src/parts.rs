@@ -2,8 +2,9 @@
 
 use sluice_core::effect::{FoundIn, PartDone, PartRead, PartSource, PartWork};
 use sluice_core::input::Input;
-use sluice_log::LogError;
-use sluice_log::record::{FarOff, PartFacts, PartId};
+use sluice_log::record::{Due, FarOff, PartFacts, PartId};
+use sluice_log::{Following, LogError, SeenDelayed};
+use sluice_protocol::ids::QueueOffset;
 
 use crate::laws::Law;
 use crate::shell::Shell;
@@ -45,7 +46,7 @@ impl World {
                     most
                 };
                 let read = shell.reader.read_part(part, after, until_ms, most);
-                let found = read.map(|read| read.map(|(messages, next_ms)| PartRead { messages, next_ms }));
+                let found = read.map(|read| read.map(followed));
                 found.map(|found| PartDone::Read { job, found })
             }
             PartWork::Find { job, message, parts } => {
@@ -69,6 +70,27 @@ impl World {
         }
     }
 
+    /// Whatever waits retention leaves alone, or a part has it; and where it `took` segments, it can be read still.
+    pub(crate) fn look_for_waiting(&mut self, took: bool) {
+        let Some(shell) = &self.shell else { return };
+        let state = shell.core.state();
+        let parts: Vec<PartId> = state.parts.iter().map(|(part, _)| part).collect();
+        let mut seen = SeenDelayed::default();
+        for (&(topic, number), &at_ms) in &self.oracle.book.delays.waiting {
+            let number = QueueOffset(number);
+            let message = FarOff::new(topic, Due { at_ms, number });
+            let is_left_alone = state.calendar_start(topic).is_some_and(|start| start <= number);
+            let is_stored = match (took, is_left_alone) {
+                (true, _) => matches!(shell.reader.delayed(message, &parts, &mut seen), Ok(Some(_))),
+                (false, true) => true,
+                (false, false) => matches!(shell.reader.find_in_parts(message, &parts), Ok(Some(_))),
+            };
+            self.oracle.court.demand(Law::WaitingIsStored, is_stored, || {
+                format!("{message:?} waits, is in none of {parts:?}, and retention may take it from the log")
+            });
+        }
+    }
+
     /// Once the shell has nothing to do any more there are the parts that state names, and no others.
     pub(crate) fn count_parts(&mut self) {
         let idle = |shell: &&Shell| shell.jobs.is_empty() && shell.disk.is_empty();
@@ -78,6 +100,22 @@ impl World {
         self.oracle.court.demand(Law::NoPartIsLeft, files.as_ref() == Ok(&named), || {
             format!("there are the parts {files:?}, and state names {named:?}")
         });
+    }
+}
+
+fn followed(following: Following) -> PartRead {
+    let Following {
+        messages,
+        lost,
+        point,
+        next_ms,
+        ..
+    } = following;
+    PartRead {
+        messages,
+        lost,
+        point,
+        next_ms,
     }
 }
 

@@ -164,7 +164,7 @@ pub const BUGS: [Planted; 115] = [
         "some messages that come late into a calendar are not released",
     ),
     core("recall-handle-unverified", 100, "recall handles are believed without their MAC"),
-    core("calendar-not-kept", 1_000, "retention takes the segments of messages that wait"),
+    core("calendar-not-kept", 100, "retention takes the segments of messages that wait"),
     core("priority-forgotten", 50, "the lowest priority goes first"),
     core("oldest-forgotten", 100, "the message that has waited longest never has its turn"),
     core("lane-begins-late", 20, "a lane begins behind the messages for which it was made"),

@@ -1,6 +1,6 @@
 //! What became of one message for one group, out of state and of what its lane waits for. Nothing is kept for this.
 
-use sluice_log::record::{CursorId, Due, Filter};
+use sluice_log::record::{CursorId, Due, FarOff, Filter, PartId};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{GroupId, QueueId, QueueIndex, QueueOffset, TopicId};
 
@@ -12,8 +12,15 @@ use crate::standing::{Ruling, Standing, Step, Waiting};
 use crate::state::transaction::Known;
 
 impl Core {
-    /// Which step decided about a message for a group.
-    pub(crate) fn explain(&self, name: &str, queue: QueueId, offset: QueueOffset, priority: u8, due_ms: i64) -> Result<Answer, Refusal> {
+    /// Which step decided about a message for a group. Where it is one of a calendar, `due` says when it is due and which parts hold it.
+    pub(crate) fn explain(
+        &self,
+        name: &str,
+        queue: QueueId,
+        offset: QueueOffset,
+        priority: u8,
+        due: (i64, &[PartId]),
+    ) -> Result<Answer, Refusal> {
         let topic = self.state.topics.get(&queue.topic).map(|topic| topic.name.clone());
         let group = self.state.group_named(name);
         group.map_or(Ok(()), |group| self.one_reader(group, name))?;
@@ -23,7 +30,7 @@ impl Core {
             group,
             step: match cursor {
                 None => Step::NoGroup,
-                Some(_) if queue.index == QueueIndex::CALENDAR => self.calendar_step(queue.topic, offset, due_ms),
+                Some(_) if queue.index == QueueIndex::CALENDAR => self.calendar_step(queue.topic, offset, due),
                 Some(cursor) => self.step(cursor, offset, priority),
             },
             ruling: cursor.and_then(|cursor| self.ruling(cursor)),
@@ -32,10 +39,12 @@ impl Core {
     }
 
     /// The same for a message that was delayed or prepared and has, as far as the index knows, no place in a queue.
-    fn calendar_step(&self, topic: TopicId, number: QueueOffset, due_ms: i64) -> Step {
+    fn calendar_step(&self, topic: TopicId, number: QueueOffset, (due_ms, parts): (i64, &[PartId])) -> Step {
         let known = self.state.transactions.get(topic).map_or(Known::Nothing, |of| of.known(number));
         let due = Due { at_ms: due_ms, number };
-        let waits = self.state.calendars.get(topic).is_some_and(|calendar| calendar.holds(due));
+        let is_near = self.state.calendars.get(topic).is_some_and(|calendar| calendar.holds(due));
+        let mut parts = parts.iter().filter_map(|part| self.state.parts.get(*part));
+        let waits = is_near || parts.any(|part| part.may_hold(FarOff::new(topic, due)));
         match known {
             Known::Undecided(_) => Step::Waiting(Waiting::Decision),
             _ if waits => Step::Waiting(Waiting::Due { at_wall_ms: due_ms }),

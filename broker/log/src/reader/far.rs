@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice_protocol::batch::Attributes;
-use sluice_protocol::ids::{Position, QueueOffset, TopicId};
+use sluice_protocol::ids::{MessageId, Position, QueueOffset, TopicId};
 
 use super::{LogReader, Shared};
 use crate::error::LogError;
@@ -18,8 +18,20 @@ use crate::recovery::directory::Listing;
 /// Batches whose attributes are kept while a part is written.
 const SEEN_BATCHES_MAX: usize = 256;
 
-/// Neighbouring messages of a part, and when the next one behind them is due, if there is one.
-pub type Following = (Vec<FarOff>, Option<i64>);
+/// What follows in a part.
+#[derive(Debug, Default)]
+pub struct Following {
+    /// The messages, ascending.
+    pub messages: Vec<FarOff>,
+    /// How many more there were whose names cannot be read, so that nobody knows which they are.
+    pub lost: u64,
+    /// Why the last of these cannot be read.
+    pub damage: Option<LogError>,
+    /// Up to here, inclusive, the part was passed over; `None` when it was not.
+    pub point: Option<FarOff>,
+    /// When the next one behind is due; `None` when there is none.
+    pub next_ms: Option<i64>,
+}
 
 /// A message that waits for its time: a row of a batch, and its body.
 #[derive(Clone, Debug)]
@@ -87,12 +99,16 @@ impl LogReader {
         if in_log.is_some() {
             return Ok(in_log);
         }
+        // A damaged part says nothing of what the others hold.
+        let mut damaged = None;
         for part in parts {
-            if let Some(found) = self.delayed_in_part(message, *part, seen)? {
-                return Ok(Some(found));
+            match self.delayed_in_part(message, *part, seen) {
+                Ok(None) => {}
+                Ok(found) => return Ok(found),
+                Err(error) => damaged = Some(error),
             }
         }
-        Ok(None)
+        damaged.map_or(Ok(None), Err)
     }
 
     fn delayed_in_log(&self, message: FarOff, seen: &mut BTreeMap<Position, Attributes>) -> Result<Option<Delayed>, LogError> {
@@ -136,36 +152,97 @@ impl LogReader {
     /// # Errors
     /// One of them is damaged, or the disk failed.
     pub fn find_in_parts(&self, message: FarOff, parts: &[PartId]) -> Result<Option<PartId>, LogError> {
+        let mut damaged = None;
         for id in parts {
-            let Some(part) = self.shared.calendar_part(*id)? else { continue };
-            if let Some(at) = part.block_of(message)
-                && part.names(&part.blocks[at])?.binary_search(&message).is_ok()
-            {
-                return Ok(Some(*id));
+            match self.is_in_part(message, *id) {
+                Ok(true) => return Ok(Some(*id)),
+                Ok(false) => {}
+                Err(error) => damaged = Some(error),
             }
         }
-        Ok(None)
+        damaged.map_or(Ok(None), Err)
     }
 
-    /// What a part holds behind `after` and up to `until_ms`, `most` messages at most, and when the next one behind is due. `None` when there is
-    /// no such part any more.
+    /// All parts that hold a message, of those of which there are files.
     ///
     /// # Errors
-    /// The part is damaged, or the disk failed.
+    /// One of them is damaged, or the disk failed.
+    pub fn parts_with(&self, message: FarOff) -> Result<Vec<PartId>, LogError> {
+        let held = self.parts()?.into_iter().map(|id| Ok(self.is_in_part(message, id)?.then_some(id)));
+        held.filter_map(Result::transpose).collect()
+    }
+
+    fn is_in_part(&self, message: FarOff, id: PartId) -> Result<bool, LogError> {
+        let Some(part) = self.shared.calendar_part(id)? else {
+            return Ok(false);
+        };
+        let Some(at) = part.block_of(message) else { return Ok(false) };
+        Ok(part.names(&part.blocks[at])?.binary_search(&message).is_ok())
+    }
+
+    /// The part and the name of the far-off message with this id, of those of which there are files. Parts have no index of ids: up to `most`
+    /// messages are looked through, those of the newest parts first.
+    ///
+    /// # Errors
+    /// It was not found, and a part is damaged; or the disk failed.
+    pub fn find_far(&self, id: MessageId, most: u64) -> Result<Option<FarOff>, LogError> {
+        let (mut looked_at, mut damaged) = (0, None);
+        for part in self.parts()?.into_iter().rev() {
+            let Some(part) = self.shared.calendar_part(part)? else { continue };
+            for block in &part.blocks {
+                looked_at += u64::from(block.messages);
+                if looked_at > most {
+                    return damaged.map_or(Ok(None), Err);
+                }
+                let named = part.attributes(block).and_then(|attributes| {
+                    let row = attributes.rows().find(|row| row.message_id() == id);
+                    row.map_or(Ok(None), |row| Ok(part.names(block)?.get(row.index() as usize).copied()))
+                });
+                match named {
+                    Ok(None) => {}
+                    Ok(found) => return Ok(found),
+                    Err(error) => damaged = Some(error),
+                }
+            }
+        }
+        damaged.map_or(Ok(None), Err)
+    }
+
+    /// What a part holds behind `after` and up to `until_ms`, `most` messages at most. `None` when there is no such part any more. Messages
+    /// whose names are damaged are passed over, so that they do not hold back what comes later.
+    ///
+    /// # Errors
+    /// The part cannot be opened, or the disk failed.
     pub fn read_part(&self, part: PartId, after: Option<FarOff>, until_ms: i64, most: usize) -> Result<Option<Following>, LogError> {
         let Some(part) = self.shared.calendar_part(part)? else {
             return Ok(None);
         };
-        let mut cursor = PartCursor::behind(part, after)?;
-        let mut messages = Vec::new();
-        while let Some(message) = cursor.message() {
-            if message.at_ms > until_ms || messages.len() >= most {
-                return Ok(Some((messages, Some(message.at_ms))));
+        let mut found = Following::default();
+        let from = after.and_then(|after| part.block_of(after)).unwrap_or(0);
+        for block in part.blocks.iter().skip(from) {
+            let names = match part.names(block) {
+                Err(error @ LogError::BadPart { .. }) => {
+                    found.damage = Some(error);
+                    Vec::new()
+                }
+                names => names?,
+            };
+            let is_lost = names.is_empty() && after < Some(block.first);
+            let named = if is_lost { vec![block.first] } else { names };
+            for message in named.into_iter().filter(|message| Some(*message) > after) {
+                if message.at_ms > until_ms || found.messages.len() >= most {
+                    found.next_ms = Some(message.at_ms);
+                    return Ok(Some(found));
+                }
+                found.point = Some(message);
+                if is_lost {
+                    found.lost += u64::from(block.messages);
+                } else {
+                    found.messages.push(message);
+                }
             }
-            messages.push(message);
-            cursor.pass()?;
         }
-        Ok(Some((messages, None)))
+        Ok(Some(found))
     }
 
     fn existing_part(&self, part: PartId) -> Result<Arc<Part>, LogError> {

@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_millis(1);
 pub(crate) struct Program {
     pub(crate) storage: Storage,
     pub(crate) segment_bytes: u64,
+    /// How far off a message must be, by half, to wait in a part of the calendar.
+    pub(crate) near_ms: u64,
 }
 
 /// What the log lies on.
@@ -64,6 +66,13 @@ impl Place {
             folder,
         })
     }
+
+    /// Whether there are parts of the calendar now.
+    pub(crate) fn has_parts(&self) -> bool {
+        let files = std::fs::read_dir(self.folder.join("data").join("log"));
+        let is_part = |name: std::ffi::OsString| name.to_string_lossy().starts_with("part-");
+        files.is_ok_and(|files| files.flatten().any(|file| is_part(file.file_name())))
+    }
 }
 
 impl Broker {
@@ -77,9 +86,10 @@ impl Broker {
         // A ready file of an earlier start would be believed.
         let _ = std::fs::remove_file(&ready_file);
         let settings = format!(
-            "data_dir = {:?}\nready_file = {ready_file:?}\nlisten = \"127.0.0.1:0\"\nsegment_bytes = {}\n",
+            "data_dir = {:?}\nready_file = {ready_file:?}\nlisten = \"127.0.0.1:0\"\nsegment_bytes = {}\n[delays]\nnear_ms = {}\n",
             folder.join("data"),
-            program.segment_bytes
+            program.segment_bytes,
+            program.near_ms
         );
         std::fs::write(&config, settings).context("write the configuration")?;
         let log = std::fs::File::create(&log_file).context("make the broker's log")?;

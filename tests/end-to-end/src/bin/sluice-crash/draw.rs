@@ -11,6 +11,8 @@ use crate::audit::{Sent, digest};
 const GROUPS: u64 = 16;
 /// How long a delayed message waits at most.
 const DELAY_MS_MAX: u64 = 800;
+/// How long one waits at most that waits over several kills.
+const LONG_DELAY_MS_MAX: u64 = 8_000;
 /// How long a message lives that may be over before anybody asks for it.
 const SHORT_TTL_MS_MAX: u64 = 300;
 /// How long one lives that nobody is to miss.
@@ -44,7 +46,12 @@ pub(crate) fn draw(chance: &Chance, producer: u64, number: u64, beginning: &str)
         may_expire: false,
         poison: false,
     };
-    let delay = || Duration::from_millis(chance.between(1, DELAY_MS_MAX));
+    let delay = || {
+        Duration::from_millis(match chance.once_in(3) {
+            true => chance.between(DELAY_MS_MAX, LONG_DELAY_MS_MAX),
+            false => chance.between(1, DELAY_MS_MAX),
+        })
+    };
     match chance.between(0, 99) {
         0..8 => message = message.deliver_after(delay()),
         8..16 => {

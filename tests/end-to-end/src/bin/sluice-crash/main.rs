@@ -139,6 +139,7 @@ async fn rounds(arguments: &Arguments, place: &Place, progress: &mut Progress, b
             let done = round.run(place, &work).await;
             done.with_context(|| format!("round {number}: {:?} {:?}", round.program, round.moment))?;
             count(&mut totals, &round);
+            totals.parted += u64::from(place.has_parts());
             let (confirmed, acked, violation) = {
                 let audit = work.audit.lock().expect("no task panics with the audit");
                 (audit.confirmed(), audit.read_and_acked().1, audit.violation())
@@ -215,6 +216,7 @@ fn report(progress: &Progress, before: Totals, took: Duration) {
         holding,
         starting,
         stopping,
+        parted,
         checks,
         confirmed,
         delivered,
@@ -224,7 +226,7 @@ fn report(progress: &Progress, before: Totals, took: Duration) {
     let piece = rounds - before.rounds;
     println!(
         "commit {}, seed {}: {rounds} rounds done, {holding} with unsynced writes held back, {starting} killed while starting, \
-         {stopping} while stopping; {checks} checks; {confirmed} messages confirmed, {delivered} delivered, {acked} acknowledged (three groups)",
+         {stopping} while stopping, {parted} with far-off messages in parts; {checks} checks; {confirmed} messages confirmed, {delivered} delivered, {acked} acknowledged (three groups)",
         progress.commit, progress.seed
     );
     println!("each law was put to the test so often: {}", laws(&progress.totals));

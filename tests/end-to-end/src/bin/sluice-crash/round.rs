@@ -23,6 +23,8 @@ const KEEPS_LITTLE: &str = "keeps-little";
 const KEEPS_LITTLE_BYTES: u64 = 512 << 10;
 /// The size of a segment: so small that a round fills some, up to one that is larger than what any round writes.
 const SEGMENT_BYTES: [u64; 4] = [1 << 20, 1 << 20, 2 << 20, 64 << 20];
+/// What is far off: nearly everything that is delayed, what is delayed for long, or nothing. A start brings back what another left in parts.
+const NEAR_MS: [u64; 4] = [100, 100, 1_000, 600_000];
 /// How long the load lasts before the kill.
 const LOAD_MS: (u64, u64) = (10, 400);
 /// How long after a start the process is killed without a load: some time before or after it serves.
@@ -167,6 +169,7 @@ pub(crate) fn program(chance: &Chance, never_sync: bool) -> Program {
     Program {
         storage,
         segment_bytes: SEGMENT_BYTES[chance.between(0, SEGMENT_BYTES.len() as u64 - 1) as usize],
+        near_ms: NEAR_MS[chance.between(0, NEAR_MS.len() as u64 - 1) as usize],
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) struct Totals {
     /// Kills of brokers that did not serve yet, or were stopping.
     pub(crate) starting: u64,
     pub(crate) stopping: u64,
+    /// Kills that left far-off messages in parts of the calendar.
+    pub(crate) parted: u64,
     pub(crate) checks: u64,
     pub(crate) confirmed: u64,
     pub(crate) delivered: u64,
@@ -42,6 +44,7 @@ impl Totals {
             ("holding", &mut self.holding),
             ("starting", &mut self.starting),
             ("stopping", &mut self.stopping),
+            ("parted", &mut self.parted),
             ("checks", &mut self.checks),
             ("confirmed", &mut self.confirmed),
             ("delivered", &mut self.delivered),
