@@ -1,7 +1,7 @@
 //! Taking a backup: what it holds, then its files one after the other, as they were at one place of the broker's log.
 
 use bytes::Bytes;
-use quinn::SendStream;
+use quinn::{SendStream, VarInt};
 use sluice_protocol::control::{BackupCut, BackupFile, BackupFiles, Empty, ReadBackup};
 use sluice_protocol::frame::FrameKind;
 
@@ -85,6 +85,13 @@ impl Backup {
             Some(frame) if frame.kind == FrameKind::Refused => Err(Error::Refused(wire::refusal(frame.payload)?)),
             Some(frame) => Err(wire::unexpected(&frame)),
         }
+    }
+}
+
+impl Drop for Backup {
+    /// A stream that is dropped says that it came to its end; one that was given up must not.
+    fn drop(&mut self) {
+        let _ = self.send.reset(VarInt::from_u32(0));
     }
 }
 

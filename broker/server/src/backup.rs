@@ -34,10 +34,20 @@ pub(crate) async fn run(client: &Arc<Client>, send: &mut SendStream, reader: &mu
     let backup = take(serving).await?;
     tracing::info!(client = %client.name, position = backup.snapshot.cut.0, files = backup.files.len(), bytes = backup.bytes(), "a backup begins");
     let sent = serve(serving, &backup, send, reader).await;
+    let (client, position) = (&client.name, backup.snapshot.cut.0);
     match &sent {
-        Ok(()) => tracing::info!(client = %client.name, position = backup.snapshot.cut.0, "the backup was sent"),
-        Err(Broken::Refused(refusal)) => tracing::warn!(client = %client.name, %refusal, "a backup ends early"),
-        Err(Broken::Gone) => tracing::warn!(client = %client.name, "a backup ends early: its client is gone"),
+        Ok(()) => {
+            serving.metrics.backups_sent.one();
+            tracing::info!(%client, position, "the backup was sent");
+        }
+        Err(broken) => {
+            serving.metrics.backups_ended_early.one();
+            let why = match broken {
+                Broken::Refused(refusal) => refusal.to_string(),
+                Broken::Gone => "its client is gone".to_owned(),
+            };
+            tracing::warn!(%client, position, %why, "a backup ends early");
+        }
     }
     sent
 }
@@ -154,7 +164,7 @@ async fn serve(serving: &Serving, backup: &Backup, send: &mut SendStream, reader
                     .get(file as usize)
                     .ok_or_else(|| Refusal::plain(ErrorCode::NoSuchBackupFile))?;
                 tokio::select! {
-                    sent = send_file(backup, file, send) => sent?,
+                    sent = send_file(serving, backup, file, send) => sent?,
                     () = draining.begun() => return Err(shutting_down().into()),
                 }
             }
@@ -168,7 +178,7 @@ async fn serve(serving: &Serving, backup: &Backup, send: &mut SendStream, reader
 }
 
 /// Sends a file: while one piece is taken by the client, the next is read.
-async fn send_file(backup: &Backup, file: &Source, send: &mut SendStream) -> Result<(), Broken> {
+async fn send_file(serving: &Serving, backup: &Backup, file: &Source, send: &mut SendStream) -> Result<(), Broken> {
     let (snapshot, from) = (backup.snapshot.clone(), file.from.clone());
     let opened = blocking(move || match from {
         From::Log(place) => snapshot.open(place).map(Open::Log).map_err(|error| unreadable(&error)),
@@ -180,7 +190,8 @@ async fn send_file(backup: &Backup, file: &Source, send: &mut SendStream) -> Res
     let mut at = 0;
     let mut piece = read(&open, at, bytes).await?;
     while !piece.is_empty() {
-        at += piece.len() as u64;
+        let taken = piece.len() as u64;
+        at += taken;
         let header = Bytes::copy_from_slice(&frame::header(FrameKind::BackupPiece, piece.len()));
         let mut chunks = [header, piece];
         let (written, next) = tokio::join!(
@@ -188,6 +199,7 @@ async fn send_file(backup: &Backup, file: &Source, send: &mut SendStream) -> Res
             read(&open, at, bytes)
         );
         written?;
+        serving.metrics.backup_bytes.add(taken);
         piece = next?;
     }
     Ok(())

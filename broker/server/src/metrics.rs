@@ -117,6 +117,12 @@ counters! {
     certificates_taken,
     /// Certificates that were read again and refused; the one before went on serving.
     certificates_refused,
+    /// Backups that were sent whole.
+    backups_sent,
+    /// Backups that ended early: the client is gone or hung, the disk had no room, or the broker stopped.
+    backups_ended_early,
+    /// Bytes of files sent for backups.
+    backup_bytes,
 }
 
 /// Bounds of the buckets for a sync: from a write cache without barriers to a disk that is about to be replaced.

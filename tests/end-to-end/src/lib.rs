@@ -118,18 +118,22 @@ impl Broker {
 
     /// As `start`, with these settings, which later starts have too.
     pub fn start_with(settings: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a directory for a test can be made");
-        let mut broker = Self { directory, child: None };
-        broker.file("sluice.toml", settings);
+        let mut broker = Self::stopped_with(settings);
         broker.serve();
+        broker
+    }
+
+    /// A broker with these settings and no data yet, which is not started.
+    pub fn stopped_with(settings: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory for a test can be made");
+        let broker = Self { directory, child: None };
+        broker.file("sluice.toml", settings);
         broker
     }
 
     /// Starts a broker with these settings on what a backup is restored to.
     pub fn restored(backup: &Path, settings: &str) -> Self {
-        let directory = tempfile::tempdir().expect("a directory for a test can be made");
-        let mut broker = Self { directory, child: None };
-        broker.file("sluice.toml", settings);
+        let mut broker = Self::stopped_with(settings);
         let restored = Command::new(sluice())
             .args(["backup", "restore"])
             .arg(backup)
