@@ -22,11 +22,14 @@ pub enum Bug {
     SidecarAtOnce,
     PartUnsynced,
     MergeDropsOne,
+    SnapshotNotHeld,
+    SnapshotToTheEnd,
+    SnapshotLeavesParts,
 }
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 18] = [
+    pub const ALL: [(&str, Self); 21] = [
         ("checksum-unverified", Self::ChecksumUnverified),
         ("stale-frame", Self::StaleFrame),
         ("sync-skipped", Self::SyncSkipped),
@@ -45,6 +48,9 @@ impl Bug {
         ("sidecar-at-once", Self::SidecarAtOnce),
         ("part-unsynced", Self::PartUnsynced),
         ("merge-drops-one", Self::MergeDropsOne),
+        ("snapshot-not-held", Self::SnapshotNotHeld),
+        ("snapshot-to-the-end", Self::SnapshotToTheEnd),
+        ("snapshot-leaves-parts", Self::SnapshotLeavesParts),
     ];
 }
 

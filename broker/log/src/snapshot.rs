@@ -8,6 +8,7 @@ use std::sync::{Arc, Weak};
 use sluice_protocol::ids::{Epoch, Position};
 
 use crate::error::LogError;
+use crate::planted::{self, Bug};
 use crate::segment::{checkpoint_name, file_offset, number_in, segment_name, sidecar_name};
 use crate::storage::{Entry, LOCK_NAME, Storage, StorageFile};
 use crate::writer::LogWriter;
@@ -179,6 +180,8 @@ impl LogWriter {
                     sealed: None,
                     open: None,
                 });
+            } else if planted::is(Bug::SnapshotLeavesParts) && entry.name.starts_with("part-") {
+                // As if nobody had thought of them.
             } else if entry.name != LOCK_NAME
                 && (number_in(&entry.name, "checkpoint-").is_none() || checkpoint.as_ref() == Some(&entry.name))
             {
@@ -218,7 +221,12 @@ impl LogWriter {
             segments.insert(segment.number, file(segment.number, bytes, bytes, Some(segment.base)));
         }
         let active = &self.active;
-        let written = file_offset(active.base, self.synced);
+        let to = if planted::is(Bug::SnapshotToTheEnd) {
+            self.end()
+        } else {
+            self.synced
+        };
+        let written = file_offset(active.base, to);
         segments.insert(active.number, file(active.number, written, active.bytes, None));
         segments
     }

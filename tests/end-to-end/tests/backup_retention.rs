@@ -20,6 +20,8 @@ const ROOM_BYTES: u64 = 1 << 30;
 /// How long the test goes on looking; only a broken broker comes near it.
 const PATIENCE: Duration = Duration::from_secs(60);
 const BODY_BYTES: usize = 100_000;
+/// What a topic keeps: a few segments.
+const KEPT_BYTES: u64 = 3 << 20;
 
 /// The names of the log's files that begin so.
 fn files(broker: &Broker, beginning: &str) -> Vec<String> {
@@ -39,8 +41,8 @@ async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
 async fn topic(client: &Client, name: &str) {
     let settings = TopicSettings {
         queues: 1,
-        retention_ms: 1,
-        retention_bytes: 0,
+        retention_ms: 0,
+        retention_bytes: KEPT_BYTES,
         ..TopicSettings::default()
     };
     client.create_topic(name, Some(settings)).await.unwrap();

@@ -256,12 +256,16 @@ pub enum Law {
     PartDropped,
     /// Situation: a start with messages in parts.
     PartsOverCrash,
+    /// A backup that is restored has all that was durable when it was begun, and nothing else, whatever happened while it was read.
+    BackupIsTheCut,
+    /// Situation: a backup that was given up, because the disk was short of room.
+    BackupGivenUp,
 }
 
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 124] = [
+pub const LAWS: [(Law, u64); 126] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -386,6 +390,8 @@ pub const LAWS: [(Law, u64); 124] = [
     (DeadInPart, 2),
     (PartDropped, 100),
     (PartsOverCrash, 20),
+    (BackupIsTheCut, 200),
+    (BackupGivenUp, 5),
 ];
 
 /// How often each law was put to the test.

@@ -1,5 +1,6 @@
 //! The simulation: the real core and the real log in a world of faults, all drawn from one seed, judged by an oracle of its own.
 
+mod backup;
 pub mod clients;
 pub mod clock;
 pub mod content;

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 115] = [
+pub const BUGS: [Planted; 118] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -287,6 +287,9 @@ pub const BUGS: [Planted; 115] = [
     core("taken-forgotten", 200, "a checkpoint leaves out a message that was taken in"),
     log("part-unsynced", 200, "a part is named before it is durable"),
     log("merge-drops-one", 100, "a merge leaves out messages"),
+    log("snapshot-not-held", 300, "retention takes segments while a backup is read"),
+    log("snapshot-to-the-end", 50, "a backup has what was written and not synced"),
+    log("snapshot-leaves-parts", 50, "a backup is without the parts of the calendar"),
 ];
 
 /// Lets a bug in on this thread, or none.

@@ -20,6 +20,7 @@ impl World {
     pub(crate) fn crash(&mut self) {
         let Some(shell) = self.shell.take() else { return };
         self.oracle.durable = shell.writer.synced().0;
+        self.taking = None;
         drop(shell);
         self.storage.crash();
         self.storage.full_after(None);
@@ -110,14 +111,19 @@ impl World {
     }
 
     fn open(&mut self, storage: FaultyStorage) -> Result<sluice_log::Opened, LogError> {
+        let mut random = [0; 24];
+        random.iter_mut().for_each(|byte| *byte = self.random.bits() as u8);
+        self.open_with(storage, random)
+    }
+
+    /// Opens the log of a disk with these random bytes.
+    pub(crate) fn open_with(&self, storage: FaultyStorage, random: [u8; 24]) -> Result<sluice_log::Opened, LogError> {
         let config = LogConfig {
             segment_bytes: self.segment_bytes,
             // Zeros ahead would hide the stale frames of which a lazy log has many.
             fill_ahead_bytes: if self.lazy { 64 } else { 4 << 10 },
             ..LogConfig::default()
         };
-        let mut random = [0; 24];
-        random.iter_mut().for_each(|byte| *byte = self.random.bits() as u8);
         let start = Start {
             wall_ms: self.clock.wall_ms(),
             random,
@@ -167,9 +173,9 @@ impl World {
         self.turn(Vec::new());
     }
 
-    /// A core as the log tells it; `None` when the log does not.
-    fn recover(&mut self, recovery: Recovery) -> Option<Core> {
-        let config = CoreConfig {
+    /// What the core is told of its bounds.
+    pub(crate) fn core_config(&self) -> CoreConfig {
+        CoreConfig {
             checkpoint_bytes: self.checkpoint_bytes,
             producer_memory_bytes: self.producer_memory_bytes,
             given_ids_memory_bytes: self.given_ids_memory_bytes,
@@ -183,8 +189,12 @@ impl World {
             part_messages: self.far.part_messages,
             merged_parts: self.far.merged_parts,
             ..CoreConfig::default()
-        };
-        let mut core = Core::new(config, recovery.secret);
+        }
+    }
+
+    /// A core as the log tells it; `None` when the log does not.
+    fn recover(&mut self, recovery: Recovery) -> Option<Core> {
+        let mut core = Core::new(self.core_config(), recovery.secret);
         if !recovery.checkpoint_entries.is_empty() {
             self.oracle.court.exercise(Law::RecoveredFromCheckpoint);
         }

@@ -8,6 +8,7 @@ use sluice_log::record::GroupSettings;
 use sluice_protocol::errors::{ErrorCode, Refusal};
 use sluice_protocol::ids::QueueOffset;
 
+use crate::backup::Taking;
 use crate::clients::{Client, Surroundings, Wish};
 use crate::clock::Clock;
 use crate::failing::Mood;
@@ -64,6 +65,10 @@ pub struct World {
     pub(crate) segment_bytes: u64,
     /// When a broker that is down starts again.
     pub(crate) up_at_ms: u64,
+    /// What is drawn for backups, apart from all else: nothing but what they are for comes of them.
+    pub(crate) backups: Random,
+    /// The backup that is being taken.
+    pub(crate) taking: Option<Taking>,
 }
 
 /// A client and one of its connections.
@@ -136,6 +141,8 @@ impl World {
             checkpoint_bytes,
             segment_bytes,
             up_at_ms: 0,
+            backups: Random::new(!seed),
+            taking: None,
         }
     }
 
@@ -146,6 +153,7 @@ impl World {
                 break;
             }
             self.trouble();
+            self.back_up();
             self.step();
         }
         self.finish();
