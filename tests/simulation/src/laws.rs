@@ -293,7 +293,7 @@ pub const LAWS: [(Law, u64); 126] = [
     (FoundByKey, 2_500),
     (HistoryIsTold, 300),
     (TagsAreIndexed, 5_000),
-    (ExtensionIsKept, 150),
+    (ExtensionIsKept, 100),
     (ForgedHandleIsRefused, 50),
     (DamageIsRefused, 2),
     (EverythingIsFinished, 500),
