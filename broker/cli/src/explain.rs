@@ -87,10 +87,11 @@ pub(crate) fn to_lines(id: &str, group: &str, explanation: &Explanation) -> Vec<
     lines
 }
 
-/// Whether the message has no place in a queue yet.
+/// Whether the message has no place in a queue.
 fn waits_outside(explanation: &Explanation) -> bool {
     match &explanation.step {
         Some(Step::Waiting(waiting)) => matches!(waiting.what, Some(What::DueWallMs(_) | What::Decision(_))),
+        Some(Step::Recalled(_) | Step::RolledBack(_) | Step::GivenUp(_)) => true,
         _ => false,
     }
 }
@@ -105,8 +106,7 @@ fn told(group: &str, explanation: &Explanation) -> Told {
     match &explanation.step {
         Some(Step::NotStored(_)) => told(
             "not_stored",
-            "no message in a queue has this id: it never was stored, it was recalled or rolled back, retention took it, or its topic was deleted"
-                .to_owned(),
+            "no message has this id: it never was stored, retention took it, or its topic was deleted".to_owned(),
         ),
         Some(Step::NoGroup(_)) => told("no_group", format!("there is no group {group}")),
         Some(Step::NeverRead(_)) => told("never_read", format!("group {group} does not read topic {}", explanation.topic)),
@@ -127,6 +127,15 @@ fn told(group: &str, explanation: &Explanation) -> Told {
         Some(Step::Skipped(_)) => told("skipped", skipped(explanation)),
         Some(Step::Settled(_)) => told("settled", "it was acknowledged, or an operator skipped it".to_owned()),
         Some(Step::Expired(_)) => told("expired", "its time to live was over before it was settled".to_owned()),
+        Some(Step::Recalled(_)) => told("recalled", "it was recalled before it was due".to_owned()),
+        Some(Step::RolledBack(_)) => told("rolled_back", "it was prepared and rolled back".to_owned()),
+        Some(Step::GivenUp(_)) => told(
+            "given_up",
+            format!(
+                "it was prepared, and rolled back since nobody decided about it: `sluice transaction list {}` shows it, and an operator can still commit it",
+                explanation.topic
+            ),
+        ),
         Some(Step::DeadLettered(_)) => told(
             "dead_lettered",
             format!("the group gave it up: it went to topic {}", dead_letters(group)),
@@ -228,6 +237,12 @@ fn waits(what: Option<&What>) -> Told {
         Some(What::Order(_)) => (
             "order",
             "the group is ordered, and another message of its message group comes first".to_owned(),
+            json!({}),
+        ),
+        Some(What::Growth(_)) => (
+            "growth",
+            "the group is ordered, and what comes before it in its message group is in a queue where that was before the topic grew"
+                .to_owned(),
             json!({}),
         ),
         Some(What::DueWallMs(0)) => (

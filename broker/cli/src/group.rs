@@ -330,6 +330,7 @@ fn cursor_row(cursor: &CursorInfo) -> Vec<Value> {
         json!(cursor.culprits_held),
         json!(cursor.parked),
         json!(cursor.expired),
+        json!(cursor.lost),
         held,
     ]
 }
@@ -349,6 +350,7 @@ const CURSOR: &[&str] = &[
     "culprits_held",
     "parked",
     "expired",
+    "lost",
     "held",
 ];
 

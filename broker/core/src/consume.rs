@@ -15,6 +15,7 @@ mod pick;
 mod rest;
 mod settle;
 mod subscribe;
+mod trim;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;

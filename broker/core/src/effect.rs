@@ -442,6 +442,8 @@ pub struct CursorInfo {
     pub failed: u64,
     /// Messages that expired since the broker started.
     pub expired: u64,
+    /// Messages that retention took before the group was done with them.
+    pub lost: u64,
     /// Messages on which a plugin failed and about which nothing is decided yet.
     pub set_aside: u64,
     /// Messages on which a plugin failed and that are held.

@@ -94,6 +94,7 @@ pub enum Bug {
     AbsenceKept,
     AbsentStays,
     AbsentHoldsRetention,
+    LossUntold,
     AckForAllMembers,
     PointNotMoved,
     FarRecallForgotten,
@@ -105,7 +106,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug there is, by name.
-    pub const ALL: [(&str, Self); 97] = [
+    pub const ALL: [(&str, Self); 98] = [
         ("confirm-before-sync", Self::ConfirmBeforeSync),
         ("ack-forgotten", Self::AckForgotten),
         ("expiry-too-early", Self::ExpiryTooEarly),
@@ -196,6 +197,7 @@ impl Bug {
         ("absence-kept", Self::AbsenceKept),
         ("absent-stays", Self::AbsentStays),
         ("absent-holds-retention", Self::AbsentHoldsRetention),
+        ("loss-untold", Self::LossUntold),
         ("ack-for-all-members", Self::AckForAllMembers),
         ("point-not-moved", Self::PointNotMoved),
         ("far-recall-forgotten", Self::FarRecallForgotten),

@@ -343,6 +343,7 @@ impl Core {
             parked: sum(Lane::parked),
             failed: runs().map(|run| run.failed).sum(),
             expired: runs().map(|run| run.expired).sum(),
+            lost: entry.lost,
             set_aside: runs().map(|run| run.aside.len() as u64).sum(),
             culprits_held: sum(|lane| lane.held.count()),
             held: runs().find_map(|run| run.held.as_ref()).map(|held| held.reason.clone()),

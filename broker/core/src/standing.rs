@@ -45,6 +45,8 @@ pub enum Step {
     NoGroup,
     /// The group does not read the topic, or not this queue of it.
     NeverRead,
+    /// It was delayed or prepared and does not wait any more: it was recalled, rolled back or released.
+    Left,
     /// Retention took it; the queue begins at `start` now.
     Gone { start: QueueOffset },
     /// The pass began behind it: the first one at the group's start, a later one where a seek or a purge went.
@@ -75,6 +77,8 @@ pub enum Waiting {
     Verdict,
     /// Another message of its message group, in an ordered group.
     Order,
+    /// Another message of its message group, in an ordered group: in a queue where their message group was before the topic grew.
+    Growth,
     /// It is to be delivered, once a member takes it.
     Demand,
     /// Its time: it is delayed and has no place in a queue yet. Wall clock, milliseconds; 0 where it is released at once.

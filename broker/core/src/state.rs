@@ -251,7 +251,7 @@ impl State {
                     }
                 }
             }
-            Change::Trimmed { queue, start } => {
+            Change::Trimmed { queue, start, lost } => {
                 if let Some(entry) = self.queues.get_mut(queue) {
                     entry.trimmed(position, *start);
                 }
@@ -261,7 +261,8 @@ impl State {
                 }
                 for group in self.readers.of(queue.topic) {
                     if let Some(cursor) = self.cursors.get_mut(&CursorId { group, queue: *queue }) {
-                        cursor.update(position, |cursor| cursor.trimmed(*start));
+                        let lost = lost.iter().filter(|(loser, _)| *loser == group).map(|(_, messages)| messages).sum();
+                        cursor.update(position, |cursor| cursor.trimmed(*start, lost));
                     }
                 }
             }

@@ -7,7 +7,7 @@ mod harness;
 use std::path::PathBuf;
 use std::{env, fs};
 
-use changes::{broadcast, expiry, given_ids, lanes, parts, restorations, transactions};
+use changes::{broadcast, expiry, given_ids, lanes, losses, parts, restorations, transactions};
 use harness::batch;
 use sluice_core::state::State;
 use sluice_log::record::*;
@@ -147,6 +147,7 @@ fn history() -> Vec<Change> {
         Change::Trimmed {
             queue: queue(TOPIC),
             start: QueueOffset(1),
+            lost: Vec::new(),
         },
     ]
 }
@@ -354,6 +355,11 @@ fn entries_of_expiry_are_written_and_read_as_ever() {
 #[test]
 fn entries_of_parts_are_written_and_read_as_ever() {
     check("entries-parts-1.bin", &state(parts()), &[1, 2, 3, 7, 9, 10, 19, 20]);
+}
+
+#[test]
+fn entries_of_losses_are_written_and_read_as_ever() {
+    check("entries-losses-1.bin", &state(losses()), &[1, 2, 3, 5, 6]);
 }
 
 #[test]

@@ -22,6 +22,7 @@ use sluice_protocol::ids::{Attempt, Digest, Epoch, GroupId, Pass, ProducerId, Qu
 use sluice_protocol::units::Now;
 
 pub use codec::{RECORD_HEADER_BYTES, RecordError, peek};
+pub use dealt::before_release;
 pub(crate) use dealt::{concerns, dealt};
 pub use expiry::{Deadline, OnExpired, put_deadlines, put_lifetime, take_deadlines, take_lifetime};
 pub use given_ids::{GivenId, GivenIds};
@@ -162,8 +163,12 @@ pub enum Change {
         pass: Pass,
         starts: Vec<QueueStart>,
     },
-    /// Retention moved the logical start of a queue.
-    Trimmed { queue: QueueId, start: QueueOffset },
+    /// Retention moved the logical start of a queue. Each group that loses messages by it, which were not over for it, is here with how many.
+    Trimmed {
+        queue: QueueId,
+        start: QueueOffset,
+        lost: Vec<(GroupId, u64)>,
+    },
     /// A producer's window of sequences was dropped to keep within the memory limit.
     ProducerForgotten { producer: ProducerId },
     /// A message on which a plugin fails though it judges others got what the binding says.

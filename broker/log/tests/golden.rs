@@ -14,7 +14,7 @@ use sluice_log::backup::{BackupFile, Manifest};
 use sluice_log::formats;
 use sluice_log::record::{Change, OnFailure, Record};
 use sluice_log::{Ending, FaultyStorage, Storage, inspect};
-use sluice_protocol::ids::{MessageId, ProducerId, QueueOffset, Sequence};
+use sluice_protocol::ids::{GroupId, MessageId, ProducerId, QueueOffset, Sequence, TopicId};
 use sluice_protocol::wire::Reader;
 use support::broadcast::of_broadcast;
 use support::expiry::of_expiry;
@@ -175,6 +175,20 @@ fn records_of_expiry_are_written_and_read_as_ever() {
     check("records-expiry-1.bin", &parts.collect::<Vec<_>>());
     let read: Vec<_> = encoded.iter().map(|bytes| Record::decode(bytes).unwrap()).collect();
     assert_eq!(read, of_expiry());
+}
+
+#[test]
+fn records_of_losses_are_written_and_read_as_ever() {
+    let trimmed = Record {
+        at: of_expiry()[0].at,
+        change: Change::Trimmed {
+            queue: TopicId(3).calendar(),
+            start: QueueOffset(9),
+            lost: vec![(GroupId(2), 5), (GroupId(7), 1)],
+        },
+    };
+    check("records-losses-1.bin", &side_by_side(std::slice::from_ref(&trimmed)));
+    assert_eq!(Record::decode(&trimmed.encode()), Ok(trimmed));
 }
 
 #[test]

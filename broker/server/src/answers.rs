@@ -216,6 +216,7 @@ fn cursor_info(info: effect::CursorInfo) -> control::CursorInfo {
         matched: info.matched,
         failed: info.failed,
         expired: info.expired,
+        lost: info.lost,
         held: info.held.unwrap_or_default(),
         set_aside: info.set_aside,
         culprits_held: info.culprits_held,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sluice_core::effect::{Answer, LeaseState, Rule};
 use sluice_core::input::{Admin, Letter};
 use sluice_core::standing::{Ruling, Standing, Step, Waiting};
-use sluice_log::record::{CursorId, Due, FarOff, OnFailure, PartId};
+use sluice_log::record::{CursorId, Due, FarOff, OnFailure, PartId, before_release};
 use sluice_log::{BatchPlace, LogError, LogReader};
 use sluice_plugin_host::{Attribute, FilterHandle, RunFailure};
 use sluice_protocol::batch::Row;
@@ -211,11 +211,14 @@ impl Asked {
             stored_wall_ms: place.map_or(0, |place| place.stored_wall_ms),
             ..Explanation::default()
         };
-        if let Step::Gone { .. } = self.standing.step {
-            return Ok(None);
+        if let Some(place) = &place {
+            history::tell(reader, before_release(self.queue.topic), self.offset, place, &mut told)?;
         }
-        told.step = Some(step(self.standing, &told));
-        Ok(Some(told))
+        told.step = match &self.standing.step {
+            Step::Left => history::end(&told.history),
+            _ => Some(step(self.standing, &told)),
+        };
+        Ok(told.step.is_some().then_some(told))
     }
 
     /// Asks the filter that rules now.
@@ -308,6 +311,8 @@ fn step(standing: Standing, told: &Explanation) -> explanation::Step {
         Step::NoGroup => explanation::Step::NoGroup(true),
         Step::NeverRead => explanation::Step::NeverRead(true),
         Step::Gone { start } => explanation::Step::GoneBefore(start.0),
+        // Of what left the calendar the log says more, or nothing.
+        Step::Left => explanation::Step::NotStored(true),
         Step::BeforeStart { start, .. } => explanation::Step::StartAfter(start.0),
         Step::Open(state) => open(state),
         Step::SetAside { digest, reason } => explanation::Step::SetAside(explanation::SetAside {
@@ -356,6 +361,7 @@ fn wait(waiting: Waiting) -> explanation::waiting::What {
         Waiting::Retrial { reason } => What::Retrial(reason),
         Waiting::Verdict => What::Verdict(true),
         Waiting::Order => What::Order(true),
+        Waiting::Growth => What::Growth(true),
         Waiting::Demand => What::Demand(true),
         Waiting::Due { at_wall_ms } => What::DueWallMs(at_wall_ms),
         Waiting::Decision => What::Decision(true),

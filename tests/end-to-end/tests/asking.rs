@@ -98,6 +98,13 @@ async fn what_nobody_knows_is_given_up_and_an_operator_commits_it_once() {
     assert_eq!(copy.property("sluice.asks"), Some("3"));
     let handle = copy.property("sluice.origin.transaction").unwrap();
     assert_eq!(handle, prepared.handle().to_string());
+    let id = prepared.receipt().id.to_string();
+    let explained = |group: &str| broker.run(&["message", "explain", &id, "--group", group]);
+    let told = explained("registry");
+    assert!(
+        told.contains("\nstep      given up\n") && told.contains(" rolled back, since nobody decided about it"),
+        "{told}"
+    );
 
     broker.run(&["transaction", "commit", handle]);
     broker.run(&["transaction", "commit", handle]);
@@ -110,6 +117,11 @@ async fn what_nobody_knows_is_given_up_and_an_operator_commits_it_once() {
     assert_eq!(properties, [("price", "3")], "it is what was sent");
     let last = producer.send(NewMessage::new("last")).await.unwrap();
     assert_eq!(next(&mut stream).await.id(), last.id, "it came once");
+    let told = explained("g");
+    assert!(
+        told.contains("\nstep      settled\n") && told.contains("\ntopic     orders\n"),
+        "{told}"
+    );
     copies.close().await;
     stream.close().await;
     producer.close().await.unwrap();

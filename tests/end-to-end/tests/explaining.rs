@@ -262,7 +262,21 @@ fn a_message_without_a_place_in_a_queue_says_what_it_waits_for() {
     waits_for(&told, "time");
     assert_eq!((&told["details"]["due_ms"], told.get("offset")), (&delayed["deliver_at_ms"], None));
     broker.run(&["message", "recall", &text(&delayed["recall"])]);
-    assert_eq!(explain_id(&broker, &text(&delayed["id"]), "g")["step"], "not_stored");
+    let told = explain_id(&broker, &text(&delayed["id"]), "g");
+    assert_eq!(
+        (&told["step"], what_happened(&told)),
+        (&"recalled".into(), vec!["recalled"]),
+        "{told}"
+    );
+    assert_eq!((&told["topic"], told.get("offset")), (&"numbers".into(), None));
+    let unwanted = produced(&["--prepare"]);
+    broker.run(&["transaction", "rollback", &text(&unwanted["transaction"])]);
+    let told = explain_id(&broker, &text(&unwanted["id"]), "g");
+    assert_eq!(
+        (&told["step"], what_happened(&told)),
+        (&"rolled_back".into(), vec!["rolled_back"]),
+        "{told}"
+    );
     let prepared = produced(&["--prepare"]);
     waits_for(&explain_id(&broker, &text(&prepared["id"]), "g"), "decision");
     broker.run(&["transaction", "commit", &text(&prepared["transaction"])]);

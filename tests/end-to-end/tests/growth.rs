@@ -80,6 +80,46 @@ async fn an_ordered_group_keeps_its_order_while_its_topic_grows_and_after_a_kill
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_a_message_of_before_the_growth_says_so() {
+    let broker = Broker::start();
+    broker.run(&["topic", "create", "accounts", "--queues", "1"]);
+    broker.run(&["group", "create", "ledger", "--ordered"]);
+    let client = broker.client().await;
+    let mut stream = client.stream(StreamConfig::new("accounts", "ledger")).await.unwrap();
+    publish(&client, 0..ACCOUNTS).await;
+    let mut held = Vec::new();
+    for _ in 0..ACCOUNTS {
+        held.push(stream.next().await.unwrap().unwrap());
+    }
+    broker.run(&["topic", "grow", "accounts", "--queues", "6"]);
+    publish(&client, ACCOUNTS..2 * ACCOUNTS).await;
+    let listed = broker.run(&["--json", "message", "list", "accounts"]);
+    let messages = listed.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let moved = messages.filter(|message| message["queue"] != 0).collect::<Vec<_>>();
+    assert!(!moved.is_empty(), "{listed}");
+    for message in &moved {
+        let id = message["id"].as_str().unwrap();
+        loop {
+            // It says that it is not judged yet until it is found.
+            let told: Value = serde_json::from_str(&broker.run(&["--json", "message", "explain", id, "--group", "ledger"])).unwrap();
+            assert_eq!(told["step"], "waiting", "{told}");
+            if told["details"]["for"] == "growth" {
+                break;
+            }
+            assert_eq!(told["details"]["for"], "verdict", "{told}");
+        }
+    }
+    for message in &held {
+        stream.ack(message).await.unwrap();
+    }
+    for _ in 0..ACCOUNTS {
+        stream.next().await.unwrap().unwrap();
+    }
+    stream.close().await;
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_open_stream_takes_the_new_queues_in_by_itself() {
     let broker = Broker::start();
     broker.run(&["topic", "create", "accounts", "--queues", "1"]);

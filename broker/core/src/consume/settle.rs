@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use sluice_log::record::{Change, CursorId, Holder, LeaseRange, OffsetRange, ReturnReason};
 use sluice_protocol::errors::{ErrorCode, Refusal};
-use sluice_protocol::ids::{Attempt, Pass, Position, QueueId, QueueIndex, QueueOffset};
+use sluice_protocol::ids::{Attempt, Pass, Position, QueueIndex};
 use sluice_protocol::limits::INVISIBLE_MS_MAX;
 
 use super::members::check_invisible;
@@ -17,7 +17,6 @@ use crate::limits::CURSOR_AHEAD_MAX;
 use crate::planted::{self, Bug};
 use crate::ranges::{len, push, range};
 use crate::receipt::{AFTER_BACKUP, Made, Receipt};
-use crate::state::cursor::Cursor;
 use crate::state::group::{backoff_ms, in_round, is_last};
 use crate::state::lane::NEVER_MONO_MS;
 
@@ -416,67 +415,6 @@ impl Core {
         }
         self.consuming.wake(key_of(cursor));
         last
-    }
-
-    /// Retention took the beginning of a queue.
-    pub(crate) fn trim(&mut self, queue: QueueId, start: QueueOffset) {
-        let Some(entry) = self.state.queues.get(&queue) else { return };
-        let start = self.trimmed_to(queue, start.min(self.visible_end(queue)));
-        if start <= entry.start {
-            return;
-        }
-        let groups: Vec<_> = self
-            .consuming
-            .readings
-            .keys()
-            .filter(|(topic, _)| *topic == queue.topic)
-            .map(|(_, group)| *group)
-            .collect();
-        for &group in &groups {
-            let cursor = CursorId { group, queue };
-            let Some(entry) = self.state.cursors.get(&cursor) else { continue };
-            self.counters.lost_to_retention += self.lost_below(cursor, entry, start);
-        }
-        let lost = [range(0, start.0)];
-        let ending: Vec<_> = groups.iter().map(|&group| self.ending(CursorId { group, queue }, &lost)).collect();
-        let position = self.record(Change::Trimmed { queue, start });
-        for (group, ending) in groups.into_iter().zip(ending) {
-            let cursor = CursorId { group, queue };
-            self.ended(cursor, ending, position);
-            let Some(entry) = self.state.cursors.get(&cursor) else { continue };
-            for (priority, durable) in entry.levels() {
-                if let Some(run) = self.consuming.lane_mut(cursor, priority) {
-                    run.aside = run.aside.split_off(&start.0);
-                    if run.place < start {
-                        // What follows a message that is gone, here or in a queue that the topic grew by, comes when that is durable.
-                        run.barrier = position;
-                        run.rewind(durable, start);
-                    }
-                }
-            }
-            self.consuming.wake(key_of(cursor));
-        }
-    }
-}
-
-impl Core {
-    /// The messages of a cursor below `start` that are not over. Where there are several lanes, what none has come to counts once.
-    fn lost_below(&self, cursor: CursorId, entry: &Cursor, start: QueueOffset) -> u64 {
-        let lost = range(0, start.0);
-        let mut furthest = QueueOffset(0);
-        let mut sum = 0;
-        for (priority, lane) in entry.levels() {
-            sum += lane.leases.within(lost).map(|(piece, _)| len(piece)).sum::<u64>();
-            sum += lane.retries.within(lost).map(|(piece, _)| len(piece)).sum::<u64>();
-            sum += lane.held.within(lost).map(len).sum::<u64>();
-            let parked = lane.order.within(0..start.0);
-            sum += parked.filter(|(offset, row)| row.judged && lane.is_parked(*offset)).count() as u64;
-            let run = self.consuming.lane(cursor, priority);
-            let place = run.map_or(lane.frontier, |run| run.place);
-            sum += run.map_or(0, |run| run.aside.range(..start.0.min(place.0)).count() as u64);
-            furthest = furthest.max(place);
-        }
-        sum + start.0.saturating_sub(furthest.0)
     }
 }
 

@@ -29,8 +29,8 @@ use crate::planted::{self, Bug};
 fn version(kind: u8) -> u8 {
     match kind {
         // Version 2 holds lifetimes (2), priorities (3), order (4), alarms (5), held messages (6) and what becomes of failures (8), version 3
-        // what expires (3), who gets the messages (4), where passes began (5) and lanes (6), version 4 deadlines (6).
-        6 => 4,
+        // what expires (3), who gets the messages (4), where passes began (5) and lanes (6), version 4 deadlines (6), version 5 losses (6).
+        6 => 5,
         3..=5 => 3,
         2 | 8 => 2,
         // Version 2 is written of a topic of whose messages some were in a part.

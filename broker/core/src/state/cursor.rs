@@ -24,6 +24,8 @@ pub struct Cursor {
     /// The same for the higher priorities that the group has met in this queue. One that is not here begins where the lane of priority 0
     /// stands: it is made before that passes the first message of its priority.
     upper: BTreeMap<u8, Lane>,
+    /// How many messages retention took before the group was done with them, in all passes.
+    pub lost: u64,
 }
 
 impl Cursor {
@@ -33,6 +35,7 @@ impl Cursor {
             pass: Pass(1),
             lane: Lane::starting_at(start),
             upper: BTreeMap::new(),
+            lost: 0,
         }
     }
 
@@ -109,7 +112,8 @@ impl Cursor {
         self.each().for_each(|lane| lane.opened(at));
     }
 
-    pub(super) fn trimmed(&mut self, start: QueueOffset) {
+    pub(super) fn trimmed(&mut self, start: QueueOffset, lost: u64) {
+        self.lost = self.lost.saturating_add(lost);
         self.each().for_each(|lane| lane.trimmed(start));
     }
 
@@ -195,9 +199,11 @@ impl Cursor {
         self.each().for_each(|lane| lane.extended(offsets, expires_mono_ms));
     }
 
-    /// The version that has room for all there is: what knows no priority and no order, and nothing that expires, is written as ever.
+    /// The version that has room for all there is: what knows no priority and no order, nothing that expires and no losses, is written as ever.
     pub(super) fn version(&self) -> u8 {
-        if self.levels().any(|(_, lane)| lane.has_lifetimes()) {
+        if self.lost > 0 {
+            5
+        } else if self.levels().any(|(_, lane)| lane.has_lifetimes()) {
             4
         } else if !self.upper.is_empty() || !self.lane.order.is_empty() {
             3
@@ -224,9 +230,12 @@ impl Cursor {
                 put_lane(to.u8(*priority), lane);
             }
         }
+        if version > 4 {
+            to.u64(self.lost);
+        }
     }
 
-    /// Version 3 knew nothing that expires, version 2 one lane, without an order; version 1 held nothing.
+    /// Version 4 knew no losses, version 3 nothing that expires, version 2 one lane, without an order; version 1 held nothing.
     pub(super) fn decode(from: &mut Reader<'_>, version: u8) -> Result<Self, WireError> {
         let (reflects, pass) = (Position(from.u64()?), Pass(from.u32()?));
         let take_lane = |from: &mut Reader<'_>| {
@@ -247,11 +256,13 @@ impl Cursor {
                 upper.insert(priority, take_lane(from)?);
             }
         }
+        let lost = if version > 4 { from.u64()? } else { 0 };
         Ok(Self {
             reflects,
             pass,
             lane,
             upper,
+            lost,
         })
     }
 }

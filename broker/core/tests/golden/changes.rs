@@ -295,3 +295,24 @@ pub(super) fn restorations() -> Vec<Change> {
     };
     vec![restored(1, 3, Vec::new()), restored(2, 9, vec![(TOPIC, QueueOffset(40))])]
 }
+
+/// A group that lost messages to retention.
+pub(super) fn losses() -> Vec<Change> {
+    vec![
+        topic(TOPIC, "orders"),
+        Change::Subscribed {
+            group: GROUP,
+            topic: TOPIC,
+            filter: Filter::All,
+            starts: vec![QueueStart {
+                queue: queue(TOPIC),
+                offset: QueueOffset(0),
+            }],
+        },
+        Change::Trimmed {
+            queue: queue(TOPIC),
+            start: QueueOffset(7),
+            lost: vec![(GROUP, 4)],
+        },
+    ]
+}

@@ -287,7 +287,9 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
             pass: Pass(2),
             starts: vec![QueueStart { queue: queue(topic, 1), offset: QueueOffset(offset) }],
         }),
-        1 => (0u64..3, 0u16..2, 0u64..9).prop_map(|(topic, index, start)| Change::Trimmed { queue: queue(topic, index), start: QueueOffset(start) }),
+        1 => (0u64..3, 0u16..2, 0u64..9, losses()).prop_map(|(topic, index, start, lost)| {
+            Change::Trimmed { queue: queue(topic, index), start: QueueOffset(start), lost }
+        }),
         2 => (0u64..3, 0u16..2, 0u64..20, 1u64..4, 1u16..8).prop_map(|(topic, index, first, count, priorities)| Change::Prioritized {
             queue: queue(topic, index),
             first: QueueOffset(first),
@@ -355,6 +357,10 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         1 => (0u128..3).prop_map(|producer| Change::ProducerForgotten { producer: ProducerId(producer) }),
         12 => lane_change(),
     ]
+}
+
+fn losses() -> impl Strategy<Value = Vec<(GroupId, u64)>> {
+    prop::collection::vec(((0u64..2).prop_map(GroupId), 1u64..9), 0..2)
 }
 
 fn given_ids() -> impl Strategy<Value = GivenIds> {

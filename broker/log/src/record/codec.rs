@@ -10,7 +10,8 @@ use sluice_protocol::wire::{Reader, WireError, Writer};
 use super::delay::{put_delay, take_delay};
 use super::expiry::{put_expiry, put_lifetime, take_expiry, take_lifetime};
 use super::failure::{put_on_failure, take_on_failure};
-use super::fields::{put_filter, put_group_settings, put_queue, put_starts, take_filter, take_group_settings, take_queue, take_starts};
+use super::fields::{put_filter, put_group_settings, put_losses, put_queue, put_starts};
+use super::fields::{take_filter, take_group_settings, take_losses, take_queue, take_starts};
 use super::flow::{put_flow, take_flow};
 use super::given_ids::{self, put_given_ids, take_given_ids};
 use super::lanes::{needs_version_2, put_extension, take_extension};
@@ -30,6 +31,8 @@ fn version(kind: u16) -> u16 {
         kind::TOPIC_CREATED => 2,
         // Version 2 speaks of priorities and order.
         kind::GRANTED | kind::FRONTIER_MOVED | kind::CULPRIT_DECIDED | operated::DEAD_LETTERS_DEALT => 2,
+        // Version 2 says what groups lost.
+        kind::TRIMMED => 2,
         // Version 3 says who gets the messages.
         kind::GROUP_CREATED => 3,
         _ => 1,
@@ -42,9 +45,12 @@ fn written_version(change: &Change) -> u16 {
         return settings.version().into();
     }
     match number(change) {
-        kind::TOPIC_CREATED | kind::GRANTED | kind::FRONTIER_MOVED | kind::CULPRIT_DECIDED | operated::DEAD_LETTERS_DEALT => {
-            1 + u16::from(needs_version_2(change))
-        }
+        kind::TOPIC_CREATED
+        | kind::GRANTED
+        | kind::FRONTIER_MOVED
+        | kind::CULPRIT_DECIDED
+        | kind::TRIMMED
+        | operated::DEAD_LETTERS_DEALT => 1 + u16::from(needs_version_2(change)),
         kind => version(kind),
     }
 }
@@ -273,8 +279,11 @@ fn put_definition(change: &Change, out: &mut Writer) {
         } => {
             put_starts(out.u64(group.0).u64(topic.0).u32(pass.0), starts);
         }
-        Change::Trimmed { queue, start } => {
+        Change::Trimmed { queue, start, lost } => {
             put_queue(out, *queue).u64(start.0);
+            if needs_version_2(change) {
+                put_losses(out, lost);
+            }
         }
         Change::Operated(operated) => put_operated(out, operated),
         Change::ProducerForgotten { producer } => {
@@ -387,6 +396,7 @@ fn take_change(number: u16, version: u16, from: &mut Reader<'_>, whole: &Bytes) 
         kind::TRIMMED => Change::Trimmed {
             queue: take_queue(from)?,
             start: QueueOffset(from.u64()?),
+            lost: if version > 1 { take_losses(from)? } else { Vec::new() },
         },
         kind::PRODUCER_FORGOTTEN => Change::ProducerForgotten {
             producer: ProducerId(from.u128()?),

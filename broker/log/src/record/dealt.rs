@@ -1,13 +1,14 @@
 //! Which messages of which cursors a record deals with: for the index, which must not cost what reading the whole record does.
 
 use bytes::Bytes;
-use sluice_protocol::ids::QueueOffset;
+use sluice_protocol::ids::{GroupId, QueueOffset, TopicId};
 use sluice_protocol::wire::{Reader, WireError};
 
 use super::codec::{RECORD_HEADER_BYTES, RecordError};
 use super::fields::take_cursor;
 use super::operated::{DEAD_LETTERS_DEALT, SKIPPED};
-use super::{Change, CursorId, OffsetRange, Operation, Record, kind};
+use super::transaction::{self, Transaction};
+use super::{Change, CursorId, Due, OffsetRange, Operation, Prepared, Record, kind};
 
 /// What nothing lies in, and what joins with anything.
 const NONE: OffsetRange = OffsetRange {
@@ -18,6 +19,15 @@ const ALL: OffsetRange = OffsetRange {
     first: QueueOffset(0),
     end: QueueOffset(u64::MAX),
 };
+
+/// The place under which the index has what became of a topic's delayed and prepared messages by their numbers, before any group could have
+/// dealt with them: that of no group in the calendar queue.
+pub fn before_release(topic: TopicId) -> CursorId {
+    CursorId {
+        group: GroupId(0),
+        queue: topic.calendar(),
+    }
+}
 
 /// Calls `each` with every cursor that an encoded record deals with, and with two offsets between which its messages lie. Records that only
 /// say that messages were looked at deal with none.
@@ -39,6 +49,20 @@ pub(crate) fn dealt(record: &Bytes, mut each: impl FnMut(CursorId, OffsetRange))
             let (cursor, offsets) = of_one(number, &mut Reader::new(fields))?;
             if offsets.first < offsets.end {
                 each(cursor, offsets);
+            }
+        }
+        kind::RECALLED | transaction::COMMITTED | transaction::ROLLED_BACK | transaction::GIVEN_UP | transaction::REVIVED => {
+            let fields = record.get(RECORD_HEADER_BYTES..).ok_or(WireError::Truncated)?;
+            let from = &mut Reader::new(fields);
+            let several = matches!(number, transaction::COMMITTED | transaction::ROLLED_BACK);
+            let count = if several { from.count(24)? } else { 1 };
+            for _ in 0..count {
+                let (topic, _due_ms, first) = (TopicId(from.u64()?), from.i64()?, from.u64()?);
+                let offsets = OffsetRange {
+                    first: QueueOffset(first),
+                    end: QueueOffset(first.saturating_add(1)),
+                };
+                each(before_release(topic), offsets);
             }
         }
         kind::SOUGHT | DEAD_LETTERS_DEALT => match Record::decode(record)?.change {
@@ -125,7 +149,15 @@ fn joined(one: OffsetRange, other: OffsetRange) -> OffsetRange {
 /// Whether a decoded record deals with one message of a cursor.
 pub(crate) fn concerns(change: &Change, wanted: CursorId, offset: QueueOffset) -> bool {
     let among = |ranges: &[OffsetRange]| ranges.iter().any(|range| (range.first..range.end).contains(&offset));
+    let waited = |topic: TopicId, due: Due| (before_release(topic), due.number) == (wanted, offset);
+    let prepared = |message: &Prepared| waited(message.topic, message.due);
     match change {
+        Change::Recalled { topic, due } => waited(*topic, *due),
+        Change::Transaction(transaction) => match transaction {
+            Transaction::Committed { messages, .. } | Transaction::RolledBack { messages, .. } => messages.iter().any(prepared),
+            Transaction::GivenUp { message, .. } | Transaction::Revived { message, .. } => prepared(message),
+            Transaction::Prepared { .. } | Transaction::Asked { .. } => false,
+        },
         Change::Granted { cursor, leases, .. } | Change::Returned { cursor, leases, .. } => {
             *cursor == wanted && leases.iter().any(|lease| among(&[lease.offsets]))
         }

@@ -37,6 +37,19 @@ pub(super) fn put_starts(out: &mut Writer, starts: &[QueueStart]) {
     }
 }
 
+/// Groups and how many messages each lost.
+pub(super) fn put_losses(out: &mut Writer, lost: &[(GroupId, u64)]) {
+    out.count(lost.len());
+    for (group, messages) in lost {
+        out.u64(group.0).u64(*messages);
+    }
+}
+
+pub(super) fn take_losses(from: &mut Reader<'_>) -> Result<Vec<(GroupId, u64)>, WireError> {
+    let count = from.count(16)?;
+    (0..count).map(|_| Ok((GroupId(from.u64()?), from.u64()?))).collect()
+}
+
 pub(super) fn take_starts(from: &mut Reader<'_>) -> Result<Vec<QueueStart>, WireError> {
     let count = from.count(18)?;
     (0..count)

@@ -41,6 +41,7 @@ pub(super) fn needs_version_2(change: &Change) -> bool {
         Change::GroupCreated { settings, .. } => is_extended(settings),
         Change::Granted { priority, .. } | Change::CulpritDecided { priority, .. } => *priority != 0,
         Change::FrontierMoved { priority, parked, .. } => *priority != 0 || !parked.is_empty(),
+        Change::Trimmed { lost, .. } => !lost.is_empty(),
         Change::Operated(operated) => super::operated::needs_version_2(operated),
         Change::Opened { .. }
         | Change::TopicDeleted { .. }
@@ -53,7 +54,6 @@ pub(super) fn needs_version_2(change: &Change) -> bool {
         | Change::Extended { .. }
         | Change::DeadLettered { .. }
         | Change::Sought { .. }
-        | Change::Trimmed { .. }
         | Change::ProducerForgotten { .. }
         | Change::SubscriptionHeld { .. }
         | Change::SubscriptionResumed { .. }

@@ -10,11 +10,11 @@ use super::delay::{put_due, take_due};
 use super::fields::{put_queue, take_queue};
 
 const PREPARED: u16 = 40;
-const COMMITTED: u16 = 41;
-const ROLLED_BACK: u16 = 42;
+pub(super) const COMMITTED: u16 = 41;
+pub(super) const ROLLED_BACK: u16 = 42;
 const ASKED: u16 = 43;
-const GIVEN_UP: u16 = 44;
-const REVIVED: u16 = 45;
+pub(super) const GIVEN_UP: u16 = 44;
+pub(super) const REVIVED: u16 = 45;
 
 /// What happens to prepared messages. They are numbered in the calendar queue of their topic, where a committed one waits until it is due.
 #[allow(missing_docs, reason = "each variant says what its fields are")]

@@ -281,7 +281,11 @@ pub(crate) fn each_kind() -> Vec<Record> {
             pass,
             starts,
         },
-        Change::Trimmed { queue, start: offset },
+        Change::Trimmed {
+            queue,
+            start: offset,
+            lost: Vec::new(),
+        },
         Change::ProducerForgotten {
             producer: ProducerId(1 << 100),
         },

@@ -1,8 +1,9 @@
 //! What a group did with a message, record by record, as clients see it.
 
 use bytes::Bytes;
-use sluice_log::record::{Change, CursorId, Holder, Operation, Record};
+use sluice_log::record::{Change, CursorId, Holder, Operation, Record, Transaction};
 use sluice_log::{BatchPlace, LogError, LogReader};
+use sluice_protocol::control::explanation::Step;
 use sluice_protocol::control::message_event::{Delivered, Failed, What};
 use sluice_protocol::control::{Explanation, MessageEvent};
 use sluice_protocol::ids::{Pass, QueueOffset};
@@ -32,6 +33,17 @@ pub(super) fn tell(
 pub(super) fn ends_expired(history: &[MessageEvent], pass: Pass) -> bool {
     let last = history.iter().rev().find(|event| event.pass == pass.0);
     matches!(last.and_then(|event| event.what.as_ref()), Some(What::Expired(_)))
+}
+
+/// What became of a message that was delayed or prepared and neither waits nor has a place in a queue; `None` when it was released and retention
+/// took it since, or the log does not say.
+pub(super) fn end(history: &[MessageEvent]) -> Option<Step> {
+    match history.last()?.what.as_ref()? {
+        What::Recalled(_) => Some(Step::Recalled(true)),
+        What::RolledBackBy(_) => Some(Step::RolledBack(true)),
+        What::GivenUp(_) => Some(Step::GivenUp(true)),
+        _ => None,
+    }
 }
 
 fn event(record: &Record, cursor: CursorId, offset: QueueOffset) -> Option<MessageEvent> {
@@ -73,6 +85,15 @@ fn event(record: &Record, cursor: CursorId, offset: QueueOffset) -> Option<Messa
             Operation::Paused { .. } | Operation::Unpaused { .. } | Operation::TopicGrown { .. } | Operation::Absent { .. } => {
                 return None;
             }
+        },
+        // What became of it before it had a place in a queue was not done in any pass.
+        Change::Recalled { .. } => (Pass(0), What::Recalled(true)),
+        Change::Transaction(transaction) => match transaction {
+            Transaction::Committed { by, .. } => (Pass(0), What::CommittedBy(by.clone())),
+            Transaction::RolledBack { by, .. } => (Pass(0), What::RolledBackBy(by.clone())),
+            Transaction::GivenUp { .. } => (Pass(0), What::GivenUp(true)),
+            Transaction::Revived { by, .. } => (Pass(0), What::RevivedBy(by.clone())),
+            Transaction::Prepared { .. } | Transaction::Asked { .. } => return None,
         },
         // Nothing else deals with one message of a group.
         _ => return None,

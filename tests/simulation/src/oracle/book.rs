@@ -260,11 +260,8 @@ impl Book {
                     }
                 }
             }
-            Change::Trimmed { queue, start } => {
-                court.demand(Law::NoFailureOfItsOwn, asked.trims(*queue) >= start.0, || {
-                    format!("{queue} was trimmed further than asked")
-                });
-                asked.members.trimmed(*queue, start.0, court);
+            Change::Trimmed { queue, start, lost } => {
+                self.count_losses(*queue, start.0, lost, asked, court);
                 if let Some(model) = self.queues.get_mut(queue) {
                     if start.0 > model.start {
                         court.exercise(Law::Trimmed);

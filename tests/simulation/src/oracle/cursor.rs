@@ -48,6 +48,8 @@ pub struct Cursor {
     pub rounds: BTreeMap<u64, u16>,
     /// Over when the frontier went back to what was parked before it.
     pub over: BTreeSet<u64>,
+    /// How many messages retention took before they were over, as the records say.
+    pub lost: u64,
 }
 
 /// A message between its first delivery and its settlement.
@@ -102,6 +104,7 @@ impl Cursor {
             parked: BTreeSet::new(),
             over: BTreeSet::new(),
             rounds: BTreeMap::new(),
+            lost: 0,
         }
     }
 
@@ -405,6 +408,7 @@ impl Cursor {
         *self = Self {
             pass,
             pass_frame: frame,
+            lost: self.lost,
             ..Self::new(start)
         };
     }

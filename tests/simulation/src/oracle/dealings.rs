@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use sluice_log::record::{Change, CursorId, LeaseRange, OffsetRange, Record};
+use sluice_log::record::{Change, CursorId, LeaseRange, OffsetRange, Prepared, Record, Transaction, before_release};
 
 use sluice_protocol::ids::Position;
 
 use super::Oracle;
 
 impl Oracle {
-    /// The records by which messages were handed out, came back, were extended and settled, by cursor and offset, in the order of the log, each
-    /// with the position of its frame. Other records that concern a message are left out.
+    /// The records by which messages were handed out, came back, were extended and settled, and before that recalled, committed and rolled back,
+    /// by cursor and offset, in the order of the log, each with the position of its frame. Other records that concern a message are left out.
     pub fn dealings(&self) -> BTreeMap<(CursorId, u64), Vec<(Position, Record)>> {
         let mut dealings: BTreeMap<(CursorId, u64), Vec<(Position, Record)>> = BTreeMap::new();
         let records = self
@@ -18,9 +18,8 @@ impl Oracle {
             .iter()
             .flat_map(|frame| frame.records.iter().map(|record| (Position(frame.position), record)));
         for (position, record) in records {
-            let Some((cursor, offsets)) = dealt(&record.change) else { continue };
-            for offset in offsets {
-                dealings.entry((cursor, offset)).or_default().push((position, record.clone()));
+            for place in dealt(&record.change) {
+                dealings.entry(place).or_default().push((position, record.clone()));
             }
         }
         dealings
@@ -28,16 +27,21 @@ impl Oracle {
 }
 
 /// Which messages a record of these kinds deals with.
-pub fn dealt(change: &Change) -> Option<(CursorId, Vec<u64>)> {
+pub fn dealt(change: &Change) -> Vec<(CursorId, u64)> {
+    let of = |cursor: &CursorId, offsets: &mut dyn Iterator<Item = u64>| offsets.map(|offset| (*cursor, offset)).collect();
+    let prepared = |message: &Prepared| (before_release(message.topic), message.due.number.0);
     match change {
         Change::Granted { cursor, leases, .. } | Change::Returned { cursor, leases, .. } => {
-            Some((*cursor, each(leases).map(|(offset, _)| offset).collect()))
+            of(cursor, &mut each(leases).map(|(offset, _)| offset))
         }
-        Change::Expired { cursor, messages, .. } => Some((*cursor, each(messages).map(|(offset, _)| offset).collect())),
-        Change::Settled { cursor, offsets, .. } | Change::Extended { cursor, offsets, .. } => {
-            Some((*cursor, offsets_of(offsets).collect()))
+        Change::Expired { cursor, messages, .. } => of(cursor, &mut each(messages).map(|(offset, _)| offset)),
+        Change::Settled { cursor, offsets, .. } | Change::Extended { cursor, offsets, .. } => of(cursor, &mut offsets_of(offsets)),
+        Change::Recalled { topic, due } => vec![(before_release(*topic), due.number.0)],
+        Change::Transaction(Transaction::Committed { messages, .. } | Transaction::RolledBack { messages, .. }) => {
+            messages.iter().map(prepared).collect()
         }
-        _ => None,
+        Change::Transaction(Transaction::GivenUp { message, .. } | Transaction::Revived { message, .. }) => vec![prepared(message)],
+        _ => Vec::new(),
     }
 }
 

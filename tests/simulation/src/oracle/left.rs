@@ -2,9 +2,12 @@
 
 use sluice_core::effect::{CursorInfo, GroupInfo};
 use sluice_log::record::CursorId;
+use sluice_protocol::ids::{GroupId, QueueId};
 
+use super::asked::Asked;
+use super::book::Book;
 use super::{Cursor, Oracle};
-use crate::laws::Law;
+use crate::laws::{Court, Law};
 
 impl Oracle {
     /// What each cursor has still before it: messages beyond the frontier, and messages neither settled nor dead-lettered.
@@ -43,9 +46,11 @@ impl Oracle {
                 group,
                 queue: cursor.queue,
             });
-            let parked = id
-                .and_then(|id| self.book.cursors.get(&id))
-                .map_or(0, |model| model.parked.len() as u64);
+            let model = id.and_then(|id| self.book.cursors.get(&id));
+            let (parked, lost) = model.map_or((0, 0), |model| (model.parked.len() as u64, model.lost));
+            self.court.require(Law::LossesAreTold, cursor.lost == lost, || {
+                format!("{} says {cursor:?}, {lost} are recorded as lost", group.name)
+            });
             self.court.require(Law::FateAsBound, cursor.culprits_held == parked, || {
                 format!("{} says {cursor:?}, {parked} are held", group.name)
             });
@@ -66,6 +71,40 @@ impl Oracle {
             let left = behind + cursor.leased + open + cursor.matched + cursor.set_aside;
             self.court
                 .demand(Law::EverythingIsFinished, left == 0, || format!("{} says {cursor:?}", group.name));
+        }
+    }
+}
+
+impl Book {
+    /// Retention moves the start of a queue, no further than it was asked to: what it takes from groups that were not done with it is said by the record. At least what a group holds
+    /// counts, and at most what it has not finished as far as the records say.
+    pub(super) fn count_losses(&mut self, queue: QueueId, start: u64, lost: &[(GroupId, u64)], asked: &mut Asked, court: &mut Court) {
+        court.demand(Law::NoFailureOfItsOwn, asked.trims(queue) >= start, || {
+            format!("{queue} was trimmed further than asked")
+        });
+        asked.members.trimmed(queue, start, court);
+        for (id, cursor) in self.cursors.iter().filter(|(id, _)| id.queue == queue) {
+            let said = lost
+                .iter()
+                .filter(|(group, _)| *group == id.group)
+                .map(|(_, messages)| messages)
+                .sum::<u64>();
+            let kept_from = self.queues.get(&queue).map_or(0, |model| model.start);
+            let held = cursor.held.range(..start).count() + cursor.parked.range(..start).count();
+            // In which lane a message is that none has come to the broker does not know, so neither whether it was settled ahead there.
+            let open = |offset: &u64| cursor.has_lanes() || cursor.is_before(self.lane(*id, *offset), *offset);
+            let open = (kept_from..start).filter(open).count();
+            let right = held as u64 <= said && said <= open as u64;
+            court.demand(Law::LossesAreTold, right, || {
+                format!("{id:?} loses {held} to {open} messages below {start}, the record says {said}")
+            });
+        }
+        for (group, messages) in lost {
+            let cursor = self.cursors.get_mut(&CursorId { group: *group, queue });
+            court.demand(Law::LossesAreTold, cursor.is_some(), || {
+                format!("{group:?} loses messages of {queue}, which it does not read")
+            });
+            cursor.into_iter().for_each(|cursor| cursor.lost += messages);
         }
     }
 }

@@ -9,6 +9,11 @@ use crate::oracle::asked::Asked;
 use crate::oracle::book::Book;
 
 impl Cursor {
+    /// Whether it has lanes for higher priorities.
+    pub fn has_lanes(&self) -> bool {
+        !self.upper.is_empty()
+    }
+
     /// Whether no message before this one in its message group is open; in a group without order whatever it is.
     pub fn is_head(&self, id: CursorId, offset: u64, book: &Book) -> bool {
         if !book.is_ordered(id) {
