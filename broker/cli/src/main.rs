@@ -139,6 +139,24 @@ mod tests {
         Arguments::command().debug_assert();
     }
 
+    /// What `--help` prints of a command and of all below it, one after the other.
+    fn helps(command: &mut clap::Command, path: &str, to: &mut String) {
+        to.push_str(&format!("==> {path} --help\n{}\n", command.render_long_help()));
+        for below in command.get_subcommands_mut().filter(|below| below.get_name() != "help") {
+            let path = format!("{path} {}", below.get_name());
+            helps(below, &path, to);
+        }
+    }
+
+    #[test]
+    fn every_command_says_how_it_is_used() {
+        let mut all = String::new();
+        let mut command = Arguments::command().term_width(100);
+        command.build();
+        helps(&mut command, "sluice", &mut all);
+        insta::assert_snapshot!("help", all);
+    }
+
     fn refused(line: &str) -> bool {
         Arguments::try_parse_from(line.split(' ')).is_err()
     }
