@@ -46,6 +46,9 @@ pub(crate) async fn check(place: &Place, work: &Work, chance: &Chance, totals: &
             group.name
         );
     }
+    let queues = client.topic(&work.topic).await?.queues.len();
+    audit(work).has_queues(queues);
+    held(work)?;
     let (delivered, acked) = audit(work).read_and_acked();
     totals.delivered += delivered as u64;
     totals.acked += acked as u64;

@@ -3,9 +3,10 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
-use sluice_client::admin::{Backoff, GroupSettings};
+use anyhow::{Result, bail, ensure};
+use sluice_client::admin::{Backoff, GroupSettings, SeekTo};
 use sluice_client::{Client, Consumer, ConsumerConfig, Message, MessageStream, StreamConfig};
+use sluice_end_to_end::chance::Chance;
 use sluice_protocol::control::backoff::Kind;
 use sluice_protocol::ids::MessageId;
 
@@ -25,6 +26,8 @@ const ATTEMPTS_MAX: u32 = 16;
 const BACKOFF_MS: u64 = 10;
 /// One in so many messages is given back the first time it comes, besides those that always are.
 const GIVEN_BACK_ONCE_IN: u64 = 61;
+/// How often a group that seeks takes messages before it does, at most.
+const TAKES_BEFORE_SEEK_MAX: u64 = 8;
 
 /// How it takes its messages.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -49,24 +52,48 @@ pub(crate) struct Group {
     pub(crate) way: Way,
     /// Whether it keeps the order of message groups.
     pub(crate) ordered: bool,
+    /// As which member it reads, of a broadcast group.
+    pub(crate) member: Option<&'static str>,
+    /// Whether it begins anew in every other round.
+    pub(crate) seeks: bool,
 }
 
 /// All groups of a run.
-pub(crate) const GROUPS: [Group; 3] = [
+pub(crate) const GROUPS: [Group; 5] = [
     Group {
         name: "by-receive",
         way: Way::Receive,
         ordered: false,
+        member: None,
+        seeks: false,
     },
     Group {
         name: "by-stream",
         way: Way::Stream,
         ordered: false,
+        member: None,
+        seeks: false,
     },
     Group {
         name: "in-order",
         way: Way::Stream,
         ordered: true,
+        member: None,
+        seeks: false,
+    },
+    Group {
+        name: "for-all",
+        way: Way::Stream,
+        ordered: false,
+        member: Some("one"),
+        seeks: false,
+    },
+    Group {
+        name: "anew",
+        way: Way::Stream,
+        ordered: false,
+        member: None,
+        seeks: true,
     },
 ];
 
@@ -88,9 +115,21 @@ impl Group {
                 kind: Some(Kind::FixedMs(BACKOFF_MS)),
             }),
             ordered: self.ordered,
+            broadcast: self.member.is_some(),
             ..GroupSettings::default()
         };
         Ok(client.create_group(self.name, Some(settings)).await?)
+    }
+
+    /// Has its member known, which gets what is published from then on. Other groups read from the beginning and need not be there.
+    ///
+    /// # Errors
+    /// The broker refused.
+    pub(crate) async fn join(self, client: &Client, topic: &str) -> Result<()> {
+        let Some(member) = self.member else { return Ok(()) };
+        let consumer = client.consumer(ConsumerConfig::new(topic, self.name).member(member));
+        ensure!(consumer.receive(1, Duration::ZERO).await?.is_empty(), "a new topic holds messages");
+        Ok(())
     }
 
     /// The ids of its dead letters, which are then taken off the list.
@@ -104,13 +143,25 @@ impl Group {
         origins.collect()
     }
 
-    /// Takes and acknowledges until the broker is gone.
+    /// Takes and acknowledges until the broker is gone; a group that seeks may do so meanwhile.
     ///
     /// # Errors
     /// The broker is gone.
-    pub(crate) async fn consume(self, client: &Client, topic: &str, acks: Acks, audit: &Mutex<Audit>) -> Result<()> {
-        let opened_ms = wall_ms();
+    pub(crate) async fn consume(self, client: &Client, topic: &str, acks: Acks, audit: &Mutex<Audit>, chance: &Chance) -> Result<()> {
+        let mut opened_ms = wall_ms();
         let mut source = self.open(client, topic).await?;
+        if self.seeks && chance.once_in(2) {
+            for _ in 0..chance.between(0, TAKES_BEFORE_SEEK_MAX) {
+                self.take(&mut source, opened_ms, acks, audit).await?;
+            }
+            // Whatever it acknowledged was answered; what it still holds of the pass before it leaves alone.
+            drop(source);
+            self.audit(audit).seek_asked(self.name);
+            client.seek(self.name, topic, None, SeekTo::Earliest).await?;
+            self.audit(audit).sought(self.name);
+            opened_ms = wall_ms();
+            source = self.open(client, topic).await?;
+        }
         loop {
             self.take(&mut source, opened_ms, acks, audit).await?;
         }
@@ -139,12 +190,23 @@ impl Group {
     /// # Errors
     /// The broker refused to say.
     pub(crate) async fn lag(self, client: &Client) -> Result<u64> {
-        Ok(client.group(self.name).await?.lag)
+        let name = match self.member {
+            Some(member) => format!("{}/{member}", self.name),
+            None => self.name.to_owned(),
+        };
+        Ok(client.group(&name).await?.lag)
     }
 
     async fn open(self, client: &Client, topic: &str) -> Result<Source> {
         Ok(match self.way {
-            Way::Stream => Source::Stream(client.stream(StreamConfig::new(topic, self.name)).await?),
+            Way::Stream => {
+                let config = StreamConfig::new(topic, self.name);
+                let config = match self.member {
+                    Some(member) => config.member(member),
+                    None => config,
+                };
+                Source::Stream(client.stream(config).await?)
+            }
             Way::Receive => {
                 let config = ConsumerConfig {
                     invisible: Some(INVISIBLE),

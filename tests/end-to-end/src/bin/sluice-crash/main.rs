@@ -180,6 +180,9 @@ async fn begin_work(place: &Place, seed: u64, rounds: u64) -> Result<Work> {
     }
     let topic = format!("crash-{rounds}");
     client.create_topic(&topic, None).await.context("create the topic")?;
+    for group in GROUPS {
+        group.join(&client, &topic).await.context("have a member known")?;
+    }
     broker.kill()?;
     let mut audit = Audit::default();
     for group in GROUPS {
@@ -226,8 +229,11 @@ fn report(progress: &Progress, before: Totals, took: Duration) {
     let piece = rounds - before.rounds;
     println!(
         "commit {}, seed {}: {rounds} rounds done, {holding} with unsynced writes held back, {starting} killed while starting, \
-         {stopping} while stopping, {parted} with far-off messages in parts; {checks} checks; {confirmed} messages confirmed, {delivered} delivered, {acked} acknowledged (three groups)",
-        progress.commit, progress.seed
+         {stopping} while stopping, {parted} with far-off messages in parts; {checks} checks; {confirmed} messages confirmed, {delivered} delivered, \
+         {acked} acknowledged ({} groups)",
+        progress.commit,
+        progress.seed,
+        GROUPS.len()
     );
     println!("each law was put to the test so often: {}", laws(&progress.totals));
     println!(

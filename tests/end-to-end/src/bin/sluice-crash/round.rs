@@ -25,6 +25,8 @@ const KEEPS_LITTLE_BYTES: u64 = 512 << 10;
 const SEGMENT_BYTES: [u64; 4] = [1 << 20, 1 << 20, 2 << 20, 64 << 20];
 /// What is far off: nearly everything that is delayed, what is delayed for long, or nothing. A start brings back what another left in parts.
 const NEAR_MS: [u64; 4] = [100, 100, 1_000, 600_000];
+/// In one of so many loads the topic grows.
+const GROWS_ONCE_IN: u64 = 3;
 /// How long the load lasts before the kill.
 const LOAD_MS: (u64, u64) = (10, 400);
 /// How long after a start the process is killed without a load: some time before or after it serves.
@@ -128,10 +130,19 @@ impl Round {
         for group in GROUPS {
             let acks = if chance.once_in(2) { Acks::Single } else { Acks::Cumulative };
             let (topic, audit) = (work.topic.clone(), work.audit.clone());
-            let endpoint = broker.endpoint("crash-consumer");
+            let (endpoint, chance) = (broker.endpoint("crash-consumer"), Chance::new(chance.next()));
             consumers.spawn(until(stopped.clone(), async move {
                 let client = Client::connect(endpoint).await?;
-                group.consume(&client, &topic, acks, &audit).await
+                group.consume(&client, &topic, acks, &audit, &chance).await
+            }));
+        }
+        if chance.once_in(GROWS_ONCE_IN) {
+            let after = Duration::from_millis(chance.between(0, LOAD_MS.1 / 2));
+            let (topic, audit, endpoint) = (work.topic.clone(), work.audit.clone(), broker.endpoint("crash-operator"));
+            consumers.spawn(until(stopped.clone(), async move {
+                let client = Client::connect(endpoint).await?;
+                tokio::time::sleep(after).await;
+                grow(&client, &topic, &audit).await
             }));
         }
         let (audit, endpoint, chance) = (work.audit.clone(), broker.endpoint("crash-decider"), Chance::new(chance.next()));
@@ -147,6 +158,14 @@ impl Round {
         consumers.join_all().await;
         Ok(())
     }
+}
+
+/// Gives the topic one more queue.
+async fn grow(client: &Client, topic: &str, audit: &Mutex<Audit>) -> Result<()> {
+    let queues = client.topic(topic).await?.queues.len() + 1;
+    client.grow_topic(topic, u16::try_from(queues)?).await?;
+    audit.lock().expect("no task panics with the audit").grown(queues);
+    Ok(())
 }
 
 /// Works until it is stopped or the broker is gone.

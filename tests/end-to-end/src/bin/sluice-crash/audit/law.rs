@@ -21,13 +21,17 @@ pub(crate) enum Law {
     ExpiredNever,
     /// After a confirmed acknowledgement a message is neither delivered to the group again nor a dead letter of it.
     AckedNever,
-    /// What is always given back becomes a dead letter, once.
+    /// What is always given back becomes a dead letter, once in a pass.
     DeadLettered,
+    /// After a confirmed seek to the beginning everything comes again.
+    SeekKept,
+    /// A topic keeps the queues to which it grew.
+    GrowthKept,
 }
 
 impl Law {
     /// All of them.
-    pub(crate) const ALL: [Law; 10] = [
+    pub(crate) const ALL: [Law; 12] = [
         Law::NothingLost,
         Law::StoredOnce,
         Law::NotEarly,
@@ -38,6 +42,8 @@ impl Law {
         Law::ExpiredNever,
         Law::AckedNever,
         Law::DeadLettered,
+        Law::SeekKept,
+        Law::GrowthKept,
     ];
 
     /// What it is called where it is counted.
@@ -53,6 +59,8 @@ impl Law {
             Law::ExpiredNever => "expired never delivered",
             Law::AckedNever => "acknowledged never again",
             Law::DeadLettered => "dead-lettered once",
+            Law::SeekKept => "seek kept",
+            Law::GrowthKept => "growth kept",
         }
     }
 }

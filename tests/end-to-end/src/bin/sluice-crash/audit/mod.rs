@@ -80,6 +80,8 @@ struct Reader {
     acked: HashSet<MessageId>,
     /// The newest of each message group, in a group that keeps their order.
     newest: Option<HashMap<String, (u64, MessageId)>>,
+    /// Whether it was asked to begin anew: in each pass a message may become a dead letter.
+    sought: bool,
 }
 
 /// Everything confirmed and delivered since the last check, and the first promise that was broken.
@@ -91,6 +93,8 @@ pub(crate) struct Audit {
     /// What somebody may still decide about, and what was asked about and not answered.
     pub(crate) waiting: Vec<(MessageId, Handle)>,
     pub(crate) unanswered: Vec<(MessageId, TransactionHandle, Ask)>,
+    /// The most queues to which the topic grew.
+    queues: usize,
     violation: Option<String>,
     counts: Counts,
 }
@@ -246,15 +250,41 @@ impl Audit {
         }
     }
 
+    /// A group asks to begin anew: from now on everything may come again.
+    pub(crate) fn seek_asked(&mut self, name: &'static str) {
+        let reader = self.readers.entry(name).or_default();
+        reader.sought = true;
+        reader.acked.clear();
+    }
+
+    /// The seek is confirmed: from now on everything is to come again.
+    pub(crate) fn sought(&mut self, name: &'static str) {
+        self.readers.entry(name).or_default().seen.clear();
+    }
+
+    /// The topic is confirmed to have grown to so many queues.
+    pub(crate) fn grown(&mut self, queues: usize) {
+        self.count(Law::GrowthKept);
+        self.queues = self.queues.max(queues);
+    }
+
+    /// So many queues the topic has.
+    pub(crate) fn has_queues(&mut self, queues: usize) {
+        if queues < self.queues {
+            let grown = self.queues;
+            self.violate(Law::GrowthKept, format!("the topic has {queues} queues, and had grown to {grown}"));
+        }
+    }
+
     /// A group has nothing left: holds what it got, and its dead letters, against all that was confirmed.
     pub(crate) fn drained(&mut self, name: &'static str, letters: &[MessageId]) {
         let reader = self.readers.remove(name).unwrap_or_default();
         let mut lettered = HashSet::new();
         for id in letters {
-            if !lettered.insert(*id) {
+            if !lettered.insert(*id) && !reader.sought {
                 self.violate(Law::DeadLettered, format!("message {id} is twice a dead letter of {name}"));
             }
-            if reader.acked.contains(id) {
+            if reader.acked.contains(id) && !reader.sought {
                 self.violate(
                     Law::AckedNever,
                     format!("message {id} is a dead letter of {name}, and was acknowledged"),
@@ -271,13 +301,11 @@ impl Audit {
             kept[1] += u64::from(sent.poison);
             unlettered += u64::from(sent.poison && !lettered.contains(id));
         }
-        self.counts[Law::NothingLost as usize] += kept[0];
+        let law = if reader.sought { Law::SeekKept } else { Law::NothingLost };
+        self.counts[law as usize] += kept[0];
         self.counts[Law::DeadLettered as usize] += kept[1];
         if lost > 0 {
-            self.violate(
-                Law::NothingLost,
-                format!("{lost} of {} messages were never delivered to {name}", kept[0]),
-            );
+            self.violate(law, format!("{lost} of {} messages were never delivered to {name}", kept[0]));
         }
         if unlettered > 0 {
             self.violate(

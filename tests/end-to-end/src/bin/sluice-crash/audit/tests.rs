@@ -230,3 +230,49 @@ fn dead_letters_that_are_missing_or_doubled_are_seen() {
     });
     breaks(Law::DeadLettered, |audit| audit.drained("g", &[ID, ID]));
 }
+
+#[test]
+fn what_does_not_come_again_after_a_seek_is_seen() {
+    let read = |audit: &mut Audit| {
+        audit.confirm(ID, sent());
+        audit.deliver("g", &delivered());
+        audit.acked("g", [ID]);
+        audit.seek_asked("g");
+    };
+    breaks(Law::SeekKept, |audit| {
+        read(audit);
+        audit.sought("g");
+        audit.drained("g", &[]);
+    });
+    let again = |audit: &mut Audit| {
+        read(audit);
+        audit.sought("g");
+        audit.deliver("g", &delivered());
+        audit.acked("g", [ID]);
+        audit.drained("g", &[]);
+    };
+    assert_eq!(broken(again), None);
+    let unanswered = |audit: &mut Audit| {
+        read(audit);
+        audit.drained("g", &[]);
+    };
+    assert_eq!(broken(unanswered), None, "it may have begun anew or not");
+    breaks(Law::AckedNever, |audit| {
+        again(audit);
+        audit.deliver("g", &delivered());
+    });
+}
+
+#[test]
+fn a_growth_that_was_undone_is_seen() {
+    breaks(Law::GrowthKept, |audit| {
+        audit.grown(5);
+        audit.has_queues(4);
+    });
+    let kept = |audit: &mut Audit| {
+        audit.grown(5);
+        audit.has_queues(5);
+        audit.has_queues(6);
+    };
+    assert_eq!(broken(kept), None);
+}
