@@ -56,7 +56,9 @@ impl Core {
     /// ahead; where there are several lanes that is known of the one for priority 0 alone, and a few messages more may count.
     fn lost_below(&self, cursor: CursorId, entry: &Cursor, start: QueueOffset) -> u64 {
         let taken = range(0, start.0);
-        let (mut open, mut furthest) = (OffsetSet::default(), QueueOffset(0));
+        // After a start a lane may stand where it was last recorded, before what retention took earlier, which was counted then.
+        let kept_from = self.state.queues.get(&cursor.queue).map_or(QueueOffset(0), |queue| queue.start);
+        let (mut open, mut furthest) = (OffsetSet::default(), kept_from);
         for (priority, lane) in entry.levels() {
             let leased = lane.leases.within(taken).map(|(piece, _)| piece);
             let retrying = lane.retries.within(taken).map(|(piece, _)| piece);
@@ -66,6 +68,8 @@ impl Core {
             let run = self.consuming.lane(cursor, priority);
             let place = run.map_or(lane.frontier, |run| run.place);
             let aside = run.into_iter().flat_map(|run| run.aside.range(..start.0.min(place.0)));
+            // A whole stretch is set aside, of which some may be over.
+            let aside = aside.filter(|(offset, _)| lane.is_free(**offset));
             let aside = aside.map(|(offset, _)| range(*offset, offset + 1));
             let held = leased.chain(retrying).chain(lane.held.within(taken)).chain(parked).chain(aside);
             held.for_each(|piece| open.insert(piece.first.0, piece.end.0));

@@ -41,6 +41,9 @@ struct Open {
     topic: String,
     connection: ConnectionId,
     since_mono_ms: u64,
+    /// Since when it may be over: another member asked for another filter then, and the broker has not said what came of it.
+    maybe_over_mono_ms: Option<u64>,
+    filter: Filter,
 }
 
 fn name_of(ask: &Consume) -> String {
@@ -59,7 +62,10 @@ impl Members {
                 ask,
                 ..
             } if ask.named_by == NamedBy::Member => {
+                self.maybe_ended(mono_ms, ask);
                 let open = Open {
+                    maybe_over_mono_ms: None,
+                    filter: ask.filter.clone(),
                     name: name_of(ask),
                     topic: ask.topic.clone(),
                     connection: *connection,
@@ -69,6 +75,7 @@ impl Members {
                 self.opening.insert(*request, (*subscription, open));
             }
             Input::Receive { request, ask, .. } if ask.named_by == NamedBy::Member => {
+                self.maybe_ended(mono_ms, ask);
                 self.maybe_mono_ms.insert(name_of(ask), mono_ms + RECEIVE_MS_MAX);
                 self.receives.insert(*request, (mono_ms, name_of(ask)));
             }
@@ -125,6 +132,18 @@ impl Members {
         }
     }
 
+    /// A filter that is new to its group may end the streams of the others at once, though that is told when it is durable.
+    fn maybe_ended(&mut self, mono_ms: u64, ask: &Consume) {
+        let of_group = format!("{}/", ask.group);
+        let others = self
+            .open
+            .values_mut()
+            .filter(|open| open.topic == ask.topic && open.name.starts_with(&of_group));
+        for open in others.filter(|open| open.filter != ask.filter) {
+            open.maybe_over_mono_ms.get_or_insert(mono_ms);
+        }
+    }
+
     fn was_there(&mut self, name: String, mono_ms: u64) {
         let seen = self.seen_mono_ms.entry(name).or_default();
         *seen = mono_ms.max(*seen);
@@ -135,7 +154,8 @@ impl Members {
         let gone: Vec<SubscriptionId> = self.open.iter().filter(|(id, open)| which(**id, open)).map(|(id, _)| *id).collect();
         for open in gone.into_iter().filter_map(|id| self.open.remove(&id)).collect::<Vec<_>>() {
             self.maybe_mono_ms.insert(open.name.clone(), self.now_mono_ms);
-            self.was_there(open.name, at_mono_ms.unwrap_or(open.since_mono_ms));
+            let over = open.maybe_over_mono_ms.or(at_mono_ms);
+            self.was_there(open.name, over.unwrap_or(open.since_mono_ms));
         }
     }
 

@@ -32,12 +32,12 @@ pub(crate) async fn check(place: &Place, work: &Work, chance: &Chance, totals: &
         .context("start after a check")?;
     let client = Client::connect(broker.endpoint("crash-check")).await?;
     for group in GROUPS {
-        let lag = group.lag(&client).await?;
-        ensure!(
-            lag == 0,
-            "{lag} confirmed acknowledgements of group {} were undone by a kill",
-            group.name
-        );
+        // After a start the lag may count what lanes settled that nobody has read since; reading shows whether any of it comes again.
+        if group.lag(&client).await? > 0 {
+            let drained = group.drain(&client, &work.topic, &work.audit).await;
+            drained.with_context(|| format!("drain group {} after a kill", group.name))?;
+            held(work)?;
+        }
         let letters = group.take_letters(&client).await?;
         ensure!(
             letters.is_empty(),
